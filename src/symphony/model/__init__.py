@@ -1,0 +1,1 @@
+"""The frozen types that all parts share: issues, runs, usage, instants. No I/O, no clock."""

@@ -1,0 +1,137 @@
+"""What the scheduler wants done. Frozen values; ``engine.executor`` has one method for each.
+
+A command with a ``cause`` is answered by exactly one event with the same cause, whatever happens:
+the executor has a deadline for each and turns every failure into the failing answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from symphony.model.issue import Issue, IssueId
+from symphony.model.run import RetryKind, RunId, RunSpec, StopReason
+
+from .events import Cause
+
+
+@dataclass(frozen=True, slots=True)
+class FetchCandidates:
+    """Read all issues in these states: answered by CandidatesFetched or CandidatesFailed."""
+
+    cause: Cause
+    states: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FetchTerminal:
+    """Find terminal issues that still have a workspace (SPEC 8.6).
+
+    Answered by TerminalFetched or TerminalFailed.
+    """
+
+    cause: Cause
+    states: tuple[str, ...]
+
+
+class RefreshPurpose(StrEnum):
+    """Why issues are read by id."""
+
+    RECONCILE = "reconcile"
+    DISPATCH = "dispatch"
+    RETRY = "retry"
+    CONFIRM_MISSING = "confirm_missing"
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshIssues:
+    """Read these issues by id in one batch: answered by IssuesRefreshed or RefreshFailed."""
+
+    cause: Cause
+    purpose: RefreshPurpose
+    ids: tuple[IssueId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StartRun:
+    """Start a worker; it ends with exactly one RunEnded, even where it can't be started."""
+
+    spec: RunSpec
+
+
+@dataclass(frozen=True, slots=True)
+class StopRun:
+    """End a worker early; its RunEnded says cancelled or stalled with this reason."""
+
+    run_id: RunId
+    reason: StopReason
+
+
+@dataclass(frozen=True, slots=True)
+class CleanWorkspace:
+    """Remove an issue's workspace after its ``before_remove`` hook: answered by CleanupEnded."""
+
+    cause: Cause
+    issue: Issue
+    workspace_path: str | None
+    host: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaveClaim:
+    """Make a claim that is not a run durable, before it is shown.
+
+    ``kind`` is ``retry`` or ``blocked``. ``due_wall`` is when a retry falls due (epoch seconds).
+    """
+
+    kind: str
+    issue: Issue
+    attempt: int | None
+    retry_kind: RetryKind | None
+    error: str | None
+    due_wall: float | None = None
+    thread_id: str | None = None
+    host: str = "local"
+    workspace_path: str | None = None
+    blocked_category: str | None = None
+    since_wall: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class DropClaim:
+    """Forget a claim durably."""
+
+    issue_id: IssueId
+
+
+class Level(StrEnum):
+    """Level of a note, by consequence."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something an operator should be able to read; the shell logs it with its fields."""
+
+    level: Level
+    message: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+Command = (
+    FetchCandidates
+    | FetchTerminal
+    | RefreshIssues
+    | StartRun
+    | StopRun
+    | CleanWorkspace
+    | SaveClaim
+    | DropClaim
+    | Note
+)

@@ -1,0 +1,207 @@
+"""What the scheduler is told. Each event is a frozen value; the shell (``engine``) makes them.
+
+Every answer to a command carries the command's ``cause``, so that an answer which comes too late,
+twice, or for something that has changed since is recognised and dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NewType
+
+from symphony.config.settings import Settings
+from symphony.model.issue import Issue, IssueId
+from symphony.model.run import Outcome, RetryKind, RunId
+from symphony.model.usage import TokenUsage
+
+Cause = NewType("Cause", int)
+"""Number of the command that an answer belongs to; unique within one daemon lifetime."""
+
+
+@dataclass(frozen=True, slots=True)
+class WakeUp:
+    """The time that ``next_wakeup`` named has come: due polls and retries are looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshRequested:
+    """Somebody (API, webhook, watcher of a board) wants a poll now."""
+
+    source: str = "api"
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsChanged:
+    """A new, valid configuration is in force from here on."""
+
+    settings: Settings
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigBroken:
+    """The workflow file is invalid: the last good settings stay, dispatch waits (SPEC 6.3)."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigRepaired:
+    """The workflow file is valid again."""
+
+
+@dataclass(frozen=True, slots=True)
+class CandidatesFetched:
+    """Answer to ``FetchCandidates``: all issues in the active states, in the tracker's order."""
+
+    cause: Cause
+    issues: Sequence[Issue]
+
+
+@dataclass(frozen=True, slots=True)
+class CandidatesFailed:
+    """``FetchCandidates`` failed as a whole; nothing is dispatched from it."""
+
+    cause: Cause
+    category: str
+    message: str
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IssuesRefreshed:
+    """Answer to ``RefreshIssues``: what the tracker shows of the asked ids; absent ones are gone."""
+
+    cause: Cause
+    issues: Sequence[Issue]
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshFailed:
+    """``RefreshIssues`` failed as a whole; nobody is stopped because of it."""
+
+    cause: Cause
+    category: str
+    message: str
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TerminalFetched:
+    """Answer to ``FetchTerminal``: terminal issues for which a workspace exists on our disk."""
+
+    cause: Cause
+    issues: Sequence[Issue]
+
+
+@dataclass(frozen=True, slots=True)
+class TerminalFailed:
+    """``FetchTerminal`` failed: a warning, start-up goes on (SPEC 8.6)."""
+
+    cause: Cause
+    category: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunIssueChanged:
+    """A run re-read its own issue after a turn: the newer snapshot, for slots and the prompt."""
+
+    run_id: RunId
+    issue: Issue
+
+
+@dataclass(frozen=True, slots=True)
+class RunSilent:
+    """The shell's timer saw no activity of a run for longer than the stall limit."""
+
+    run_id: RunId
+    silent_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded:
+    """A run is over: its processes are gone and its ``after_run`` hook has run.
+
+    Attributes:
+        outcome: Why it ended.
+        usage: Tokens that it used.
+        seconds: How long it ran.
+        thread_id: Its thread, for a later resume, or None.
+        host: Where it ran.
+        workspace_path: Its workspace, or None where none was made.
+    """
+
+    run_id: RunId
+    outcome: Outcome
+    usage: TokenUsage
+    seconds: float
+    thread_id: str | None = None
+    host: str = "local"
+    workspace_path: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CleanupEnded:
+    """Answer to ``CleanWorkspace``; ``error`` is a sentence where the workspace is still there."""
+
+    cause: Cause
+    issue_id: IssueId
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RestoredClaim:
+    """A claim as the ledger had it when the daemon ended.
+
+    Attributes:
+        kind: ``running``, ``retry`` or ``blocked``.
+        delay_s: For a retry: seconds that remained of its delay.
+    """
+
+    kind: str
+    issue: Issue
+    attempt: int | None
+    retry_kind: RetryKind | None
+    error: str | None
+    delay_s: float = 0.0
+    thread_id: str | None = None
+    host: str = "local"
+    workspace_path: str | None = None
+    blocked_category: str | None = None
+    since_wall: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What the ledger held at start. The first event of every daemon, empty on a first start."""
+
+    claims: Sequence[RestoredClaim] = ()
+    usage: TokenUsage = TokenUsage()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ShutdownRequested:
+    """Stop dispatching and end every run; claims stay in the ledger."""
+
+
+Event = (
+    WakeUp
+    | RefreshRequested
+    | SettingsChanged
+    | ConfigBroken
+    | ConfigRepaired
+    | CandidatesFetched
+    | CandidatesFailed
+    | IssuesRefreshed
+    | RefreshFailed
+    | TerminalFetched
+    | TerminalFailed
+    | RunIssueChanged
+    | RunSilent
+    | RunEnded
+    | CleanupEnded
+    | Restored
+    | ShutdownRequested
+)

@@ -1,0 +1,136 @@
+"""The immutable view that is published after steps (SPEC 13.3); its readers are web and terminal.
+
+A snapshot is built at most ten times a second from the scheduler's state and the runs' live
+records, serialised once and shared by all readers. It never reaches back into the state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from symphony.model.usage import TokenUsage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningRow:
+    """One running issue."""
+
+    issue_id: str
+    issue_identifier: str
+    issue_title: str
+    issue_url: str | None
+    state: str
+    run_id: str
+    phase: str
+    attempt: int | None
+    host: str
+    workspace_path: str | None
+    process_id: int | None
+    session_id: str | None
+    thread_id: str | None
+    turn_count: int
+    last_event: str | None
+    last_message: Any
+    """The last protocol message (decoded) or None; surfaces humanise it."""
+    last_event_wall: float | None
+    started_wall: float
+    runtime_s: float
+    usage: TokenUsage
+    stopping: str | None
+    """The reason where the run is being ended, or None."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryingRow:
+    """One issue that waits for its next attempt."""
+
+    issue_id: str
+    issue_identifier: str
+    issue_title: str
+    issue_url: str | None
+    state: str
+    attempt: int
+    retry_kind: str
+    due_in_s: float
+    due_wall: float
+    error: str | None
+    host: str | None
+    workspace_path: str | None
+    waiting_for_slot: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockedRow:
+    """One issue that waits for a person or a time."""
+
+    issue_id: str
+    issue_identifier: str
+    issue_title: str
+    issue_url: str | None
+    state: str
+    category: str
+    error: str
+    blocked_wall: float
+    host: str | None
+    workspace_path: str | None
+    session_id: str | None
+    last_event: str | None
+    last_message: Any
+    last_event_wall: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PollingRow:
+    """When the tracker is read next."""
+
+    checking: bool
+    next_poll_in_s: float | None
+    interval_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What the daemon is doing, as of one instant.
+
+    Attributes:
+        sequence: Grows by one with each snapshot of this daemon.
+        generated_wall: Epoch seconds.
+        generated_mono: Monotonic seconds, for ages.
+        seconds_running: Of ended runs and of the live ones up to now.
+        rate_limits: The newest useful rate-limit payload of Codex, as received, or None.
+        config_error: Why the workflow file on disk is not in force, or None.
+        tracker_error: Why the last read of the tracker failed, or None.
+        waiting: Candidates that may not start now, each with its first failing gate.
+    """
+
+    sequence: int
+    generated_wall: float
+    generated_mono: float
+    workflow_id: str
+    running: tuple[RunningRow, ...]
+    retrying: tuple[RetryingRow, ...]
+    blocked: tuple[BlockedRow, ...]
+    cleaning: tuple[str, ...]
+    usage: TokenUsage
+    seconds_running: float
+    rate_limits: Any
+    polling: PollingRow
+    max_concurrent_agents: int
+    config_error: str | None
+    tracker_error: str | None
+    waiting: tuple[WaitingRow, ...] = ()
+    shutting_down: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingRow:
+    """A candidate that was seen but not started, and the first gate that it failed."""
+
+    issue_id: str
+    issue_identifier: str
+    issue_title: str
+    issue_url: str | None
+    state: str
+    gate: str
+    detail: str

@@ -1,0 +1,108 @@
+"""The boundary to a tracker (SPEC 11): two reads, and tools that the agent may call.
+
+An adapter is built from the settings of one moment and keeps them; a reload builds a new one. It
+knows no other adapter. Failures are ``TrackerError`` with a category of SPEC 11.4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from symphony.model.issue import Issue, IssueId
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSpec:
+    """A tool that is offered to the agent.
+
+    Attributes:
+        name: ``^[a-zA-Z0-9_-]+$``.
+        description: What it does, for the model.
+        input_schema: JSON Schema of its arguments, an object schema.
+    """
+
+    name: str
+    description: str
+    input_schema: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What a tool answers: success or failure, and text that the model reads (JSON as a rule)."""
+
+    success: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolContext:
+    """For whom a tool runs; never holds a credential."""
+
+    issue: Issue
+    run_id: str
+
+
+class Tracker(Protocol):
+    """One configured tracker.
+
+    Attributes:
+        kind: The value of ``tracker.kind``.
+        secret_environment_names: Environment names that agents and hooks must not inherit.
+    """
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def secret_environment_names(self) -> Sequence[str]: ...
+
+    async def fetch_issues_by_states(self, states: Sequence[str]) -> list[Issue]:
+        """Return all issues of the scope in these states, in the tracker's order.
+
+        Malformed records are left out with a counted warning. No states: no request.
+
+        Raises:
+            TrackerError: The read failed; nothing partial is returned.
+        """
+        ...
+
+    async def fetch_issues_by_ids(self, ids: Sequence[IssueId]) -> list[Issue]:
+        """Return the visible issues of these ids, in the asked order, each once.
+
+        An id that is absent from a successful answer is gone from the scope.
+
+        Raises:
+            TrackerError: The read failed, or a requested record is malformed.
+        """
+        ...
+
+    def agent_tools(self) -> Sequence[ToolSpec]:
+        """The tools of this tracker; bound to the session that offers them."""
+        ...
+
+    async def call_tool(
+        self, name: str, arguments: Any, context: ToolContext
+    ) -> ToolResult:
+        """Execute a tool. Never raises for what the agent got wrong: that is a failed result."""
+        ...
+
+    def changes(self) -> AsyncIterator[None] | None:
+        """Yield whenever the tracker changed locally (a watched folder), or None without a watch."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close connections."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TrackerProfile:
+    """Published facts of an adapter that configuration needs before it is built."""
+
+    kind: str
+    default_active_states: tuple[str, ...] | None = None
+    default_terminal_states: tuple[str, ...] | None = None
+    summary: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
