@@ -1,0 +1,394 @@
+"""The settings of a workflow: frozen values, their defaults and the rules on single values.
+
+Invariant: a ``Settings`` is valid as a whole, never changes, and every attribute has the name of
+its key in the front matter (SPEC 5.3). Pure: nothing here reads a file, the environment or a
+clock; ``loading`` resolves those and lists all faults. ``policies`` has the rules on Codex's own
+values. ``docs/settings.md`` has a heading for every key of ``setting_keys()``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
+
+from symphony.model.issue import normalize_state
+
+from .policies import (
+    default_approval_policy,
+    default_turn_sandbox_policy,
+    effective_turn_sandbox_policy,
+    translate_codex_policies,
+)
+
+__all__ = [
+    "DEFAULT_WORKSPACE_DIRECTORY",
+    "LINEAR_ALIASES",
+    "SECTIONS",
+    "AgentSettings",
+    "CodexSettings",
+    "HookSettings",
+    "LoggingSettings",
+    "ObservabilitySettings",
+    "PollingSettings",
+    "ServerSettings",
+    "Settings",
+    "TrackerSettings",
+    "WorkerSettings",
+    "WorkspaceSettings",
+    "default_approval_policy",
+    "default_turn_sandbox_policy",
+    "effective_turn_sandbox_policy",
+    "env_reference",
+    "section_keys",
+    "setting_keys",
+    "state_limits",
+    "translate_codex_policies",
+    "whole_number",
+]
+
+DEFAULT_WORKSPACE_DIRECTORY = "symphony_workspaces"
+"""Name of the default workspace root, below the system's temp directory (SPEC 5.3.3)."""
+
+LINEAR_ALIASES = ("endpoint", "api_key", "project_slug", "assignee")
+"""Older flat keys of ``tracker``; for ``kind: linear`` they stand in for ``tracker.provider``."""
+
+_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+")
+_ENV_REFERENCE = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+
+
+def env_reference(value: object) -> str | None:
+    """Return NAME where the whole value is ``$NAME``, else None: there is no interpolation."""
+    match = _ENV_REFERENCE.fullmatch(value) if isinstance(value, str) else None
+    return match.group(1) if match else None
+
+
+def whole_number(value: object) -> int | None:
+    """Return an integer, or a string that is one, as int; None for anything else."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    if isinstance(value, str) and len(value) <= 20 and _WHOLE_NUMBER.fullmatch(value):
+        return int(value)
+    return None
+
+
+def _fault(problem: str) -> PydanticCustomError:
+    # Braces would be read as placeholders of pydantic's message template.
+    return PydanticCustomError("setting", "{problem}", {"problem": problem})
+
+
+def _integer(value: object) -> int:
+    number = whole_number(value)
+    if number is None:
+        raise _fault("must be an integer")
+    return number
+
+
+def _positive(value: object) -> int:
+    number = whole_number(value)
+    if number is None or number <= 0:
+        raise _fault("must be an integer above 0")
+    return number
+
+
+def _port(value: object) -> int:
+    number = whole_number(value)
+    if number is None or not 0 <= number <= 65535:
+        raise _fault("must be a port from 0 to 65535 (0: the system chooses one)")
+    return number
+
+
+def _boolean(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value in _BOOLEANS:
+        return _BOOLEANS[value]
+    raise _fault("must be true or false")
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise _fault("must be a string (put it in quotes if it is meant as text)")
+    return value
+
+
+def _filled(value: object) -> str:
+    text = _text(value)
+    if not text.strip():
+        raise _fault("can't be blank")
+    return text
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise _fault("must be a list of strings, one item per entry")
+    for position, item in enumerate(value, start=1):
+        if not isinstance(item, str):
+            raise _fault(
+                f"must be a list of strings; entry {position} is {item!r}, put it in quotes"
+            )
+    return tuple(value)
+
+
+def _labels(value: object) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(text.strip().lower() for text in _texts(value)))
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise _fault("must be a map of keys and values")
+    return dict(value)
+
+
+def _text_or_mapping(value: object) -> str | dict[str, Any]:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise _fault("must be a string or a map")
+
+
+def state_limits(value: Mapping[Any, Any]) -> tuple[dict[str, int], list[str]]:
+    """Return the valid per-state limits by compared state name, and a sentence per ignored entry.
+
+    SPEC 5.3.5: invalid entries (blank name, not a positive integer) are ignored, the rest count.
+    """
+    limits: dict[str, int] = {}
+    ignored: list[str] = []
+    for name, limit in value.items():
+        state, number = normalize_state(str(name)), whole_number(limit)
+        if not state:
+            ignored.append("an entry with a blank state name is ignored")
+        elif number is None or number <= 0:
+            ignored.append(f"entry {str(name)!r} is ignored: must be an integer above 0")
+        else:
+            limits[state] = number
+    return limits, ignored
+
+
+def _state_limits(value: object) -> dict[str, int]:
+    return state_limits(_mapping(value))[0]
+
+
+Integer = Annotated[int, BeforeValidator(_integer)]
+Positive = Annotated[int, BeforeValidator(_positive)]
+Port = Annotated[int, BeforeValidator(_port)]
+Boolean = Annotated[bool, BeforeValidator(_boolean)]
+Text = Annotated[str, BeforeValidator(_text)]
+FilledText = Annotated[str, BeforeValidator(_filled)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
+Labels = Annotated[tuple[str, ...], BeforeValidator(_labels)]
+Map = Annotated[dict[str, Any], BeforeValidator(_mapping)]
+TextOrMap = Annotated[str | dict[str, Any], BeforeValidator(_text_or_mapping)]
+StateLimits = Annotated[dict[str, int], BeforeValidator(_state_limits)]
+
+_DERIVED: dict[str, Any] = {"derived": True}
+
+
+class _Section(BaseModel):
+    """A frozen group of settings; ``loading`` takes unknown keys out before it gets here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TrackerSettings(_Section):
+    """Which tracker, its scope, and which of its issues count (SPEC 5.3.1)."""
+
+    kind: FilledText
+    """Name of the adapter; required."""
+    provider: Map = Field(default_factory=dict)
+    """The adapter's own settings, as written: secrets are still ``$NAME`` references."""
+    required_labels: Labels = ()
+    """Trimmed, lower case, unique. An issue must have all of them; a blank one matches none."""
+    active_states: Texts = ()
+    """States that are dispatched, as written; the loader fills in the adapter's default."""
+    terminal_states: Texts = ()
+    """States that end a run and free its workspace, as written; default from the adapter."""
+
+    @property
+    def active_state_keys(self) -> frozenset[str]:
+        """The active states in the form in which states compare."""
+        return frozenset(normalize_state(state) for state in self.active_states)
+
+    @property
+    def terminal_state_keys(self) -> frozenset[str]:
+        """The terminal states in the form in which states compare."""
+        return frozenset(normalize_state(state) for state in self.terminal_states)
+
+
+class PollingSettings(_Section):
+    """How often the tracker is read (SPEC 5.3.2)."""
+
+    interval_ms: Positive = 30_000
+    """Milliseconds between two polls."""
+
+    @property
+    def interval_s(self) -> float:
+        """The interval in seconds."""
+        return self.interval_ms / 1000
+
+
+class WorkspaceSettings(_Section):
+    """Where workspaces lie (SPEC 5.3.3)."""
+
+    root: Text = f"/tmp/{DEFAULT_WORKSPACE_DIRECTORY}"
+    """As written, ``$VAR`` replaced: remote hosts expand ``~`` and relative paths themselves."""
+    path: str = Field(default=f"/tmp/{DEFAULT_WORKSPACE_DIRECTORY}", json_schema_extra=_DERIVED)
+    """The root on this machine: absolute, ``~`` expanded, relative to the workflow's directory."""
+
+
+class HookSettings(_Section):
+    """Scripts of the operator at fixed moments (SPEC 5.3.4)."""
+
+    after_create: Text | None = None
+    before_run: Text | None = None
+    after_run: Text | None = None
+    before_remove: Text | None = None
+    timeout_ms: Positive = 60_000
+    """Limit of each single hook, in milliseconds."""
+
+    @property
+    def timeout_s(self) -> float:
+        """The limit in seconds."""
+        return self.timeout_ms / 1000
+
+
+class AgentSettings(_Section):
+    """How many agents run, how long, and how failures back off (SPEC 5.3.5)."""
+
+    max_concurrent_agents: Positive = 10
+    max_turns: Positive = 20
+    """Turns of one run."""
+    max_retry_backoff_ms: Positive = 300_000
+    """Cap of the delay between failures, in milliseconds."""
+    max_concurrent_agents_by_state: StateLimits = Field(default_factory=dict)
+    """Limits by state in the form in which states compare; invalid entries are left out."""
+
+    @property
+    def max_retry_backoff_s(self) -> float:
+        """The cap in seconds."""
+        return self.max_retry_backoff_ms / 1000
+
+    def limit_for_state(self, state: str) -> int:
+        """Return how many issues in this state may run: its own limit, else the global one."""
+        return self.max_concurrent_agents_by_state.get(
+            normalize_state(state), self.max_concurrent_agents
+        )
+
+
+class CodexSettings(_Section):
+    """How Codex is started, what it may do, and how long it may be silent (SPEC 5.3.6)."""
+
+    command: FilledText = "codex app-server"
+    """Shell command, run by ``bash -lc`` in the workspace; only that shell expands it."""
+    approval_policy: TextOrMap = Field(default_factory=default_approval_policy)
+    """Codex's ``AskForApproval``, passed on. The default never asks and refuses instead."""
+    thread_sandbox: Text = "workspace-write"
+    """Codex's ``SandboxMode``, passed on."""
+    turn_sandbox_policy: Map | None = None
+    """Codex's ``SandboxPolicy``; None stands for ``policies.default_turn_sandbox_policy``."""
+    turn_timeout_ms: Positive = 3_600_000
+    """Longest silence within a turn, in milliseconds."""
+    read_timeout_ms: Positive = 5_000
+    """Longest wait for an answer while a session starts, in milliseconds."""
+    stall_timeout_ms: Integer = 300_000
+    """Silence after which a run counts as stalled, in milliseconds; 0 or less: never."""
+
+    @property
+    def turn_timeout_s(self) -> float:
+        """``turn_timeout_ms`` in seconds."""
+        return self.turn_timeout_ms / 1000
+
+    @property
+    def read_timeout_s(self) -> float:
+        """``read_timeout_ms`` in seconds."""
+        return self.read_timeout_ms / 1000
+
+    @property
+    def stall_timeout_s(self) -> float | None:
+        """``stall_timeout_ms`` in seconds, or None where stall detection is off."""
+        return self.stall_timeout_ms / 1000 if self.stall_timeout_ms > 0 else None
+
+
+class WorkerSettings(_Section):
+    """Remote hosts (SPEC appendix A)."""
+
+    ssh_hosts: Texts = ()
+    max_concurrent_agents_per_host: Positive | None = None
+
+
+class ObservabilitySettings(_Section):
+    """The terminal view."""
+
+    dashboard_enabled: Boolean = True
+    refresh_ms: Positive = 1_000
+    render_interval_ms: Positive = 16
+
+    @property
+    def refresh_s(self) -> float:
+        """``refresh_ms`` in seconds."""
+        return self.refresh_ms / 1000
+
+    @property
+    def render_interval_s(self) -> float:
+        """``render_interval_ms`` in seconds."""
+        return self.render_interval_ms / 1000
+
+
+class ServerSettings(_Section):
+    """The HTTP server (SPEC 13.7)."""
+
+    port: Port | None = None
+    """TCP port, 0 for one that the system chooses, None for no TCP listener."""
+    host: FilledText = "127.0.0.1"
+
+
+class LoggingSettings(_Section):
+    """The log's form."""
+
+    format: Literal["logfmt", "json"] = "logfmt"
+
+
+class Settings(_Section):
+    """All settings of one workflow (SPEC 5.3)."""
+
+    tracker: TrackerSettings
+    polling: PollingSettings = PollingSettings()
+    workspace: WorkspaceSettings = WorkspaceSettings()
+    hooks: HookSettings = HookSettings()
+    agent: AgentSettings = AgentSettings()
+    codex: CodexSettings = CodexSettings()
+    worker: WorkerSettings = WorkerSettings()
+    observability: ObservabilitySettings = ObservabilitySettings()
+    server: ServerSettings = ServerSettings()
+    logging: LoggingSettings = LoggingSettings()
+
+
+SECTIONS: Mapping[str, type[BaseModel]] = {
+    name: field.annotation
+    for name, field in Settings.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+}
+"""The type of each top-level key."""
+
+
+def section_keys(section: str) -> tuple[str, ...]:
+    """Return the keys that a user may write in a section, the aliases of ``tracker`` included."""
+    keys = _written_keys(SECTIONS[section].model_fields.items())
+    return (*keys, *LINEAR_ALIASES) if section == "tracker" else keys
+
+
+def _written_keys(fields: Iterable[tuple[str, FieldInfo]]) -> tuple[str, ...]:
+    return tuple(name for name, field in fields if field.json_schema_extra != _DERIVED)
+
+
+def setting_keys() -> tuple[str, ...]:
+    """Return every key that a user may write, dotted, in the order of the documentation."""
+    return tuple(f"{section}.{key}" for section in SECTIONS for key in section_keys(section))
