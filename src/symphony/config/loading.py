@@ -1,0 +1,202 @@
+"""From one read of the workflow file to a checked ``Workflow`` (SPEC 5 and 6.1).
+
+Invariant: the file is read once; text, digest and stamp all come from that read. Every fault of
+every section is found before ``SettingsError`` is raised, and no message holds a secret. What
+depends on the surroundings (environment, known trackers, the check of the prompt) is passed in, so
+that this package knows no tracker and no template engine. ``checking`` finds the faults; ``store``
+calls this module for each change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from symphony.errors import SettingFault, SettingsError, WorkflowFileError
+
+from .checking import FrontMatterCheck, TrackerProfileLike
+from .front_matter import parse_front_matter, split_document
+from .settings import Settings
+
+__all__ = [
+    "FileStamp",
+    "PromptChecker",
+    "TrackerProfileLike",
+    "TrackerValidator",
+    "Workflow",
+    "WorkflowSource",
+    "build_workflow",
+    "load_workflow",
+    "read_workflow",
+    "workflow_id",
+]
+
+TrackerValidator = Callable[[Settings], Sequence[SettingFault]]
+"""Faults of ``tracker.provider`` as the adapter sees them, after its defaults and ``$NAME``."""
+
+PromptChecker = Callable[[str, int], Sequence[str]]
+"""Sentences on faults of a prompt template, given its text and its first line in the file."""
+
+
+class FileStamp(NamedTuple):
+    """What tells one version of a file from another without reading it."""
+
+    device: int
+    inode: int
+    size: int
+    modified_ns: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> FileStamp:
+        """Take the stamp of a stat."""
+        return cls(
+            status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowSource:
+    """The workflow file as one read found it; ``stamp`` was taken before its first byte."""
+
+    path: Path
+    content: bytes = field(repr=False)
+    digest: str
+    stamp: FileStamp
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workflow:
+    """A valid workflow: settings and prompt of one and the same version of the file.
+
+    Attributes:
+        path: Absolute; links are not followed, so relative settings keep the directory given.
+        workflow_id: Short hash of the path, stable across edits and restarts.
+        prompt_template: The trimmed body; blank stands for the default prompt.
+        prompt_line: Line in the file on which the template starts.
+        warnings: Sentences on the settings, each naming its key.
+        prompt_warnings: Sentences on the template; ``symphony check`` takes them for errors.
+        digest: SHA-256 of the file's bytes.
+        config: The front matter's root map as written (SPEC 5.2); may hold literal secrets.
+    """
+
+    path: Path
+    workflow_id: str
+    settings: Settings
+    prompt_template: str
+    prompt_line: int
+    warnings: tuple[str, ...]
+    prompt_warnings: tuple[str, ...]
+    digest: str
+    config: Mapping[str, Any] = field(repr=False)
+
+
+def load_workflow(
+    path: str | os.PathLike[str],
+    *,
+    environ: Mapping[str, str],
+    profiles: Mapping[str, TrackerProfileLike],
+    validate_tracker: TrackerValidator | None = None,
+    check_prompt: PromptChecker | None = None,
+) -> Workflow:
+    """Read and check a workflow file; see ``build_workflow`` for the arguments.
+
+    Raises:
+        WorkflowFileError: It can't be read or split.
+        SettingsError: Some settings are invalid; holds all faults.
+    """
+    return build_workflow(
+        read_workflow(path),
+        environ=environ,
+        profiles=profiles,
+        validate_tracker=validate_tracker,
+        check_prompt=check_prompt,
+    )
+
+
+def read_workflow(path: str | os.PathLike[str]) -> WorkflowSource:
+    """Read a workflow file once.
+
+    Raises:
+        WorkflowFileError: ``missing_workflow_file`` whatever keeps it from being read.
+    """
+    absolute = Path(os.path.abspath(path))
+    try:
+        with absolute.open("rb") as file:
+            stamp = FileStamp.of(os.fstat(file.fileno()))
+            content = file.read()
+    except OSError as error:
+        raise WorkflowFileError(
+            "missing_workflow_file",
+            f"{absolute}: the workflow file can't be read ({error.strerror}); name another one on "
+            "the command line or create it with 'symphony init'",
+        ) from error
+    return WorkflowSource(absolute, content, hashlib.sha256(content).hexdigest(), stamp)
+
+
+def workflow_id(path: str | os.PathLike[str]) -> str:
+    """Return the short id of a workflow's path; links in its directory don't matter."""
+    absolute = Path(os.path.abspath(path))
+    name = os.path.join(os.path.realpath(absolute.parent), absolute.name)
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:12]
+
+
+def build_workflow(
+    source: WorkflowSource,
+    *,
+    environ: Mapping[str, str],
+    profiles: Mapping[str, TrackerProfileLike],
+    validate_tracker: TrackerValidator | None = None,
+    check_prompt: PromptChecker | None = None,
+) -> Workflow:
+    """Check one version of a workflow file as a whole.
+
+    Args:
+        source: What was read.
+        environ: Where ``$NAME``, ``~`` and the temp directory are looked up.
+        profiles: The known trackers by kind, with their default states.
+        validate_tracker: The adapter's check of its provider settings.
+        check_prompt: The check of the template; its findings are warnings.
+
+    Raises:
+        WorkflowFileError: It can't be split or is not YAML.
+        SettingsError: Some settings are invalid; holds all faults.
+    """
+    document = split_document(_decoded(source))
+    front_matter = parse_front_matter(document.front_matter or "", source=str(source.path))
+    check = FrontMatterCheck(front_matter, source.path.parent, environ, profiles)
+    if not document.terminated:
+        check.warnings.append(
+            "the front matter has no closing '---': all of the file is read as settings"
+        )
+    settings = check.settings()
+    if settings is not None and validate_tracker is not None:
+        check.add_tracker_faults(validate_tracker(settings))
+    if check.faults or settings is None:
+        raise SettingsError(check.faults, source=str(source.path), category=check.category())
+    prompt_warnings = check_prompt(document.body, document.body_line) if check_prompt else ()
+    return Workflow(
+        path=source.path,
+        workflow_id=workflow_id(source.path),
+        settings=settings,
+        prompt_template=document.body,
+        prompt_line=document.body_line,
+        warnings=tuple(check.warnings),
+        prompt_warnings=tuple(prompt_warnings),
+        digest=source.digest,
+        config=front_matter.values,
+    )
+
+
+def _decoded(source: WorkflowSource) -> str:
+    try:
+        return source.content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = source.content.count(b"\n", 0, error.start) + 1
+        raise WorkflowFileError(
+            "workflow_parse_error", f"{source.path}: line {line}: the file must be UTF-8 text"
+        ) from None

@@ -1,0 +1,179 @@
+"""The last good workflow, and how it follows the file (SPEC 6.2).
+
+Invariant: ``current`` is always a valid workflow whose settings and prompt come from one version
+of the file; a broken edit, an unreadable or a deleted file sets ``problem`` and changes nothing
+else. A version of the file is parsed once and reported once, however often it is looked at. The
+service owns the store, runs ``watch`` and turns its changes into events of the mailbox; the tick
+calls ``recheck`` before it dispatches, for changes that the watch missed.
+
+Everything here runs in the event loop's thread: an edit costs one parse (tens of milliseconds), a
+look at an unchanged file one ``stat``, a read of ``current`` nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from watchfiles import awatch
+
+from symphony.errors import ConfigError
+
+from .loading import FileStamp, Workflow, WorkflowSource, read_workflow
+
+RECHECK_INTERVAL_S = 1.0
+"""Longest time until a change is seen where the system reports none (network file systems)."""
+
+_RACY_NS = 50_000_000
+"""A file changed this shortly before its read may change again under the same stamp."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A new version of the file is valid and in force."""
+
+    workflow: Workflow
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The file on disk can't be used; the last good workflow stays in force."""
+
+    error: ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """The file is valid again; where its content is new, ``Changed`` has come just before."""
+
+
+WorkflowChange = Changed | Broken | Repaired
+Builder = Callable[[WorkflowSource], Workflow]
+"""Checks one version of the file; raises ``ConfigError``. ``build_workflow`` with its arguments."""
+
+
+class WorkflowStore:
+    """Holds the last good workflow of one file.
+
+    Attributes:
+        current: The workflow in force.
+        problem: Why the file on disk is not in force, or None.
+
+    Raises:
+        ConfigError: On construction, where the file is not valid: at start that is fatal.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], build: Builder) -> None:
+        source = read_workflow(path)
+        self.path = source.path
+        self.current = build(source)
+        self.problem: ConfigError | None = None
+        self._build = build
+        # The digest last looked at, or None while the file can't be read.
+        self._seen: str | None = source.digest
+        self._stamp: FileStamp | None = _settled(source)
+        self._subscribers: list[Callable[[WorkflowChange], None]] = []
+
+    def subscribe(self, callback: Callable[[WorkflowChange], None]) -> Callable[[], None]:
+        """Call ``callback`` with each change from here on; the returned function ends that.
+
+        Callbacks run in the event loop's thread and must only hand the change on.
+        """
+        self._subscribers.append(callback)
+        return lambda: self._subscribers.remove(callback)
+
+    def recheck(self) -> None:
+        """Bring ``current`` and ``problem`` up to the file on disk; never raises for its content.
+
+        Costs one ``stat`` where the file is unchanged. Subscribers are told before it returns.
+        """
+        if self._stamp is not None and _stamp_of(self.path) == self._stamp:
+            return
+        try:
+            source = read_workflow(self.path)
+        except ConfigError as error:
+            self._unreadable(error)
+            return
+        self._stamp = _settled(source)
+        if source.digest == self._seen:
+            return
+        self._seen = source.digest
+        self._take(source)
+
+    async def watch(self) -> None:
+        """Follow the file until cancelled.
+
+        The directory is watched, since editors replace the file; where that is impossible (no
+        watch left, directory gone), and for what the system does not report, a ``stat`` a second
+        takes its place.
+        """
+        while True:
+            try:
+                await self._watch_directory()
+            except (OSError, RuntimeError):
+                # watchfiles wraps what it does not know of the system in a RuntimeError.
+                await asyncio.sleep(RECHECK_INTERVAL_S)
+                self.recheck()
+
+    async def _watch_directory(self) -> None:
+        name = self.path.name
+        changes = awatch(
+            self.path.parent,
+            watch_filter=lambda _, changed: os.path.basename(changed) == name,
+            recursive=False,
+            debounce=200,
+            step=20,
+            rust_timeout=int(RECHECK_INTERVAL_S * 1000),
+            yield_on_timeout=True,
+        )
+        async with contextlib.aclosing(changes):
+            async for _ in changes:
+                self.recheck()
+                if not self.path.parent.is_dir():
+                    raise FileNotFoundError(str(self.path.parent))
+
+    def _unreadable(self, error: ConfigError) -> None:
+        already_told = self._seen is None
+        self._seen = self._stamp = None
+        if not already_told:
+            self._broken(error)
+
+    def _take(self, source: WorkflowSource) -> None:
+        was_broken = self.problem is not None
+        if source.digest != self.current.digest:
+            try:
+                workflow = self._build(source)
+            except ConfigError as error:
+                self._broken(error)
+                return
+            self.problem, self.current = None, workflow
+            self._publish(Changed(workflow))
+        self.problem = None
+        if was_broken:
+            self._publish(Repaired())
+
+    def _broken(self, error: ConfigError) -> None:
+        self.problem = error
+        self._publish(Broken(error))
+
+    def _publish(self, change: WorkflowChange) -> None:
+        for subscriber in tuple(self._subscribers):
+            subscriber(change)
+
+
+def _stamp_of(path: Path) -> FileStamp | None:
+    try:
+        return FileStamp.of(os.stat(path))
+    except OSError:
+        return None
+
+
+def _settled(source: WorkflowSource) -> FileStamp | None:
+    """Return the stamp, or None where a later edit could leave the same one: look again then."""
+    age_ns = time.time_ns() - source.stamp.changed_ns
+    return source.stamp if abs(age_ns) > _RACY_NS else None
