@@ -48,7 +48,7 @@ class ProcessIdentity:
 
 @dataclass(frozen=True, slots=True)
 class ExitStatus:
-    """How a process ended: an exit code, or the number of the signal that ended it, or host lost."""
+    """How a process ended: an exit code, the number of the signal that ended it, or host lost."""
 
     code: int | None = None
     signal: int | None = None
@@ -100,9 +100,10 @@ class HostProcess(Protocol):
         ...
 
     async def stop(self, grace_s: float) -> ExitStatus:
-        """End it and all of its descendants: close stdin, TERM after ``grace_s``/2, KILL after grace.
+        """End it and all of its descendants.
 
-        Returns when nothing of it lives. Safe to call twice and after its end.
+        Closes its stdin, sends TERM after half of ``grace_s`` and KILL after all of it. Returns
+        when nothing of it lives. Safe to call twice and after its end.
         """
         ...
 
