@@ -1,0 +1,260 @@
+"""Answers the server's requests beside the reader, each in a task with a deadline.
+
+Invariants: every request is settled exactly once (a reply, an error, or known to be taken back);
+a handler that hangs or raises yields the safe reply; handlers never run on the reader; requests
+of an interrupted turn are declined and their handlers cancelled. A request that arrives again
+under an id that is still open (a replay) is not handled twice.
+
+`codex_app_server.approvals` knows the shapes, `codex_app_server.tools` runs tools; the
+connection owns the broker and gives it a way to send.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from codex_app_server.approvals import (
+    Answer,
+    RequestKind,
+    RequestOutcome,
+    ServerRequestHandlers,
+    ServerRequestInfo,
+    ServerRequestRecord,
+    encode_answer,
+    is_persistent,
+    kind_of,
+    safe_reply,
+)
+from codex_app_server.errors import CodexError, ConnectionClosed, InvalidArgument
+from codex_app_server.protocol.rpc import INTERNAL_ERROR, METHOD_NOT_FOUND, Rpc, ServerRequest
+from codex_app_server.tools import Tool, ToolCallContext, call_tool
+
+__all__ = ["Broker", "PendingRequest"]
+
+Send = Callable[[bytes], Awaitable[None]]
+FindTool = Callable[[str, str], Tool | None]
+
+
+class PendingRequest:
+    """A request that waits for a person (policy ``manual``).
+
+    Attributes:
+        info: What is asked.
+    """
+
+    def __init__(self, info: ServerRequestInfo) -> None:
+        self.info = info
+        self._answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+    def answer(self, answer: Answer) -> None:
+        """Settle it with an answer as a callback would return it; the first one counts.
+
+        Raises:
+            InvalidArgument: An answer that this kind of request does not know; it stays open.
+        """
+        encode_answer(self.info, answer)
+        if not self._answer.done():
+            self._answer.set_result(answer)
+
+    async def wait(self) -> Answer:
+        """Wait for the answer."""
+        return await self._answer
+
+
+class Broker:
+    """The open server requests of one connection.
+
+    Args:
+        handlers: Policies.
+        send: Writes a line.
+        find_tool: ``(thread_id, name)`` to the tool, or None.
+    """
+
+    def __init__(self, handlers: ServerRequestHandlers, send: Send, find_tool: FindTool) -> None:
+        self._handlers = handlers
+        self._send = send
+        self._find_tool = find_tool
+        self._open: dict[int | str, tuple[ServerRequestInfo, asyncio.Task[None]]] = {}
+        self._manual: dict[int | str, PendingRequest] = {}
+        self._interrupted: set[int | str] = set()
+        self._resolved: set[int | str] = set()
+
+    @property
+    def pending(self) -> list[PendingRequest]:
+        """Requests that wait for a person, oldest first."""
+        return list(self._manual.values())
+
+    def waits(self, thread_id: str) -> bool:
+        """Tell whether a thread waits for an answer of ours that is no tool's."""
+        return any(
+            info.thread_id == thread_id and info.kind is not RequestKind.TOOL_CALL
+            for info, _ in self._open.values()
+        )
+
+    def accept(self, request: ServerRequest) -> None:
+        """Begin to answer a request; returns at once."""
+        if request.id in self._open:
+            return
+        params = request.params if isinstance(request.params, dict) else {}
+        item_id = params.get("itemId", params.get("callId"))
+        info = ServerRequestInfo(
+            id=request.id,
+            method=request.method,
+            kind=kind_of(request.method, params),
+            thread_id=request.thread_id or _text(params.get("conversationId")),
+            turn_id=request.turn_id,
+            item_id=_text(item_id),
+            params=params,
+        )
+        task = asyncio.get_running_loop().create_task(
+            self._settle(info, request.received_at), name=f"codex-request-{request.method}"
+        )
+        self._open[request.id] = (info, task)
+        task.add_done_callback(lambda _: self._close(request.id))
+
+    def _close(self, request_id: int | str) -> None:
+        self._open.pop(request_id, None)
+        self._interrupted.discard(request_id)
+        self._resolved.discard(request_id)
+
+    def resolved(self, request_id: int | str) -> None:
+        """The server needs no answer any more: cancel the handler, send nothing."""
+        entry = self._open.get(request_id)
+        if entry is not None:
+            self._resolved.add(request_id)
+            entry[1].cancel()
+
+    def interrupt(self, thread_id: str, turn_id: str | None) -> None:
+        """Decline what a turn still asks."""
+        for request_id, (info, task) in self._open.items():
+            if info.thread_id == thread_id and turn_id in (None, info.turn_id):
+                self._interrupted.add(request_id)
+                task.cancel()
+
+    async def aclose(self) -> None:
+        """Cancel all handlers and wait for their end."""
+        tasks = [task for _, task in self._open.values()]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _settle(self, info: ServerRequestInfo, asked_at: float) -> None:
+        policy, answer, error = "none", None, None
+        outcome = RequestOutcome.ANSWERED
+        try:
+            policy, answer = await self._decide(info)
+        except asyncio.CancelledError:
+            if info.id in self._resolved:
+                outcome = RequestOutcome.RESOLVED
+            else:
+                outcome = RequestOutcome.CANCELLED
+                answer = safe_reply(info) if info.id in self._interrupted else None
+        except TimeoutError:
+            outcome, error = RequestOutcome.TIMED_OUT, "the handler passed its deadline"
+            answer = safe_reply(info)
+        except _UnsupportedError:
+            outcome, error = RequestOutcome.UNSUPPORTED, f"{info.method} is not supported"
+        except Exception as problem:
+            outcome, error = RequestOutcome.FAILED, f"{type(problem).__name__}: {problem}"
+            answer = safe_reply(info)
+        await self._reply(info, outcome, answer, error)
+        if self._handlers.on_answered is not None:
+            self._handlers.on_answered(
+                ServerRequestRecord(
+                    request=info,
+                    outcome=outcome,
+                    answer=answer,
+                    policy=policy,
+                    error=error,
+                    asked_at=asked_at,
+                    answered_at=time.monotonic(),
+                )
+            )
+
+    async def _reply(
+        self,
+        info: ServerRequestInfo,
+        outcome: RequestOutcome,
+        answer: Mapping[str, Any] | None,
+        error: str | None,
+    ) -> None:
+        if answer is not None:
+            line = self._encode_reply(info, answer)
+        elif error is not None:
+            code = METHOD_NOT_FOUND if outcome is RequestOutcome.UNSUPPORTED else INTERNAL_ERROR
+            line = Rpc.reply_error(info.id, code, error.encode("utf-8", "replace").decode())
+        else:
+            return
+        try:
+            await self._send(line)
+        except ConnectionClosed:
+            return
+
+    @staticmethod
+    def _encode_reply(info: ServerRequestInfo, answer: Mapping[str, Any]) -> bytes:
+        try:
+            return Rpc.reply(info.id, answer)
+        except InvalidArgument as problem:
+            # An answer that JSON cannot carry: the model may still read why.
+            if info.kind is RequestKind.TOOL_CALL:
+                text = str(problem).encode("utf-8", "replace").decode()
+                items = [{"type": "inputText", "text": f"the tool's output {text}"}]
+                return Rpc.reply(info.id, {"success": False, "contentItems": items})
+            return Rpc.reply(info.id, safe_reply(info) or {})
+
+    async def _decide(self, info: ServerRequestInfo) -> tuple[str, dict[str, Any]]:
+        if info.kind is RequestKind.TOOL_CALL:
+            return "tool", await self._call_tool(info)
+        if info.kind is RequestKind.CURRENT_TIME and info.method not in self._handlers.other:
+            return "accept", {"currentTimeAt": int(time.time())}
+        policy = self._handlers.policy_for(info)
+        if policy is None:
+            raise _UnsupportedError
+        if isinstance(policy, str) and policy != "manual":
+            return policy, self._checked(info, policy)
+        if isinstance(policy, str):
+            return policy, self._checked(info, await self._ask(info))
+        async with asyncio.timeout(self._handlers.timeout_s):
+            answer = await policy(info)
+        return "callback", self._checked(info, answer)
+
+    def _checked(self, info: ServerRequestInfo, answer: Answer) -> dict[str, Any]:
+        result = encode_answer(info, answer)
+        if is_persistent(result) and not self._handlers.allow_persistent:
+            raise CodexError("an answer that outlives the session needs allow_persistent=True")
+        return result
+
+    async def _ask(self, info: ServerRequestInfo) -> Answer:
+        self._manual[info.id] = pending = PendingRequest(info)
+        try:
+            async with asyncio.timeout(self._handlers.manual_timeout_s):
+                return await pending.wait()
+        finally:
+            del self._manual[info.id]
+
+    async def _call_tool(self, info: ServerRequestInfo) -> dict[str, Any]:
+        name = _text(info.params.get("tool")) or ""
+        context = ToolCallContext(
+            thread_id=info.thread_id or "",
+            turn_id=info.turn_id or "",
+            call_id=_text(info.params.get("callId")) or "",
+            tool=name,
+            namespace=_text(info.params.get("namespace")),
+        )
+        tool = self._find_tool(context.thread_id, name)
+        limit = tool.timeout_s if tool is not None else None
+        async with asyncio.timeout(self._handlers.timeout_s if limit is None else limit):
+            output = await call_tool(tool, info.params.get("arguments"), context)
+        return output.encode()
+
+
+class _UnsupportedError(Exception):
+    """No policy can answer this request."""
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None

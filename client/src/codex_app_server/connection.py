@@ -1,0 +1,645 @@
+"""One app-server over one transport: handshake, calls, routing of what arrives.
+
+Invariants: one reader; nothing inbound ends the connection but the end of the stream; every call
+has a deadline and at most ``max_in_flight`` are under way; when the stream ends, everything that
+waits gets a typed error at once; every task here has a name and this object as its owner.
+
+Events go by (thread, turn) through a dictionary to the turn, a batch at a time. Above:
+`codex_app_server.threads`; below: `codex_app_server.transport` and the pure
+`codex_app_server.protocol`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import re
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from codex_app_server import values
+from codex_app_server.approvals import ServerRequestHandlers
+from codex_app_server.broker import Broker, PendingRequest
+from codex_app_server.errors import (
+    OVERLOADED,
+    ActiveWriter,
+    ConnectionClosed,
+    InvalidArgument,
+    Overloaded,
+    RequestError,
+    RequestTimeout,
+    UnexpectedReply,
+)
+from codex_app_server.events import Event
+from codex_app_server.protocol.framing import DEFAULT_MAX_LINE_BYTES
+from codex_app_server.protocol.rpc import Inbound, Response, Rpc, Run
+from codex_app_server.protocol.turn import TokenUsage
+from codex_app_server.ratelimits import RateLimits
+from codex_app_server.routing import Router
+from codex_app_server.threads import Thread, camel_members
+from codex_app_server.tools import Tool, tool_specs
+from codex_app_server.transport import Transport
+from codex_app_server.turns import Turn
+
+__all__ = ["ClientInfo", "Connection", "ServerInfo"]
+
+THREAD_STARTS = 4
+BACKOFF_FIRST_S = 0.25
+BACKOFF_MAX_S = 4.0
+EXIT_STATUS_S = 0.05
+_USER_AGENT = re.compile(r"/(\d+\.\d+\.\d+\S*) ")
+
+
+@dataclass(frozen=True, slots=True)
+class ClientInfo:
+    """Who we are, for the server's logs and user agent."""
+
+    name: str
+    version: str
+    title: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """What the server says of itself.
+
+    Attributes:
+        user_agent: As received.
+        version: Of Codex, parsed out of it; None where it cannot be.
+        codex_home: Its CODEX_HOME, or None.
+        platform_family: Such as ``unix``, or None.
+        platform_os: Such as ``linux``, or None.
+        experimental: Whether experimental methods and members may be used.
+    """
+
+    user_agent: str
+    version: str | None
+    codex_home: str | None
+    platform_family: str | None
+    platform_os: str | None
+    experimental: bool
+
+
+class Connection:
+    """A connection to an app-server. Use `open`, and ``async with`` or `aclose`.
+
+    Attributes:
+        server: What the server says of itself.
+    """
+
+    server: ServerInfo
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        request_timeout_s: float,
+        thread_start_timeout_s: float,
+        max_in_flight: int,
+        max_line_bytes: int,
+        handlers: ServerRequestHandlers | None,
+        on_events: Callable[[list[Event]], None] | None,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._transport = transport
+        self._request_timeout_s = request_timeout_s
+        self._thread_start_timeout_s = thread_start_timeout_s
+        self._in_flight = asyncio.Semaphore(max_in_flight)
+        self._thread_starts = asyncio.Semaphore(THREAD_STARTS)
+        self._on_events = on_events
+        self._rpc = Rpc(max_line_bytes)
+        self._waiters: dict[int | str, asyncio.Future[Response]] = {}
+        self._router = Router()
+        self._rate_limits = RateLimits()
+        self._broker = Broker(handlers or ServerRequestHandlers(), self._send, self._find_tool)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._end: ConnectionClosed | None = None
+        self._closed: asyncio.Future[ConnectionClosed] = self._loop.create_future()
+        self._resume = asyncio.Event()
+        self._reader: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(
+        cls,
+        transport: Transport,
+        client_info: ClientInfo,
+        *,
+        request_timeout_s: float = 30.0,
+        thread_start_timeout_s: float = 120.0,
+        max_in_flight: int = 64,
+        max_line_bytes: int = DEFAULT_MAX_LINE_BYTES,
+        handlers: ServerRequestHandlers | None = None,
+        on_events: Callable[[list[Event]], None] | None = None,
+        experimental: bool = True,
+        opt_out: Sequence[str] = (),
+    ) -> Self:
+        """Do the handshake over a transport, which the connection owns from now on.
+
+        Args:
+            transport: Closed when this fails.
+            client_info: Who we are.
+            request_timeout_s: Default deadline of a call.
+            thread_start_timeout_s: Default deadline of thread starts, resumes and forks; they run
+                a login shell.
+            max_in_flight: Calls under way at once; beyond some hundred the server loses some.
+            max_line_bytes: Longest inbound line; a longer one is skipped with a `MalformedLine`.
+            handlers: How the server's requests are answered; by default all are declined.
+            on_events: Called with every batch of notifications in order, before the turns get
+                theirs. It must not block.
+            experimental: Ask for experimental methods and members; degrades where refused.
+            opt_out: Notifications that the server shall not send. Never ``turn/completed``.
+
+        Raises:
+            ConnectionClosed: The server ended during the handshake.
+            RequestTimeout: It did not answer.
+            RequestError: It refused.
+        """
+        if "turn/completed" in opt_out:
+            raise InvalidArgument("opt_out: without turn/completed no turn would ever end")
+        self = cls(
+            transport,
+            request_timeout_s=request_timeout_s,
+            thread_start_timeout_s=thread_start_timeout_s,
+            max_in_flight=max_in_flight,
+            max_line_bytes=max_line_bytes,
+            handlers=handlers,
+            on_events=on_events,
+        )
+        self._reader = self._loop.create_task(self._read(), name="codex-reader")
+        try:
+            self.server = await self._initialize(client_info, experimental, opt_out)
+            await self._send(self._rpc.notification("initialized"))
+        except BaseException:
+            await self.aclose()
+            raise
+        return self
+
+    # -- facts ---------------------------------------------------------------------------------
+
+    @property
+    def rate_limits(self) -> dict[str, Any] | None:
+        """The last useful rate limit snapshot, merged; None before the first one."""
+        return self._rate_limits.snapshot
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the connection has ended or is being closed."""
+        return self._end is not None
+
+    @property
+    def closed(self) -> Awaitable[ConnectionClosed]:
+        """Awaitable: returns why the connection ended, once it has."""
+        return asyncio.shield(self._closed)
+
+    @property
+    def pending_requests(self) -> list[PendingRequest]:
+        """Server requests that wait for a person (policy ``manual``), oldest first."""
+        return self._broker.pending
+
+    @property
+    def malformed_lines(self) -> int:
+        """Lines so far that were no message."""
+        return self._rpc.malformed
+
+    @property
+    def unmatched_replies(self) -> int:
+        """Replies so far that nobody waited for (any more)."""
+        return self._rpc.unmatched
+
+    # -- calls ---------------------------------------------------------------------------------
+
+    async def call(
+        self,
+        method: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        timeout_s: float | None = None,
+        idempotent: bool = False,
+    ) -> Any:
+        """Call a method and return its result as plain data. See `call_raw`."""
+        raw = await self.call_raw(method, params, timeout_s=timeout_s, idempotent=idempotent)
+        return msgspec.json.decode(raw)
+
+    async def call_raw(
+        self,
+        method: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        timeout_s: float | None = None,
+        idempotent: bool = False,
+    ) -> msgspec.Raw:
+        """Call a method and return its result undecoded.
+
+        Args:
+            method: Such as ``model/list``.
+            params: Left out of the message if None, as the few methods without params want it;
+                most need at least ``{}``.
+            timeout_s: Deadline of the whole call with its retries; the connection's by default.
+            idempotent: The request may be sent again after half of the deadline without a reply;
+                an overloaded server loses some.
+
+        Raises:
+            InvalidArgument: Params that JSON cannot carry, or a lone surrogate in a text.
+            RequestError: The server refused; `Overloaded` after retries, `ActiveWriter`.
+            RequestTimeout: No reply within the deadline.
+            ConnectionClosed: The server is gone.
+        """
+        limit_s = self._request_timeout_s if timeout_s is None else timeout_s
+        deadline = self._loop.time() + limit_s
+        backoff_s, lost = BACKOFF_FIRST_S, False
+        while True:
+            left_s = deadline - self._loop.time()
+            try:
+                return await self._attempt(
+                    method, params, left_s / 2 if idempotent and not lost else left_s
+                )
+            except RequestTimeout:
+                if lost or not idempotent:
+                    raise RequestTimeout(method, limit_s) from None
+                lost = True
+            except Overloaded:
+                delay_s = random.uniform(backoff_s / 2, backoff_s)
+                if self._loop.time() + delay_s >= deadline:
+                    raise
+                await asyncio.sleep(delay_s)
+                backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
+
+    async def _attempt(
+        self, method: str, params: Mapping[str, Any] | None, timeout_s: float
+    ) -> msgspec.Raw:
+        try:
+            async with asyncio.timeout(timeout_s), self._in_flight:
+                response = await self._exchange(method, params)
+        except TimeoutError:
+            raise RequestTimeout(method, timeout_s) from None
+        if response.code is None:
+            return response.result
+        kind = RequestError
+        if response.code == OVERLOADED:
+            kind = Overloaded
+        elif "already has an active writer" in response.message:
+            kind = ActiveWriter
+        raise kind(method, response.code, response.message, response.data)
+
+    async def _exchange(self, method: str, params: Mapping[str, Any] | None) -> Response:
+        if self._end is not None:
+            raise self._end
+        request_id, line = self._rpc.request(method, params)
+        early = self._rpc.take_early(request_id)
+        waiter: asyncio.Future[Response] = self._loop.create_future()
+        if early is not None:
+            waiter.set_result(early)
+        else:
+            self._waiters[request_id] = waiter
+            # A reader that pauses for a slow consumer must go on for this reply.
+            self._resume.set()
+        try:
+            await self._send(line)
+            return await waiter
+        finally:
+            if self._waiters.pop(request_id, None) is not None:
+                self._rpc.forget(request_id)
+            if waiter.done() and not waiter.cancelled():
+                waiter.exception()  # retrieved: a failed send reports the end in its own words
+
+    # -- threads -------------------------------------------------------------------------------
+
+    async def start_thread(
+        self,
+        *,
+        cwd: str | None = None,
+        approval_policy: Any = None,
+        sandbox: Any = None,
+        model: str | None = None,
+        tools: Sequence[Tool] = (),
+        config: Mapping[str, Any] | None = None,
+        ephemeral: bool | None = None,
+        developer_instructions: str | None = None,
+        timeout_s: float | None = None,
+        **extra: Any,
+    ) -> Thread:
+        """Start a thread.
+
+        Args:
+            cwd: Absolute directory of the agent.
+            approval_policy: ``never``, ``on-request``, ``untrusted`` or ``{"granular": {...}}``;
+                older values are translated, see `Thread.warnings`.
+            sandbox: ``read-only``, ``workspace-write`` or ``danger-full-access``.
+            model: The server's by default.
+            tools: What the agent may call on our side; kept with the thread.
+            config: Overrides of config.toml, with dotted keys.
+            ephemeral: Leave no record on disk.
+            developer_instructions: Added to the agent's instructions.
+            timeout_s: The connection's ``thread_start_timeout_s`` by default.
+            extra: Further members of ``thread/start``; ``snake_case`` becomes ``camelCase``.
+
+        Raises:
+            CodexError: As for `call_raw`; `UnexpectedReply` without a thread id.
+        """
+        warnings: list[str] = []
+        params = {
+            "cwd": cwd,
+            "approvalPolicy": values.approval_policy(approval_policy, warnings),
+            "sandbox": values.sandbox_mode(sandbox, warnings),
+            "model": model,
+            "dynamicTools": tool_specs(tools) or None,
+            "config": config,
+            "ephemeral": ephemeral,
+            "developerInstructions": developer_instructions,
+            **camel_members(extra),
+        }
+        opened = await self._open_thread("thread/start", params, tools, timeout_s)
+        opened.usage_total = TokenUsage()
+        opened.warnings += warnings
+        return opened
+
+    async def resume_thread(
+        self,
+        thread_id: str,
+        *,
+        cwd: str | None = None,
+        approval_policy: Any = None,
+        sandbox: Any = None,
+        model: str | None = None,
+        tools: Sequence[Tool] = (),
+        config: Mapping[str, Any] | None = None,
+        developer_instructions: str | None = None,
+        exclude_turns: bool = True,
+        timeout_s: float | None = None,
+        **extra: Any,
+    ) -> Thread:
+        """Open a thread that exists; its tools persist, give their handlers again.
+
+        A thread that this server has loaded already keeps its directory whatever ``cwd`` says.
+        The other arguments are those of `start_thread`.
+
+        Raises:
+            ActiveWriter: Another process has it open; fork it, or end that process.
+            CodexError: As for `start_thread`.
+        """
+        warnings: list[str] = []
+        params = {
+            "threadId": thread_id,
+            "cwd": cwd,
+            "approvalPolicy": values.approval_policy(approval_policy, warnings),
+            "sandbox": values.sandbox_mode(sandbox, warnings),
+            "model": model,
+            "config": config,
+            "developerInstructions": developer_instructions,
+            "excludeTurns": exclude_turns or None,
+            **camel_members(extra),
+        }
+        # Known before the reply: requests that wait are offered again at once.
+        known = self._router.threads.get(thread_id)
+        if known is None:
+            self._router.threads[thread_id] = Thread(self, thread_id, tools=tools)
+        try:
+            opened = await self._open_thread("thread/resume", params, tools, timeout_s)
+        except BaseException:
+            if known is None:
+                self._router.threads.pop(thread_id, None)
+            raise
+        opened.warnings += warnings
+        return opened
+
+    async def fork_thread(
+        self,
+        thread_id: str,
+        *,
+        tools: Sequence[Tool] = (),
+        exclude_turns: bool = True,
+        timeout_s: float | None = None,
+        **extra: Any,
+    ) -> Thread:
+        """Open a copy of a thread; works while another process writes the original.
+
+        Raises:
+            CodexError: As for `start_thread`.
+        """
+        params = {
+            "threadId": thread_id,
+            "excludeTurns": exclude_turns or None,
+            **camel_members(extra),
+        }
+        return await self._open_thread("thread/fork", params, tools, timeout_s)
+
+    async def _open_thread(
+        self,
+        method: str,
+        params: Mapping[str, Any],
+        tools: Sequence[Tool],
+        timeout_s: float | None,
+    ) -> Thread:
+        timeout_s = self._thread_start_timeout_s if timeout_s is None else timeout_s
+        present = {name: value for name, value in params.items() if value is not None}
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._thread_starts.acquire()
+        except TimeoutError:
+            raise RequestTimeout(method, timeout_s) from None
+        try:
+            reply = await self.call(method, present, timeout_s=timeout_s)
+        finally:
+            self._thread_starts.release()
+        thread = reply.get("thread") if isinstance(reply, dict) else None
+        thread_id = thread.get("id") if isinstance(thread, dict) else None
+        if not isinstance(thread_id, str) or not thread_id:
+            raise UnexpectedReply(method, "no thread.id")
+        return self._router.adopt(Thread(self, thread_id, tools=tools), reply)
+
+    # -- end -----------------------------------------------------------------------------------
+
+    async def aclose(self) -> None:
+        """End the connection: what waits gets `ConnectionClosed`. Safe to call twice."""
+        self._finish(ConnectionClosed("the connection was closed here"))
+        current = asyncio.current_task()
+        tasks = [task for task in (*self._tasks, self._reader) if task and task is not current]
+        try:
+            await self._broker.aclose()
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks)
+        finally:
+            await self._transport.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def _finish(self, reason: ConnectionClosed) -> None:
+        if self._end is not None:
+            return
+        self._end = reason
+        waiters, self._waiters = self._waiters, {}
+        for waiter in waiters.values():
+            if not waiter.done():
+                waiter.set_exception(reason)
+        for turn in self._router.running():
+            turn.lost(reason)
+        self._resume.set()
+        self._closed.set_result(reason)
+
+    # -- for turns -----------------------------------------------------------------------------
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Run a task that this connection owns."""
+        task = self._loop.create_task(coroutine, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._forget)
+        return task
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever waits for the task raises it; others read the turn
+
+    def expect(self, turn: Turn) -> None:
+        """A turn of a thread is about to be started: keep its events from now on."""
+        self._router.expect(turn)
+
+    def bind(self, turn: Turn, turn_id: str) -> None:
+        """A turn has got its id."""
+        self._router.bind(turn, turn_id, self._loop.time())
+
+    def retire(self, turn: Turn) -> None:
+        """A turn has ended: late events are its thread's."""
+        self._router.retire(turn)
+
+    def decline_requests(self, thread_id: str, turn_id: str) -> None:
+        """Decline what a turn still asks."""
+        self._broker.interrupt(thread_id, turn_id)
+
+    def waits_for_answer(self, thread_id: str) -> bool:
+        """Tell whether a server request of a thread waits for our answer (tools apart)."""
+        return self._broker.waits(thread_id)
+
+    def resume_reading(self) -> None:
+        """A consumer has caught up."""
+        self._resume.set()
+
+    # -- the reader ----------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        reason = "the server closed its output"
+        try:
+            while chunk := await self._transport.receive():
+                self._handle(self._rpc.receive(chunk, self._loop.time()))
+                while self._must_pause():
+                    self._resume.clear()
+                    await self._resume.wait()
+            self._handle(self._rpc.finish(self._loop.time()))
+        except OSError as error:
+            reason = f"reading from the server failed: {error}"
+        returncode = await self._exit_status()
+        self._finish(ConnectionClosed(reason, returncode))
+        await self._broker.aclose()
+
+    async def _exit_status(self) -> int | None:
+        ask = getattr(self._transport, "exit_status", None)
+        status = await ask(EXIT_STATUS_S) if ask is not None else None
+        return status if isinstance(status, int) else None
+
+    def _must_pause(self) -> bool:
+        # Never while a reply is awaited: the slow consumer itself may be the one who waits for it.
+        return not self._waiters and self._end is None and self._router.wants_pause()
+
+    def _handle(self, inbound: list[Inbound]) -> None:
+        now = self._loop.time()
+        for message in inbound:
+            if isinstance(message, Run):
+                if not message.only_deltas:
+                    self._watch(message.events)
+                self._publish(message.events)
+                self._router.route(message, now)
+            elif isinstance(message, Response):
+                waiter = self._waiters.pop(message.id, None)
+                if waiter is not None and not waiter.done():
+                    waiter.set_result(message)
+            else:
+                self._broker.accept(message)
+
+    def _watch(self, events: list[Event]) -> None:
+        for event in events:
+            if event.method == "account/rateLimits/updated":
+                self._rate_limits.update(event.data.get("rateLimits"))
+            elif event.method == "serverRequest/resolved":
+                request_id = event.data.get("requestId")
+                if isinstance(request_id, int | str):
+                    self._broker.resolved(request_id)
+
+    def _publish(self, events: list[Event]) -> None:
+        if self._on_events is None:
+            return
+        try:
+            self._on_events(events)
+        except Exception as error:
+            # A fault of the caller's must not end the connection; it is reported, not lost.
+            self._loop.call_exception_handler(
+                {"message": "on_events of a codex connection raised", "exception": error}
+            )
+
+    async def _send(self, line: bytes) -> None:
+        if self._end is not None:
+            raise self._end
+        await self._transport.send(line)
+
+    def _find_tool(self, thread_id: str, name: str) -> Tool | None:
+        thread = self._router.threads.get(thread_id)
+        return None if thread is None else thread.find_tool(name)
+
+    async def _initialize(
+        self, client: ClientInfo, experimental: bool, opt_out: Sequence[str]
+    ) -> ServerInfo:
+        info = {"name": client.name, "version": client.version}
+        if client.title is not None:
+            info["title"] = client.title
+        capabilities: dict[str, Any] = {"experimentalApi": True} if experimental else {}
+        if opt_out:
+            capabilities["optOutNotificationMethods"] = list(opt_out)
+        try:
+            reply = await self.call(
+                "initialize", {"clientInfo": info, "capabilities": capabilities}
+            )
+        except RequestError:
+            if not experimental:
+                raise
+            with contextlib.suppress(KeyError):
+                del capabilities["experimentalApi"]
+            experimental = False
+            reply = await self.call(
+                "initialize", {"clientInfo": info, "capabilities": capabilities}
+            )
+        return _server_info(reply, experimental)
+
+
+def _server_info(reply: Any, experimental: bool) -> ServerInfo:
+    facts = reply if isinstance(reply, dict) else {}
+
+    def text(name: str) -> str | None:
+        value = facts.get(name)
+        return value if isinstance(value, str) else None
+
+    user_agent = text("userAgent") or ""
+    # "<client name>/<version> (<system>) ...": the name may hold blanks and slashes.
+    match = _USER_AGENT.search(user_agent + " ")
+    return ServerInfo(
+        user_agent=user_agent,
+        version=match[1] if match else None,
+        codex_home=text("codexHome"),
+        platform_family=text("platformFamily"),
+        platform_os=text("platformOs"),
+        experimental=experimental,
+    )

@@ -1,0 +1,272 @@
+"""Every error of this library, and what a turn's failure code means for a retry.
+
+::
+
+    CodexError
+    ├── InvalidArgument            refused before anything was sent (also a ValueError)
+    ├── BinaryNotFound             the program to start does not exist or may not be run
+    ├── ConnectionClosed           the server is gone; ``returncode`` where it is known
+    ├── RequestTimeout             no reply within the deadline; the connection stays usable
+    ├── RequestError               the server refused a request: code, message, data
+    │   ├── Overloaded             -32001, after all retries
+    │   └── ActiveWriter           another process has this thread open for writing
+    ├── UnexpectedReply            a reply without the fields that its method promises
+    └── TurnError                  about one turn: thread_id, turn_id
+        ├── TurnInProgress         the thread runs a turn already; nothing was sent
+        ├── TurnFailed             turn.status "failed": code, http_status, retryable, resets_at
+        ├── TurnInterrupted        turn.status "interrupted"
+        └── TurnTimeout            total, idle or first_event ran out; the turn was interrupted
+
+Pure: imported by `codex_app_server.protocol`. Facts about failure codes were observed on 0.169.0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+__all__ = [
+    "ActiveWriter",
+    "BinaryNotFound",
+    "CodexError",
+    "ConnectionClosed",
+    "InvalidArgument",
+    "Overloaded",
+    "RequestError",
+    "RequestTimeout",
+    "TurnError",
+    "TurnFailed",
+    "TurnInProgress",
+    "TurnInterrupted",
+    "TurnTimeout",
+    "UnexpectedReply",
+    "decode_error_info",
+    "is_retryable",
+    "limit_reset",
+]
+
+OVERLOADED = -32001
+
+_RETRYABLE = frozenset(
+    {
+        "serverOverloaded",
+        "internalServerError",
+        "rateLimitExceeded",
+        "flexUnavailable",
+        "policyCapacityUnavailable",
+        "httpConnectionFailed",
+        "responseStreamConnectionFailed",
+        "responseStreamDisconnected",
+        "responseTooManyFailedAttempts",
+        "usageLimitExceeded",
+        "other",
+    }
+)
+_NEVER_BY_STATUS = frozenset({400, 401, 403, 404, 422})
+
+
+class CodexError(Exception):
+    """Root of all errors of this library."""
+
+
+class InvalidArgument(CodexError, ValueError):
+    """A value that the server would refuse or lose; nothing was sent."""
+
+
+class BinaryNotFound(CodexError):
+    """The program to start does not exist or may not be executed."""
+
+
+class ConnectionClosed(CodexError):
+    """The connection has ended.
+
+    Attributes:
+        reason: Why, in words.
+        returncode: Exit status of the server process (negative: signal), where it is known.
+    """
+
+    def __init__(self, reason: str, returncode: int | None = None) -> None:
+        self.reason = reason
+        self.returncode = returncode
+        suffix = "" if returncode is None else f" (exit status {returncode})"
+        super().__init__(reason + suffix)
+
+
+class RequestTimeout(CodexError):
+    """No reply to a request within its deadline; the request may still take effect.
+
+    Attributes:
+        method: Of the request.
+        timeout_s: The deadline that ran out, in seconds.
+    """
+
+    def __init__(self, method: str, timeout_s: float) -> None:
+        self.method = method
+        self.timeout_s = timeout_s
+        super().__init__(f"no reply to {method} within {timeout_s:g} s")
+
+
+class RequestError(CodexError):
+    """The server refused a request.
+
+    Attributes:
+        method: Of the request.
+        code: JSON-RPC code; -32600 for nearly everything.
+        message: The server's words.
+        data: Further detail as received, or None.
+    """
+
+    def __init__(self, method: str, code: int, message: str, data: Any = None) -> None:
+        self.method = method
+        self.code = code
+        self.message = message
+        self.data = data
+        super().__init__(f"{method} refused ({code}): {message}")
+
+
+class Overloaded(RequestError):
+    """The server refused with -32001 until the retries or the deadline ran out."""
+
+
+class ActiveWriter(RequestError):
+    """Another process has this thread open for writing; fork it, or end that process."""
+
+
+class UnexpectedReply(CodexError):
+    """A reply without the fields that its method promises."""
+
+    def __init__(self, method: str, detail: str) -> None:
+        self.method = method
+        super().__init__(f"reply to {method}: {detail}")
+
+
+class TurnError(CodexError):
+    """About one turn.
+
+    Attributes:
+        thread_id: Of the turn.
+        turn_id: Or None where it never got one.
+    """
+
+    def __init__(self, message: str, *, thread_id: str, turn_id: str | None) -> None:
+        self.thread_id = thread_id
+        self.turn_id = turn_id
+        super().__init__(message)
+
+
+class TurnInProgress(TurnError):
+    """The thread runs a turn already; a second start would be merged into it silently."""
+
+    def __init__(self, *, thread_id: str, turn_id: str | None) -> None:
+        super().__init__(
+            f"thread {thread_id} runs turn {turn_id or '(starting)'} already: "
+            "await or interrupt it, or steer it",
+            thread_id=thread_id,
+            turn_id=turn_id,
+        )
+
+
+class TurnFailed(TurnError):
+    """The turn ended with status "failed".
+
+    Attributes:
+        code: ``codexErrorInfo`` without its detail, such as ``usageLimitExceeded``; "other" where
+            the server gave none.
+        message: The server's words.
+        http_status: Of the model provider, where it was given.
+        retryable: Whether the same turn may succeed later without a change.
+        resets_at: Unix seconds from which a retry makes sense (usage limits), or None.
+        details: ``additionalDetails`` as received.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        thread_id: str,
+        turn_id: str | None,
+        code: str = "other",
+        http_status: int | None = None,
+        resets_at: float | None = None,
+        details: str | None = None,
+    ) -> None:
+        self.code = code
+        self.message = message
+        self.http_status = http_status
+        self.retryable = is_retryable(code, http_status)
+        self.resets_at = resets_at
+        self.details = details
+        super().__init__(f"turn failed ({code}): {message}", thread_id=thread_id, turn_id=turn_id)
+
+
+class TurnInterrupted(TurnError):
+    """The turn ended with status "interrupted": by us, by a cancelled approval, by a restart."""
+
+    def __init__(self, *, thread_id: str, turn_id: str | None) -> None:
+        super().__init__("turn interrupted", thread_id=thread_id, turn_id=turn_id)
+
+
+class TurnTimeout(TurnError):
+    """A time limit of the turn ran out; the turn was interrupted.
+
+    Attributes:
+        kind: ``total``, ``idle`` (silence) or ``first_event``.
+        limit_s: The limit in seconds.
+    """
+
+    def __init__(
+        self,
+        kind: Literal["total", "idle", "first_event"],
+        limit_s: float,
+        *,
+        thread_id: str,
+        turn_id: str | None,
+    ) -> None:
+        self.kind = kind
+        self.limit_s = limit_s
+        super().__init__(
+            f"turn exceeded its {kind.replace('_', ' ')} limit of {limit_s:g} s",
+            thread_id=thread_id,
+            turn_id=turn_id,
+        )
+
+
+def decode_error_info(info: object) -> tuple[str, int | None]:
+    """Split ``codexErrorInfo`` into a code and an HTTP status.
+
+    It is a string, or an object with one key such as
+    ``{"httpConnectionFailed": {"httpStatusCode": 401}}``; anything else is "other".
+    """
+    if isinstance(info, str):
+        return info, None
+    if isinstance(info, Mapping) and len(info) == 1:
+        ((code, detail),) = info.items()
+        status = detail.get("httpStatusCode") if isinstance(detail, Mapping) else None
+        return str(code), status if isinstance(status, int) else None
+    return "other", None
+
+
+def is_retryable(code: str, http_status: int | None = None) -> bool:
+    """Tell whether a turn that failed so may succeed later without a change.
+
+    ``usageLimitExceeded`` is (once the limit resets); a client error of the provider
+    (400, 401, 403, 404, 422) is not, whatever the code.
+    """
+    return code in _RETRYABLE and http_status not in _NEVER_BY_STATUS
+
+
+def limit_reset(rate_limits: Mapping[str, Any] | None) -> float | None:
+    """Return when the exhausted windows of a rate limit snapshot reset (Unix seconds).
+
+    Only windows at 100 % or more count; the latest of them decides. Where none is exhausted the
+    answer is None.
+    """
+    resets: list[float] = []
+    for name in ("primary", "secondary"):
+        window = (rate_limits or {}).get(name)
+        if not isinstance(window, Mapping):
+            continue
+        used, at = window.get("usedPercent"), window.get("resetsAt")
+        if isinstance(used, int | float) and used >= 100 and isinstance(at, int | float):
+            resets.append(float(at))
+    return max(resets, default=None)

@@ -1,0 +1,341 @@
+"""Messages of both directions: ids, requests, replies, notifications; without I/O.
+
+Invariants: whatever the server writes becomes a value; a reply is handed out once and only for a
+request that waits for it; a reply that precedes its request is kept (bounded) and matched when
+the request is made, because servers exist that answer a scripted handshake early. The server's
+ids are another name space than ours: 0 and strings are fine.
+
+The order of the returned values is the order on the wire. Consecutive notifications of one turn
+come as one `Run`, so that the shell does its work once a batch, not once an event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from codex_app_server.errors import InvalidArgument
+from codex_app_server.events import DELTA_METHODS, Event, MalformedLine
+from codex_app_server.protocol.framing import DEFAULT_MAX_LINE_BYTES, LineSplitter, Oversized
+
+__all__ = ["Inbound", "Response", "Rpc", "Run", "ServerRequest", "encode_message"]
+
+METHOD_NOT_FOUND = -32601
+INTERNAL_ERROR = -32603
+KEPT_EARLY_REPLIES = 64
+KEPT_JUNK_BYTES = 1024
+
+RequestId = int | str
+
+
+class Run(Struct, gc=False, eq=False):
+    """Consecutive notifications about one turn (or about none).
+
+    Attributes:
+        thread_id: Or None.
+        turn_id: Or None.
+        events: In the order of the wire, at least one.
+        only_deltas: Whether all of them only add text.
+    """
+
+    thread_id: str | None
+    turn_id: str | None
+    events: list[Event]
+    only_deltas: bool
+
+
+class Response(Struct, eq=False):
+    """A reply to a request of ours.
+
+    Attributes:
+        id: Of the request.
+        result: Undecoded; empty where there is an error.
+        code: JSON-RPC error code, or None for a result.
+        message: Of the error.
+        data: Of the error.
+    """
+
+    id: RequestId
+    result: Raw
+    code: int | None = None
+    message: str = ""
+    data: Any = None
+
+
+class ServerRequest(Struct, eq=False):
+    """A request of the server, to be answered with its id.
+
+    Attributes:
+        id: As received; may be 0 or a string.
+        method: Such as ``item/commandExecution/requestApproval``.
+        thread_id: Or None.
+        turn_id: Or None.
+        params: As plain data; None where absent.
+        received_at: Monotonic seconds.
+    """
+
+    id: RequestId
+    method: str
+    thread_id: str | None
+    turn_id: str | None
+    params: Any
+    received_at: float
+
+
+Inbound = Run | Response | ServerRequest
+
+
+class _Error(Struct):
+    code: Any = None
+    message: Any = None
+    data: Any = None
+
+
+class _Reply(Struct):
+    id: int | str | None = None
+    result: Raw = Raw(b"")
+    error: Raw = Raw(b"")
+
+
+class _Body(Struct):
+    params: Any = None
+
+
+_decode_event = msgspec.json.Decoder(Event).decode
+_decode_reply = msgspec.json.Decoder(_Reply).decode
+_decode_error = msgspec.json.Decoder(_Error).decode
+_decode_body = msgspec.json.Decoder(_Body).decode
+_DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
+def encode_message(message: Mapping[str, Any]) -> bytes:
+    """Encode one line.
+
+    Raises:
+        InvalidArgument: A value that JSON cannot carry, or text with a lone surrogate, which the
+            server would drop without a word.
+    """
+    try:
+        return msgspec.json.encode(message) + b"\n"
+    except UnicodeEncodeError as error:
+        raise InvalidArgument(
+            f"text with a lone surrogate (U+{ord(error.object[error.start]):04X}) cannot be sent; "
+            "decode it with errors='replace'"
+        ) from error
+    except (TypeError, msgspec.MsgspecError, RecursionError, OverflowError) as error:
+        raise InvalidArgument(f"cannot be sent as JSON: {error}") from error
+
+
+class Rpc:
+    """One connection's messages.
+
+    Args:
+        max_line_bytes: Longest line accepted; a longer one becomes a `MalformedLine`.
+
+    Attributes:
+        malformed: Lines so far that were no message.
+        unmatched: Replies so far that nobody waited for (late ones after a time-out).
+    """
+
+    __slots__ = ("_early", "_next_id", "_pending", "_splitter", "malformed", "unmatched")
+
+    def __init__(self, max_line_bytes: int = DEFAULT_MAX_LINE_BYTES) -> None:
+        self._splitter = LineSplitter(max_line_bytes)
+        self._pending: set[RequestId] = set()
+        self._early: dict[RequestId, Response] = {}
+        self._next_id = 1
+        self.malformed = 0
+        self.unmatched = 0
+
+    @property
+    def pending(self) -> int:
+        """Requests of ours without a reply."""
+        return len(self._pending)
+
+    def request(self, method: str, params: Any) -> tuple[int, bytes]:
+        """Make a request: its id, waiting from now on, and the line to send.
+
+        Params of None are left out, as the few methods without params want it.
+
+        Raises:
+            InvalidArgument: See `encode_message`; no id is used up.
+        """
+        message: dict[str, Any] = {"id": self._next_id, "method": method}
+        if params is not None:
+            message["params"] = params
+        line = encode_message(message)
+        request_id = self._next_id
+        self._next_id += 1
+        self._pending.add(request_id)
+        return request_id, line
+
+    def take_early(self, request_id: RequestId) -> Response | None:
+        """Return the reply that arrived before this request was made, if there is one."""
+        response = self._early.pop(request_id, None)
+        if response is not None:
+            self._pending.discard(request_id)
+        return response
+
+    def forget(self, request_id: RequestId) -> None:
+        """Stop waiting for a reply; one that still comes is only counted."""
+        self._pending.discard(request_id)
+
+    @staticmethod
+    def notification(method: str, params: Any = None) -> bytes:
+        """Return the line of a notification."""
+        return encode_message({"method": method, "params": {} if params is None else params})
+
+    @staticmethod
+    def reply(request_id: RequestId, result: Any) -> bytes:
+        """Return the line that answers a request of the server."""
+        return encode_message({"id": request_id, "result": result})
+
+    @staticmethod
+    def reply_error(request_id: RequestId, code: int, message: str) -> bytes:
+        """Return the line that refuses a request of the server."""
+        return encode_message({"id": request_id, "error": {"code": code, "message": message}})
+
+    def receive(self, chunk: bytes, now: float) -> list[Inbound]:
+        """Take the next bytes; return what they say, in order. ``now`` is monotonic seconds."""
+        return self._decode(self._splitter.feed(chunk), now)
+
+    def finish(self, now: float) -> list[Inbound]:
+        """Take the end of the stream; return what an unterminated last line says."""
+        return self._decode(self._splitter.finish(), now)
+
+    def _decode(self, lines: list[bytes | Oversized], now: float) -> list[Inbound]:
+        # The hot path: keep it free of calls but the decoder's.
+        found: list[Inbound] = []
+        run: Run | None = None
+        append: Callable[[Event], None] = _nowhere
+        thread_id: str | None = None
+        turn_id: str | None = None
+        decode, deltas, unset = _decode_event, DELTA_METHODS, UNSET
+        for line in lines:
+            try:
+                event = decode(line)  # type: ignore[arg-type] # Oversized: a TypeError, seen below
+                scope = event.scope
+                if event.id is unset and run is not None and scope is not None:
+                    method = event.method
+                    if (
+                        method in deltas
+                        and scope.turn_id == turn_id
+                        and scope.thread_id == thread_id
+                    ):
+                        event.raw = line  # type: ignore[assignment] # decoded, so it is bytes
+                        event.received_at = now
+                        append(event)
+                        continue
+            except (*_DECODE_ERRORS, TypeError):
+                mended = self._mend(line)
+                if mended is None:
+                    continue
+                event = mended
+            inbound = self._classify(event, line, now)
+            if isinstance(inbound, Event):
+                if run is None or (inbound.thread_id, inbound.turn_id) != (thread_id, turn_id):
+                    thread_id, turn_id = inbound.thread_id, inbound.turn_id
+                    run = Run(thread_id, turn_id, [], True)
+                    append = run.events.append
+                    found.append(run)
+                append(inbound)
+                if inbound.method not in deltas:
+                    run.only_deltas = False
+            elif inbound is not None:
+                found.append(inbound)
+                run = None
+        return found
+
+    def _classify(
+        self, event: Event, line: bytes | Oversized, now: float
+    ) -> Inbound | Event | None:
+        event.received_at = now
+        if isinstance(event, MalformedLine):
+            return event
+        assert isinstance(line, bytes)
+        event.raw = line
+        if not event.method:
+            return self._reply_of(line, now)
+        if isinstance(event.id, UnsetType) or event.id is None:
+            return event
+        return ServerRequest(
+            event.id, event.method, event.thread_id, event.turn_id, _body(line), now
+        )
+
+    def _reply_of(self, line: bytes, now: float) -> Response | Event | None:
+        try:
+            reply = _decode_reply(line)
+        except _DECODE_ERRORS as error:
+            return self._malformed(line, str(error), now)
+        if reply.id is None or not (bytes(reply.result) or bytes(reply.error)):
+            return self._malformed(line, "neither a method nor a reply with an id", now)
+        response = _response(reply)
+        if reply.id in self._pending:
+            self._pending.discard(reply.id)
+            return response
+        if isinstance(reply.id, int) and reply.id >= self._next_id:
+            self._early[reply.id] = response
+            if len(self._early) > KEPT_EARLY_REPLIES:
+                del self._early[next(iter(self._early))]
+        else:
+            self.unmatched += 1
+        return None
+
+    def _mend(self, line: bytes | Oversized) -> Event | None:
+        """Make an event of a line that the fast decoder refused; None for a blank line."""
+        if isinstance(line, Oversized):
+            return self._malformed(line.head, "line too long", 0.0, line.size)
+        if not line or line.isspace():
+            return None
+        try:
+            message = msgspec.json.decode(line)
+        except _DECODE_ERRORS as error:
+            return self._malformed(line, f"not JSON: {error}", 0.0)
+        if not isinstance(message, dict):
+            return self._malformed(line, f"not an object: {type(message).__name__}", 0.0)
+        method, request_id = message.get("method", ""), message.get("id", UNSET)
+        if not isinstance(method, str):
+            return self._malformed(line, "method is not a string", 0.0)
+        if isinstance(request_id, bool) or not (
+            request_id is None or request_id is UNSET or isinstance(request_id, int | str)
+        ):
+            return self._malformed(line, "id is neither an integer nor a string", 0.0)
+        # Valid, but its params do not say whom it concerns in the usual way.
+        return Event(method, request_id)
+
+    def _malformed(self, line: bytes, reason: str, now: float, size: int | None = None) -> Event:
+        self.malformed += 1
+        return MalformedLine(
+            raw=line[:KEPT_JUNK_BYTES],
+            received_at=now,
+            reason=reason,
+            size=len(line) if size is None else size,
+        )
+
+
+def _nowhere(event: Event) -> None:
+    raise AssertionError("an event before its run")
+
+
+def _body(line: bytes) -> Any:
+    try:
+        return _decode_body(line).params
+    except _DECODE_ERRORS:
+        return None
+
+
+def _response(reply: _Reply) -> Response:
+    assert reply.id is not None
+    raw_error = bytes(reply.error)
+    if not raw_error or raw_error == b"null":
+        return Response(reply.id, reply.result)
+    try:
+        error = _decode_error(raw_error)
+    except _DECODE_ERRORS:
+        error = _Error(message=raw_error.decode("utf-8", "replace"))
+    code = error.code if isinstance(error.code, int) else INTERNAL_ERROR
+    message = error.message if isinstance(error.message, str) else repr(error.message)
+    return Response(reply.id, Raw(b""), code, message, error.data)

@@ -1,0 +1,297 @@
+"""One turn as an automaton: events in, at most one outcome out.
+
+Invariants: the outcome is read from ``turn.status`` of the ``turn/completed`` whose thread and
+turn are this turn's, never from the arrival of an event (a failed turn completes too, and a
+sub-agent's turn completes first on the same connection). Events that arrive before the reply to
+``turn/start`` named the turn are kept and sorted when it does. Items left open by a stream that
+is retried are dropped: they never complete.
+
+Fed by `codex_app_server.turns` with what `protocol.rpc` decoded. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from codex_app_server.errors import decode_error_info
+from codex_app_server.events import DELTA_METHODS, Event
+
+__all__ = ["Failure", "TokenUsage", "TurnMachine", "TurnOutcome"]
+
+TurnStatus = Literal["completed", "interrupted", "failed"]
+EARLY_LIMIT = 65536
+FINAL_PHASE = "final_answer"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenUsage:
+    """Counts of tokens."""
+
+    total_tokens: int = 0
+    input_tokens: int = 0
+    cached_input_tokens: int = 0
+    cache_write_input_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_output_tokens: int = 0
+
+    @classmethod
+    def decode(cls, counts: object) -> TokenUsage:
+        """Read a breakdown as received; what is absent or no number counts as 0."""
+
+        def count(name: str) -> int:
+            value = counts.get(name) if isinstance(counts, Mapping) else None
+            return value if isinstance(value, int) else 0
+
+        return cls(
+            count("totalTokens"),
+            count("inputTokens"),
+            count("cachedInputTokens"),
+            count("cacheWriteInputTokens"),
+            count("outputTokens"),
+            count("reasoningOutputTokens"),
+        )
+
+    def since(self, earlier: TokenUsage) -> TokenUsage:
+        """Return what was added since ``earlier``, never below zero."""
+        return TokenUsage(
+            max(0, self.total_tokens - earlier.total_tokens),
+            max(0, self.input_tokens - earlier.input_tokens),
+            max(0, self.cached_input_tokens - earlier.cached_input_tokens),
+            max(0, self.cache_write_input_tokens - earlier.cache_write_input_tokens),
+            max(0, self.output_tokens - earlier.output_tokens),
+            max(0, self.reasoning_output_tokens - earlier.reasoning_output_tokens),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """``turn.error`` of a failed turn, decoded."""
+
+    code: str
+    message: str
+    http_status: int | None = None
+    details: str | None = None
+
+    @classmethod
+    def decode(cls, error: object) -> Failure:
+        """Read a ``TurnError`` as received."""
+        if not isinstance(error, Mapping):
+            return cls("other", "the server gave no reason")
+        code, http_status = decode_error_info(error.get("codexErrorInfo"))
+        details = error.get("additionalDetails")
+        return cls(
+            code,
+            str(error.get("message") or code),
+            http_status,
+            details if isinstance(details, str) else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TurnOutcome:
+    """How a turn ended.
+
+    Attributes:
+        status: From ``turn.status``; one that this library does not know counts as failed.
+        failure: Where the status is "failed".
+        duration_s: As the server measured it, or None.
+    """
+
+    status: TurnStatus
+    failure: Failure | None = None
+    duration_s: float | None = None
+
+
+@dataclass(slots=True)
+class TurnMachine:
+    """The state of one turn.
+
+    Args:
+        thread_id: Of the turn.
+        baseline: Token total of the thread when the turn starts; None where it is not known (a
+            resumed thread): the first report then tells it as ``total - last``.
+        keep_items: Whether completed items are kept for `items`.
+
+    Attributes:
+        turn_id: None until `bind`.
+        outcome: None while the turn runs.
+        waiting: Flags of the thread's status, such as ``waitingOnApproval``.
+        total: Last token total of the thread, or None.
+        last_error: The last ``error`` notification's failure, retried or not.
+        children: Threads of sub-agents that this turn started.
+        diff: Last ``turn/diff/updated``.
+    """
+
+    thread_id: str
+    baseline: TokenUsage | None = None
+    keep_items: bool = True
+    turn_id: str | None = None
+    outcome: TurnOutcome | None = None
+    waiting: frozenset[str] = frozenset()
+    total: TokenUsage | None = None
+    last_error: Failure | None = None
+    children: set[str] = field(default_factory=set)
+    diff: str | None = None
+    _early: list[Event] = field(default_factory=list)
+    _open: dict[str, Event] = field(default_factory=dict)
+    _completed: dict[str, Event] = field(default_factory=dict)
+    _messages: list[tuple[str | None, str]] = field(default_factory=list)
+    _summary: str | None = None
+
+    @property
+    def usage(self) -> TokenUsage:
+        """Tokens that this turn added to its thread so far."""
+        if self.total is None:
+            return TokenUsage()
+        return self.total.since(self.baseline or TokenUsage())
+
+    @property
+    def final_message(self) -> str | None:
+        """The last agent message, a final answer before commentary; None where there is none."""
+        for phase, text in reversed(self._messages):
+            if phase == FINAL_PHASE:
+                return text
+        return self._messages[-1][1] if self._messages else self._summary
+
+    @property
+    def open_items(self) -> list[str]:
+        """Ids of items that have started and not completed."""
+        return list(self._open)
+
+    @property
+    def items(self) -> list[Event]:
+        """The ``item/completed`` events of this turn in the order of completion."""
+        return list(self._completed.values())
+
+    def hold(self, events: list[Event]) -> None:
+        """Keep events of the thread that arrive before the turn has its id."""
+        room = EARLY_LIMIT - len(self._early)
+        self._early += (
+            events
+            if len(events) <= room
+            else [event for event in events if event.method not in DELTA_METHODS]
+        )
+
+    def bind(self, turn_id: str) -> tuple[list[Event], list[Event]]:
+        """Learn the id; return the early events that are the turn's (or thread-wide), and the rest.
+
+        The first list is not applied yet: pass it to `feed` like any other batch.
+        """
+        self.turn_id = turn_id
+        early, self._early = self._early, []
+        ours = [event for event in early if event.turn_id in (turn_id, None)]
+        return ours, [event for event in early if event.turn_id not in (turn_id, None)]
+
+    def early_turn_id(self) -> str | None:
+        """Return the turn that started on the thread while the reply is still missing, if any."""
+        started = [event.turn_id for event in self._early if event.method == "turn/started"]
+        return started[-1] if started else None
+
+    def feed(self, events: list[Event]) -> None:
+        """Apply a batch of the turn's and its thread's events."""
+        for event in events:
+            handler = _HANDLERS.get(event.method)
+            if handler is not None:
+                handler(self, event)
+
+    def _on_status(self, event: Event) -> None:
+        status = event.data.get("status")
+        flags = status.get("activeFlags") if isinstance(status, dict) else None
+        self.waiting = frozenset(
+            flag for flag in (flags if isinstance(flags, list) else ()) if isinstance(flag, str)
+        )
+
+    def _on_usage(self, event: Event) -> None:
+        usage = event.data.get("tokenUsage")
+        if not isinstance(usage, dict):
+            return
+        self.total = TokenUsage.decode(usage.get("total"))
+        if self.baseline is None:
+            self.baseline = self.total.since(TokenUsage.decode(usage.get("last")))
+
+    def _on_error(self, event: Event) -> None:
+        data = event.data
+        self.last_error = Failure.decode(data.get("error"))
+        if data.get("willRetry"):
+            self._open.clear()
+
+    def _on_diff(self, event: Event) -> None:
+        diff = event.data.get("diff")
+        if isinstance(diff, str):
+            self.diff = diff
+
+    def _on_item_started(self, event: Event) -> None:
+        item = _item(event)
+        item_id = item.get("id")
+        if isinstance(item_id, str):
+            self._open[item_id] = event
+        child = item.get("agentThreadId")
+        if isinstance(child, str):
+            self.children.add(child)
+
+    def _on_item_completed(self, event: Event) -> None:
+        item = _item(event)
+        item_id = item.get("id")
+        if not isinstance(item_id, str):
+            return
+        self._open.pop(item_id, None)
+        child = item.get("agentThreadId")
+        if isinstance(child, str):
+            self.children.add(child)
+        if item.get("type") == "agentMessage" and isinstance(item.get("text"), str):
+            phase = item.get("phase")
+            self._messages.append((phase if isinstance(phase, str) else None, item["text"]))
+        if self.keep_items:
+            self._completed[item_id] = event
+
+    def _on_completed(self, event: Event) -> None:
+        # Both ids must match: a sub-agent's turn ends on the same connection.
+        if self.outcome is not None or event.thread_id != self.thread_id:
+            return
+        if self.turn_id is None or event.turn_id != self.turn_id:
+            return
+        turn = event.data.get("turn")
+        turn = turn if isinstance(turn, dict) else {}
+        self._summary = _last_message(turn.get("items"))
+        duration = turn.get("durationMs")
+        duration_s = duration / 1000 if isinstance(duration, int | float) else None
+        self._open.clear()
+        self.waiting = frozenset()
+        match turn.get("status"):
+            case "completed":
+                self.outcome = TurnOutcome("completed", None, duration_s)
+            case "interrupted":
+                self.outcome = TurnOutcome("interrupted", None, duration_s)
+            case "failed":
+                failure = Failure.decode(turn.get("error")) if turn.get("error") else None
+                failure = failure or self.last_error or Failure.decode(None)
+                self.outcome = TurnOutcome("failed", failure, duration_s)
+            case status:
+                failure = Failure("other", f"unknown turn status {status!r}")
+                self.outcome = TurnOutcome("failed", failure, duration_s)
+
+
+def _item(event: Event) -> dict[str, Any]:
+    item = event.data.get("item")
+    return item if isinstance(item, dict) else {}
+
+
+def _last_message(items: object) -> str | None:
+    for item in reversed(items if isinstance(items, list) else []):
+        if isinstance(item, dict) and item.get("type") == "agentMessage":
+            text = item.get("text")
+            return text if isinstance(text, str) else None
+    return None
+
+
+_HANDLERS: dict[str, Callable[[TurnMachine, Event], None]] = {
+    "thread/status/changed": TurnMachine._on_status,
+    "thread/tokenUsage/updated": TurnMachine._on_usage,
+    "error": TurnMachine._on_error,
+    "turn/diff/updated": TurnMachine._on_diff,
+    "item/started": TurnMachine._on_item_started,
+    "item/completed": TurnMachine._on_item_completed,
+    "turn/completed": TurnMachine._on_completed,
+}

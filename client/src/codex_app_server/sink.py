@@ -1,0 +1,118 @@
+"""The bounded queue between the reader and one turn's iterator.
+
+Invariants: lifecycle events are never dropped; a fast consumer gets every event as it came. Over
+the limit the policy decides: ``coalesce`` merges the deltas of an item into its last one that
+waits, ``drop_deltas`` drops them, ``block`` lets the queue ask the reader to stop (which is
+back-pressure down to the server's model stream).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Literal
+
+import msgspec
+
+from codex_app_server.events import Event
+
+__all__ = ["Overflow", "Sink"]
+
+Overflow = Literal["coalesce", "drop_deltas", "block"]
+DEFAULT_LIMIT = 4096
+MERGED_TEXT_LIMIT = 4 * 1024 * 1024
+
+
+class _DeltaBody(msgspec.Struct, rename="camel"):
+    item_id: str | None = None
+    delta: str = ""
+    summary_index: int | None = None
+    content_index: int | None = None
+
+
+class _DeltaLine(msgspec.Struct):
+    params: _DeltaBody
+
+
+_decode_delta = msgspec.json.Decoder(_DeltaLine).decode
+
+
+class Sink:
+    """Events of one turn that wait to be read.
+
+    Attributes:
+        dropped: Deltas that were dropped.
+    """
+
+    __slots__ = ("_limit", "_merging", "_overflow", "_texts", "_texts_size", "dropped", "events")
+
+    def __init__(self, overflow: Overflow = "coalesce", limit: int = DEFAULT_LIMIT) -> None:
+        self.events: deque[Event] = deque()
+        self.dropped = 0
+        self._overflow = overflow
+        self._limit = limit
+        self._merging: dict[tuple[Any, ...], Event] = {}
+        self._texts: dict[int, list[str]] = {}
+        self._texts_size = 0
+
+    @property
+    def wants_pause(self) -> bool:
+        """Whether the reader should stop until the consumer has caught up."""
+        return self._overflow == "block" and len(self.events) > self._limit
+
+    def push(self, events: list[Event], *, may_block: bool) -> None:
+        """Queue a batch. ``may_block``: somebody consumes, so ``block`` may let it grow."""
+        room = self._limit - len(self.events)
+        if len(events) <= room or (may_block and self._overflow == "block"):
+            self.events.extend(events)
+            return
+        for event in events:
+            if len(self.events) < self._limit or not event.is_delta:
+                self.events.append(event)
+            elif self._overflow == "drop_deltas":
+                self.dropped += 1
+            else:
+                self._merge(event)
+
+    def _merge(self, event: Event) -> None:
+        try:
+            body = _decode_delta(event.raw).params
+        except msgspec.MsgspecError:
+            self.events.append(event)
+            return
+        key = (event.method, body.item_id, body.summary_index, body.content_index)
+        last = self._merging.get(key)
+        if self._texts_size + len(body.delta) > MERGED_TEXT_LIMIT:
+            self.dropped += 1
+            return
+        self._texts_size += len(body.delta)
+        if last is None:
+            self._merging[key] = event
+            self._texts[id(event)] = [body.delta]
+            self.events.append(event)
+        else:
+            self._texts[id(last)].append(body.delta)
+            last.merged += 1
+
+    def pop(self) -> Event:
+        """Return the next event; merged deltas come as one whose raw line has the whole text."""
+        event = self.events.popleft()
+        if self._texts:
+            parts = self._texts.pop(id(event), None)
+            if parts is not None:
+                self._seal(event, parts)
+        return event
+
+    def _seal(self, event: Event, parts: list[str]) -> None:
+        self._texts_size -= sum(map(len, parts))
+        self._merging = {key: last for key, last in self._merging.items() if last is not event}
+        if len(parts) > 1:
+            message = msgspec.json.decode(event.raw)
+            message["params"]["delta"] = "".join(parts)
+            event.raw = msgspec.json.encode(message)
+
+    def clear(self) -> None:
+        """Drop what waits: nobody will read it."""
+        self.events.clear()
+        self._merging.clear()
+        self._texts.clear()
+        self._texts_size = 0

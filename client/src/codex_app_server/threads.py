@@ -1,0 +1,186 @@
+"""A thread of a connection: what all its turns share.
+
+Invariant: at most one turn of ours runs in a thread. The server would merge a second
+``turn/start`` into the running turn without a word, so it is refused here (`TurnInProgress`).
+
+Made by `Connection.start_thread`, `resume_thread` and `fork_thread`; makes `Turn`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from codex_app_server import values
+from codex_app_server.errors import InvalidArgument, TurnInProgress
+from codex_app_server.events import Event
+from codex_app_server.protocol.turn import TokenUsage
+from codex_app_server.sink import Overflow
+from codex_app_server.tools import Tool
+from codex_app_server.turns import DEFAULT_LIMIT, Turn, TurnTimeouts
+
+if TYPE_CHECKING:
+    from codex_app_server.connection import Connection
+
+__all__ = ["Thread"]
+
+Input = str | Sequence[Mapping[str, Any]]
+KEPT_WARNINGS = 64
+
+
+class Thread:
+    """A conversation with the agent.
+
+    Attributes:
+        id: Of the thread.
+        connection: That it lives on.
+        info: The reply that opened it, as plain data (``model``, ``cwd``, ``thread``, ...).
+        warnings: What was translated in values that the caller gave, one sentence each.
+        usage_total: Last known token total; None for a resumed thread before its first report.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        thread_id: str,
+        *,
+        tools: Sequence[Tool] = (),
+        usage_total: TokenUsage | None = None,
+    ) -> None:
+        self.id = thread_id
+        self.connection = connection
+        self.info: dict[str, Any] = {}
+        self.warnings: list[str] = []
+        self.usage_total = usage_total
+        self._tools = {tool.name: tool for tool in tools}
+        self._turn: Turn | None = None
+
+    @property
+    def turn(self) -> Turn | None:
+        """The turn that runs or is being started, or None."""
+        return self._turn
+
+    def run(
+        self,
+        input: Input,
+        *,
+        cwd: str | None = None,
+        approval_policy: Any = None,
+        sandbox_policy: Any = None,
+        model: str | None = None,
+        effort: str | None = None,
+        output_schema: Mapping[str, Any] | None = None,
+        timeouts: TurnTimeouts | None = None,
+        start_timeout_s: float | None = None,
+        overflow: Overflow = "coalesce",
+        queue_limit: int = DEFAULT_LIMIT,
+        keep_items: bool = True,
+        **extra: Any,
+    ) -> Turn:
+        """Make a turn; nothing is sent until it is awaited, iterated or started.
+
+        Args:
+            input: The prompt, or input items as the protocol has them.
+            cwd: Overrides the directory, for this and later turns.
+            approval_policy: Overrides; older values are translated, see `warnings`.
+            sandbox_policy: Overrides; a mapping with ``type``.
+            model: Overrides.
+            effort: Reasoning effort.
+            output_schema: JSON Schema of the final message.
+            timeouts: Limits; by default an hour of silence.
+            start_timeout_s: Deadline of ``turn/start``; the connection's by default.
+            overflow: What happens to deltas over ``queue_limit`` that nobody reads.
+            queue_limit: Events that may wait for the iterator.
+            keep_items: Keep completed items for the result.
+            extra: Further members of ``turn/start``; ``snake_case`` becomes ``camelCase``.
+
+        Raises:
+            InvalidArgument: A value that no server knows, or input that is neither.
+        """
+        warnings: list[str] = []
+        params = {
+            "threadId": self.id,
+            "input": _input_items(input),
+            "cwd": cwd,
+            "approvalPolicy": values.approval_policy(approval_policy, warnings),
+            "sandboxPolicy": values.sandbox_policy(sandbox_policy, warnings),
+            "model": model,
+            "effort": effort,
+            "outputSchema": output_schema,
+            **camel_members(extra),
+        }
+        self._note(warnings)
+        return Turn(
+            self,
+            {name: value for name, value in params.items() if value is not None},
+            timeouts=timeouts or TurnTimeouts(),
+            start_timeout_s=start_timeout_s,
+            overflow=overflow,
+            limit=queue_limit,
+            keep_items=keep_items,
+        )
+
+    async def set_name(self, name: str) -> None:
+        """Name the thread, as lists of threads show it.
+
+        Raises:
+            RequestError: The server refused.
+        """
+        await self.connection.call("thread/name/set", {"threadId": self.id, "name": name})
+
+    def find_tool(self, name: str) -> Tool | None:
+        """Return the tool of that name, or None."""
+        return self._tools.get(name)
+
+    def take_tools(self, other: Thread) -> None:
+        """Adopt the tools of another object for the same thread."""
+        self._tools.update(other._tools)
+
+    def claim(self, turn: Turn) -> None:
+        """Reserve the thread for a turn.
+
+        Raises:
+            TurnInProgress: Another turn has it.
+        """
+        if self._turn is not None and self._turn is not turn:
+            raise TurnInProgress(thread_id=self.id, turn_id=self._turn.id)
+        self._turn = turn
+
+    def release(self, turn: Turn, total: TokenUsage | None) -> None:
+        """Free the thread after a turn; ``total`` is the last token total that it saw."""
+        if self._turn is turn:
+            self._turn = None
+        if total is not None:
+            self.usage_total = total
+
+    def deliver(self, events: list[Event]) -> None:
+        """Take events that belong to no running turn (late ones, thread-wide ones)."""
+        for event in events:
+            if event.method == "thread/tokenUsage/updated":
+                usage = event.data.get("tokenUsage")
+                if isinstance(usage, dict):
+                    self.usage_total = TokenUsage.decode(usage.get("total"))
+
+    def _note(self, warnings: list[str]) -> None:
+        self.warnings += [warning for warning in warnings if warning not in self.warnings]
+        del self.warnings[:-KEPT_WARNINGS]
+
+
+def _input_items(value: Input) -> list[Any]:
+    if isinstance(value, str):
+        return [{"type": "text", "text": value}]
+    items: list[Any] = list(value)
+    for item in items:
+        if not isinstance(item, Mapping) or not isinstance(item.get("type"), str):
+            raise InvalidArgument(f"input item {item!r}: use a string or mappings with a 'type'")
+    return items
+
+
+def camel_members(members: Mapping[str, Any]) -> dict[str, Any]:
+    """Return members with ``snake_case`` names in ``camelCase``."""
+    return {_camel(name): value for name, value in members.items()}
+
+
+def _camel(name: str) -> str:
+    head, *rest = name.split("_")
+    return head + "".join(part[:1].upper() + part[1:] for part in rest)

@@ -1,0 +1,483 @@
+"""A turn as its caller sees it: an async iterator of events and an awaitable result.
+
+Invariants: nothing is sent before the turn is awaited, iterated or started; its sink is
+registered before ``turn/start`` leaves, so no event can be missed; a cancelled wait or a time-out
+interrupts the turn and ends its commands, within a bound; the outcome is the machine's
+(`codex_app_server.protocol.turn`), matched by thread and turn.
+
+The connection gives batches to `Turn.deliver`; `codex_app_server.threads` makes turns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Generator, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from codex_app_server.errors import (
+    CodexError,
+    ConnectionClosed,
+    RequestError,
+    RequestTimeout,
+    TurnFailed,
+    TurnInterrupted,
+    TurnTimeout,
+    UnexpectedReply,
+    limit_reset,
+)
+from codex_app_server.events import Event
+from codex_app_server.protocol.rpc import Run
+from codex_app_server.protocol.turn import TokenUsage, TurnMachine
+from codex_app_server.sink import Overflow, Sink
+
+if TYPE_CHECKING:
+    from codex_app_server.threads import Thread
+
+__all__ = ["Turn", "TurnResult", "TurnTimeouts"]
+
+INTERRUPT_S = 10.0
+DEFAULT_LIMIT = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnTimeouts:
+    """Limits of a turn in seconds; None or 0 means none.
+
+    Attributes:
+        total_s: From the reply to ``turn/start`` to the end.
+        idle_s: Silence of the turn, its thread and its sub-agents. Waiting for an approval or an
+            answer of a person does not count.
+        first_event_s: From the reply to ``turn/start`` to the first event.
+    """
+
+    total_s: float | None = None
+    idle_s: float | None = 3600.0
+    first_event_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnResult:
+    """A completed turn.
+
+    Attributes:
+        thread_id: Of the turn.
+        turn_id: Of the turn.
+        status: Always ``completed``; other ends are raised.
+        final_message: The agent's last message, a final answer before commentary, or None.
+        item_events: ``item/completed`` events in order; empty with ``keep_items=False``. The server
+            leaves some commands out, so do not count them.
+        usage: Tokens that the turn added to its thread.
+        diff: Unified diff of the turn's file changes, or None.
+        duration_s: As the server measured it, or None.
+    """
+
+    thread_id: str
+    turn_id: str
+    status: Literal["completed"]
+    final_message: str | None
+    item_events: tuple[Event, ...]
+    usage: TokenUsage
+    diff: str | None
+    duration_s: float | None
+
+    @property
+    def items(self) -> list[Any]:
+        """The completed items as typed structs, decoded at each access."""
+        return [_item(event) for event in self.item_events]
+
+
+class Turn:
+    """One turn of a thread. Made by `Thread.run`.
+
+    Iterate it for its events, await it for its `TurnResult`, or both (one iterator at a time).
+    The iteration ends after the turn's end whatever its status; only awaiting raises
+    `TurnFailed` or `TurnInterrupted`. Lost connections and time-outs raise in both.
+    ``async with turn:`` interrupts the turn if the block is left before its end.
+    """
+
+    def __init__(
+        self,
+        thread: Thread,
+        params: Mapping[str, Any],
+        *,
+        timeouts: TurnTimeouts,
+        start_timeout_s: float | None,
+        overflow: Overflow,
+        limit: int = DEFAULT_LIMIT,
+        keep_items: bool = True,
+    ) -> None:
+        self.thread = thread
+        self.timeouts = timeouts
+        self._params = params
+        self._start_timeout_s = start_timeout_s
+        self._connection = thread.connection
+        self._loop = asyncio.get_running_loop()
+        self._machine = TurnMachine(thread.id, keep_items=keep_items)
+        self._sink = Sink(overflow, limit)
+        self._iterating = False
+        self._discard = False
+        self._wake: asyncio.Future[None] | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._finished = asyncio.Event()
+        self._error: CodexError | None = None
+        self._expired: TurnTimeout | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._started_at: float | None = None
+        self._last_activity: float = 0.0
+        self._heard = False
+
+    # -- facts ---------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str | None:
+        """The turn's id; None until it is started."""
+        return self._machine.turn_id
+
+    @property
+    def session_id(self) -> str | None:
+        """``<thread id>-<turn id>``; None until it is started."""
+        turn_id = self._machine.turn_id
+        return None if turn_id is None else f"{self.thread.id}-{turn_id}"
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended, in whatever way."""
+        return self._finished.is_set()
+
+    @property
+    def usage(self) -> TokenUsage:
+        """Tokens that the turn added to its thread so far."""
+        return self._machine.usage
+
+    @property
+    def dropped_deltas(self) -> int:
+        """Deltas that the sink dropped because nobody read them in time."""
+        return self._sink.dropped
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it waits for an approval or an answer of a person."""
+        return bool(self._machine.waiting) or self._connection.waits_for_answer(self.thread.id)
+
+    @property
+    def children(self) -> set[str]:
+        """Thread ids of the sub-agents that it started."""
+        return self._machine.children
+
+    # -- what a caller does --------------------------------------------------------------------
+
+    async def start(self) -> Self:
+        """Send ``turn/start`` and wait for the turn's id; does nothing when started already.
+
+        Raises:
+            TurnInProgress: The thread runs a turn; nothing was sent.
+            RequestError: The server refused.
+            RequestTimeout: No reply; should the turn have begun, it is interrupted.
+            ConnectionClosed: The server is gone.
+        """
+        if self._starting is None:
+            self.thread.claim(self)
+            self._starting = self._connection.spawn(self._start(), "codex-turn-start")
+        try:
+            await asyncio.wait([self._starting])
+        except asyncio.CancelledError:
+            with contextlib.suppress(CodexError):
+                await self.interrupt()
+            raise
+        if self._starting.cancelled():
+            raise ConnectionClosed("the connection was closed here")
+        self._starting.result()
+        return self
+
+    async def interrupt(self, timeout_s: float = INTERRUPT_S) -> None:
+        """Interrupt the turn and end its commands; returns when it has ended, or after the limit.
+
+        ``turn/interrupt`` alone leaves a running command alive, so the thread's background
+        terminals are cleaned too. Does nothing for a turn that never started or has ended.
+
+        Raises:
+            ConnectionClosed: The server is gone (and with it the turn).
+        """
+        if self._starting is None or self.done:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._interrupt(timeout_s)
+
+    async def steer(self, text: str, *, timeout_s: float | None = None) -> None:
+        """Add a text to the running turn.
+
+        Raises:
+            RequestError: The turn has ended or cannot be steered.
+        """
+        await self.start()
+        await self._connection.call(
+            "turn/steer",
+            {
+                "threadId": self.thread.id,
+                "expectedTurnId": self.id,
+                "input": [{"type": "text", "text": text}],
+            },
+            timeout_s=timeout_s,
+        )
+
+    def __await__(self) -> Generator[Any, None, TurnResult]:
+        return self.result().__await__()
+
+    async def result(self) -> TurnResult:
+        """Start the turn if need be, wait for its end and return its result.
+
+        Cancelling the wait interrupts the turn and ends its commands, within 10 s.
+
+        Raises:
+            TurnFailed: Status "failed", or one that this library does not know.
+            TurnInterrupted: Status "interrupted".
+            TurnTimeout: A limit of `TurnTimeouts` ran out.
+            ConnectionClosed: The server went away before the end.
+            CodexError: What `start` raises.
+        """
+        if not self._iterating:
+            self._discard = True
+            self._sink.clear()
+        await self.start()
+        try:
+            await self._finished.wait()
+        except asyncio.CancelledError:
+            with contextlib.suppress(CodexError):
+                await self.interrupt()
+            raise
+        return self._result()
+
+    async def __aiter__(self) -> AsyncGenerator[Event, None]:
+        """Start the turn if need be and yield its events up to its end."""
+        if self._iterating:
+            raise RuntimeError("this turn is iterated already")
+        self._iterating = True
+        try:
+            await self.start()
+            sink, events = self._sink, self._sink.events
+            while True:
+                while events:
+                    yield sink.pop()
+                self._connection.resume_reading()
+                if self._finished.is_set():
+                    break
+                await self._wait_for_events()
+        finally:
+            self._iterating = False
+            self._connection.resume_reading()
+        if self._error is not None:
+            raise self._error
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with contextlib.suppress(CodexError):
+            await self.interrupt()
+
+    # -- the inside ----------------------------------------------------------------------------
+
+    async def _wait_for_events(self) -> None:
+        self._wake = self._loop.create_future()
+        try:
+            await self._wake
+        except asyncio.CancelledError:
+            with contextlib.suppress(CodexError):
+                await self.interrupt()
+            raise
+        finally:
+            self._wake = None
+
+    async def _start(self) -> None:
+        # Registered first: a whole turn may arrive together with the reply.
+        self._machine.baseline = self.thread.usage_total
+        self._connection.expect(self)
+        try:
+            reply = await self._connection.call(
+                "turn/start", self._params, timeout_s=self._start_timeout_s
+            )
+            turn = reply.get("turn") if isinstance(reply, dict) else None
+            turn_id = turn.get("id") if isinstance(turn, dict) else None
+            if not isinstance(turn_id, str):
+                raise UnexpectedReply("turn/start", "no turn.id")
+        except RequestTimeout as error:
+            turn_id = self._machine.early_turn_id()
+            if turn_id is not None:
+                self._connection.bind(self, turn_id)
+                with contextlib.suppress(CodexError):
+                    await self.interrupt()
+            self._fail(error)
+            raise
+        except CodexError as error:
+            self._fail(error)
+            raise
+        self._connection.bind(self, turn_id)
+
+    def bound(self, turn_id: str, now: float) -> list[Event]:
+        """Learn the id from the connection; return early events that are not this turn's."""
+        self._started_at = self._last_activity = now
+        early, others = self._machine.bind(turn_id)
+        if early:
+            self._take(early, now, only_deltas=False)
+        self._arm()
+        return others
+
+    def deliver(self, run: Run, now: float) -> None:
+        """Take a batch of events of this turn or of its thread."""
+        if self._machine.turn_id is None:
+            self._machine.hold(run.events)
+            return
+        self._take(run.events, now, only_deltas=run.only_deltas)
+
+    def touch(self, now: float) -> None:
+        """Note activity of a sub-agent: the turn is not idle."""
+        self._last_activity = now
+
+    def _take(self, events: list[Event], now: float, *, only_deltas: bool) -> None:
+        if self._finished.is_set():
+            return
+        self._last_activity = now
+        self._heard = True
+        if not only_deltas:
+            self._machine.feed(events)
+        if not self._discard:
+            self._sink.push(events, may_block=self._iterating)
+        if self._machine.outcome is not None:
+            self._end()
+        elif self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    @property
+    def wants_pause(self) -> bool:
+        """Whether the reader should stop until the iterator has caught up."""
+        return self._iterating and self._sink.wants_pause
+
+    def lost(self, error: ConnectionClosed) -> None:
+        """The connection has ended before the turn."""
+        self._fail(error)
+
+    def _fail(self, error: CodexError) -> None:
+        if not self._finished.is_set():
+            self._error = error
+            self._end()
+
+    def _end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        outcome = self._machine.outcome
+        if self._expired is not None and (outcome is None or outcome.status != "completed"):
+            self._error = self._expired
+        self._finished.set()
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+        self.thread.release(self, self._machine.total)
+        self._connection.retire(self)
+
+    def _result(self) -> TurnResult:
+        machine, thread_id = self._machine, self.thread.id
+        if self._error is not None:
+            raise self._error
+        outcome = machine.outcome
+        assert outcome is not None
+        assert machine.turn_id is not None
+        if outcome.status == "interrupted":
+            raise TurnInterrupted(thread_id=thread_id, turn_id=machine.turn_id)
+        if outcome.failure is not None:
+            failure = outcome.failure
+            limited = failure.code == "usageLimitExceeded"
+            raise TurnFailed(
+                failure.message,
+                thread_id=thread_id,
+                turn_id=machine.turn_id,
+                code=failure.code,
+                http_status=failure.http_status,
+                resets_at=limit_reset(self._connection.rate_limits) if limited else None,
+                details=failure.details,
+            )
+        return TurnResult(
+            thread_id=thread_id,
+            turn_id=machine.turn_id,
+            status="completed",
+            final_message=machine.final_message,
+            item_events=tuple(machine.items),
+            usage=machine.usage,
+            diff=machine.diff,
+            duration_s=outcome.duration_s,
+        )
+
+    async def _interrupt(self, timeout_s: float) -> None:
+        assert self._starting is not None
+        if self.id is None and asyncio.current_task() is not self._starting:
+            await asyncio.wait([self._starting])
+        if self.id is None or self.done:
+            return
+        self._connection.decline_requests(self.thread.id, self.id)
+        call, ids = self._connection.call, {"threadId": self.thread.id}
+        with contextlib.suppress(RequestError, RequestTimeout):
+            # Refused when the turn has just ended: its end is on its way.
+            await call("turn/interrupt", {**ids, "turnId": self.id}, timeout_s=timeout_s)
+        with contextlib.suppress(RequestError, RequestTimeout):
+            # Absent in older servers and without the experimental capability.
+            await call("thread/backgroundTerminals/clean", ids, timeout_s=timeout_s)
+        await self._finished.wait()
+
+    # -- time limits ---------------------------------------------------------------------------
+
+    def _arm(self) -> None:
+        if self._finished.is_set() or self._expired is not None:
+            return
+        due = self._due()
+        if due is not None:
+            self._timer = self._loop.call_at(min(at for at, _, _ in due), self._check)
+
+    def _due(self) -> list[tuple[float, Literal["total", "idle", "first_event"], float]] | None:
+        """Return when which limit runs out, as far as is known."""
+        assert self._started_at is not None
+        limits: list[tuple[float, Literal["total", "idle", "first_event"], float]] = []
+        if self.timeouts.total_s:
+            limits.append(
+                (self._started_at + self.timeouts.total_s, "total", self.timeouts.total_s)
+            )
+        if self.timeouts.first_event_s and not self._heard:
+            at = self._started_at + self.timeouts.first_event_s
+            limits.append((at, "first_event", self.timeouts.first_event_s))
+        if self.timeouts.idle_s:
+            limits.append(
+                (self._last_activity + self.timeouts.idle_s, "idle", self.timeouts.idle_s)
+            )
+        return limits or None
+
+    def _check(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        if self.waiting:
+            self._last_activity = now
+        for at, kind, limit_s in self._due() or ():
+            if at <= now:
+                self._expired = TurnTimeout(
+                    kind, limit_s, thread_id=self.thread.id, turn_id=self.id
+                )
+                self._connection.spawn(self._expire(self._expired), "codex-turn-timeout")
+                return
+        self._arm()
+
+    async def _expire(self, error: TurnTimeout) -> None:
+        with contextlib.suppress(CodexError):
+            await self.interrupt()
+        self._fail(error)
+
+
+def _item(event: Event) -> Any:
+    params = event.params
+    item = getattr(params, "item", None)
+    return item if item is not None else event.data.get("item")
