@@ -1,0 +1,339 @@
+"""The writes of the ledger, each a function that runs inside the writer's transaction.
+
+``ledger`` binds their arguments, ``writer`` calls them with its connection. Each may run twice
+(a failed transaction is repeated), so each leaves the same rows however often it runs.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from symphony.hosts.base import ProcessIdentity
+from symphony.model.issue import IssueId
+from symphony.model.run import Outcome, RunId, RunSpec
+from symphony.model.usage import TokenUsage
+from symphony.scheduler.commands import SaveClaim
+
+from .codec import capped, encode_issue, storable
+
+ERROR_LIMIT = 4000
+"""Characters kept of an error or outcome message."""
+
+_COUNTS = (
+    "input_tokens",
+    "output_tokens",
+    "total_tokens",
+    "cached_input_tokens",
+    "reasoning_output_tokens",
+)
+_SET_CLAIM = """
+INSERT OR REPLACE INTO claims (workflow_id, issue_id, identifier, kind, run_id, issue, attempt,
+  retry_kind, error, due_wall, thread_id, host, workspace_path, blocked_category, since_wall,
+  saved_wall)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_START_RUN = """
+INSERT OR IGNORE INTO runs (run_id, workflow_id, issue_id, identifier, title, url, state, attempt,
+  retry_kind, host, thread_id, started_wall, seen_wall)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_SUPERSEDE = """
+UPDATE runs SET ended_wall = ?, outcome = 'interrupted', category = 'superseded',
+  message = 'a later run of the issue started before this one was recorded as ended'
+WHERE workflow_id = ? AND issue_id = ? AND ended_wall IS NULL AND run_id <> ?
+"""
+_END_RUN = """
+UPDATE runs SET ended_wall = ?, seen_wall = max(seen_wall, ?), outcome = ?, category = ?,
+  message = ?, retryable = ?, retry_at = ?, stop_reason = ?, thread_id = coalesce(?, thread_id)
+WHERE run_id = ?
+"""
+_ADD_TOTALS = f"""
+INSERT INTO totals (workflow_id, issue_id, day, runs, seconds, {", ".join(_COUNTS)})
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET runs = runs + excluded.runs, seconds = seconds + excluded.seconds,
+  {", ".join(f"{name} = {name} + excluded.{name}" for name in _COUNTS)}
+"""
+_SET_COUNTS = (
+    "UPDATE runs SET seconds = ?, seen_wall = max(seen_wall, ?), "
+    + ", ".join(f"{name} = ?" for name in _COUNTS)
+    + " WHERE run_id = ?"
+)
+
+
+def start_run(
+    connection: sqlite3.Connection, workflow_id: str, spec: RunSpec, started_wall: float
+) -> None:
+    """Record a run and make it its issue's current one; an open earlier run is superseded."""
+    issue = spec.issue
+    issue_id = storable(issue.id)
+    connection.execute(_SUPERSEDE, (started_wall, workflow_id, issue_id, spec.run_id))
+    known = connection.execute("SELECT 1 FROM runs WHERE run_id = ?", (spec.run_id,)).fetchone()
+    connection.execute(
+        _START_RUN,
+        (
+            spec.run_id,
+            workflow_id,
+            issue_id,
+            storable(issue.identifier),
+            storable(issue.title),
+            storable(issue.url),
+            storable(issue.state),
+            spec.attempt,
+            spec.retry_kind,
+            spec.host,
+            spec.thread_id,
+            started_wall,
+            started_wall,
+        ),
+    )
+    if known is None:
+        _add_totals(connection, (workflow_id, issue_id, started_wall), runs=1)
+    claim = SaveClaim(
+        kind="running",
+        issue=issue,
+        attempt=spec.attempt,
+        retry_kind=spec.retry_kind,
+        error=spec.previous_error,
+        thread_id=spec.thread_id,
+        host=spec.host,
+        since_wall=started_wall,
+    )
+    set_claim(connection, workflow_id, claim, started_wall, run_id=spec.run_id)
+
+
+def set_claim(
+    connection: sqlite3.Connection,
+    workflow_id: str,
+    claim: SaveClaim,
+    saved_wall: float,
+    *,
+    run_id: RunId | None = None,
+) -> None:
+    """Write an issue's one claim row, whatever it held before."""
+    issue = claim.issue
+    connection.execute(
+        _SET_CLAIM,
+        (
+            workflow_id,
+            storable(issue.id),
+            storable(issue.identifier),
+            claim.kind,
+            run_id,
+            encode_issue(issue),
+            claim.attempt,
+            claim.retry_kind,
+            capped(claim.error, ERROR_LIMIT),
+            claim.due_wall,
+            claim.thread_id,
+            claim.host,
+            storable(claim.workspace_path),
+            claim.blocked_category,
+            claim.since_wall,
+            saved_wall,
+        ),
+    )
+
+
+def drop_claim(connection: sqlite3.Connection, workflow_id: str, issue_id: IssueId) -> None:
+    """Remove an issue's claim row, if there is one."""
+    connection.execute(
+        "DELETE FROM claims WHERE workflow_id = ? AND issue_id = ?",
+        (workflow_id, storable(issue_id)),
+    )
+
+
+def add_process(
+    connection: sqlite3.Connection,
+    workflow_id: str,
+    run_id: RunId,
+    identity: ProcessIdentity,
+    wall: float,
+) -> None:
+    """Record a process of a run; a run may have several (hooks, the agent)."""
+    connection.execute(
+        "INSERT OR REPLACE INTO processes VALUES (?, ?, ?, ?, ?, ?)",
+        (run_id, identity.pid, identity.start_ticks, identity.boot_id, workflow_id, wall),
+    )
+    _see(connection, run_id, wall)
+
+
+def set_workspace(connection: sqlite3.Connection, run_id: RunId, path: str) -> None:
+    """Record where a run works."""
+    connection.execute(
+        "UPDATE runs SET workspace_path = ? WHERE run_id = ?", (storable(path), run_id)
+    )
+
+
+def set_thread(connection: sqlite3.Connection, run_id: RunId, thread_id: str) -> None:
+    """Record which thread a run speaks in."""
+    connection.execute("UPDATE runs SET thread_id = ? WHERE run_id = ?", (thread_id, run_id))
+
+
+def start_turn(
+    connection: sqlite3.Connection,
+    workflow_id: str,
+    run_id: RunId,
+    turn: tuple[str, str, int],
+    wall: float,
+) -> None:
+    """Record a turn: ``(turn id, thread id, number from 1)``."""
+    turn_id, thread_id, number = turn
+    connection.execute(
+        "INSERT OR IGNORE INTO turns (run_id, turn_id, number, workflow_id, thread_id, "
+        "started_wall) VALUES (?, ?, ?, ?, ?, ?)",
+        (run_id, turn_id, number, workflow_id, thread_id, wall),
+    )
+    _see(connection, run_id, wall)
+
+
+def end_turn(
+    connection: sqlite3.Connection,
+    run_id: RunId,
+    turn_id: str,
+    end: tuple[str, str | None],
+    wall: float,
+) -> None:
+    """Record a turn's end: ``(status, error or None)``."""
+    status, error = end
+    connection.execute(
+        "UPDATE turns SET ended_wall = ?, status = ?, error = ? WHERE run_id = ? AND turn_id = ?",
+        (wall, status, capped(error, ERROR_LIMIT), run_id, turn_id),
+    )
+    _see(connection, run_id, wall)
+
+
+def set_usage(
+    connection: sqlite3.Connection,
+    run_id: RunId,
+    usage: TokenUsage | None,
+    seconds: float | None,
+    wall: float,
+) -> None:
+    """Set what a run has used so far; only what is added to its earlier record goes into totals.
+
+    Seconds of None are the time until the run was last heard of. An unknown run changes nothing.
+    """
+    row = connection.execute(
+        f"SELECT workflow_id, issue_id, started_wall, seen_wall, seconds, {', '.join(_COUNTS)} "
+        "FROM runs WHERE run_id = ?",
+        (run_id,),
+    ).fetchone()
+    if row is None:
+        return
+    workflow_id, issue_id, started_wall, seen_wall, known_seconds, *counts = row
+    known = TokenUsage(*counts)
+    added = TokenUsage() if usage is None else usage.since(known)
+    if seconds is None:
+        seconds = seen_wall - started_wall
+    added_seconds = max(0.0, seconds - known_seconds)
+    total = known + added
+    connection.execute(
+        _SET_COUNTS,
+        (known_seconds + added_seconds, wall, *_counts(total), run_id),
+    )
+    if added_seconds or added != TokenUsage():
+        _add_totals(connection, (workflow_id, issue_id, wall), seconds=added_seconds, usage=added)
+
+
+def end_run(
+    connection: sqlite3.Connection,
+    run_id: RunId,
+    outcome: Outcome,
+    ended_wall: float,
+    thread_id: str | None,
+) -> None:
+    """Record a run's outcome. Its claim stays ``running`` until the scheduler has decided."""
+    connection.execute(
+        _END_RUN,
+        (
+            ended_wall,
+            ended_wall,
+            outcome.kind,
+            outcome.category,
+            capped(outcome.message, ERROR_LIMIT),
+            outcome.retryable,
+            outcome.retry_at,
+            outcome.stop_reason,
+            thread_id,
+            run_id,
+        ),
+    )
+
+
+def prune(connection: sqlite3.Connection, workflow_id: str, ended_before_wall: float) -> None:
+    """Delete ended runs older than that, with what hangs on them; claims and totals stay."""
+    doomed = (
+        "SELECT run_id FROM runs WHERE workflow_id = ? AND ended_wall < ? AND run_id NOT IN "
+        "(SELECT run_id FROM claims WHERE run_id IS NOT NULL)"
+    )
+    for table in ("events", "turns", "processes", "runs"):
+        connection.execute(
+            f"DELETE FROM {table} WHERE run_id IN ({doomed})", (workflow_id, ended_before_wall)
+        )
+
+
+class EventRing:
+    """Keeps the last ``keep`` events of each run by overwriting the oldest slot.
+
+    Called in the writer's thread only. Counting in memory saves a query an event.
+    """
+
+    def __init__(self, workflow_id: str, *, keep: int) -> None:
+        self._workflow_id = workflow_id
+        self._keep = keep
+        self._next: dict[str, int] = {}
+
+    def insert(
+        self,
+        connection: sqlite3.Connection,
+        events: Sequence[tuple[RunId, float, str, str | None]],
+    ) -> None:
+        """Write events ``(run id, wall, event, message)`` in their order."""
+        rows = []
+        for run_id, wall, event, message in events:
+            seq = self._sequence(connection, run_id)
+            rows.append((run_id, seq % self._keep, seq, self._workflow_id, wall, event, message))
+        connection.executemany("INSERT OR REPLACE INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+
+    def _sequence(self, connection: sqlite3.Connection, run_id: str) -> int:
+        seq = self._next.get(run_id)
+        if seq is None:
+            if len(self._next) >= 4096:
+                self._next.pop(next(iter(self._next)))
+            query = "SELECT coalesce(max(seq) + 1, 0) FROM events WHERE run_id = ?"
+            seq = connection.execute(query, (run_id,)).fetchone()[0]
+        self._next[run_id] = seq + 1
+        return seq
+
+
+def _see(connection: sqlite3.Connection, run_id: RunId, wall: float) -> None:
+    """Note that the run was alive at that time: how long it ran, should the daemon die."""
+    connection.execute(
+        "UPDATE runs SET seen_wall = max(seen_wall, ?) WHERE run_id = ?", (wall, run_id)
+    )
+
+
+def _counts(usage: TokenUsage) -> tuple[int, int, int, int, int]:
+    return (
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.total_tokens,
+        usage.cached_input_tokens,
+        usage.reasoning_output_tokens,
+    )
+
+
+def _add_totals(
+    connection: sqlite3.Connection,
+    where: tuple[str, str | None, float],
+    *,
+    runs: int = 0,
+    seconds: float = 0.0,
+    usage: TokenUsage | None = None,
+) -> None:
+    workflow_id, issue_id, wall = where
+    day = datetime.fromtimestamp(wall, UTC).date().isoformat()
+    counts = _counts(usage or TokenUsage())
+    connection.execute(_ADD_TOTALS, (workflow_id, issue_id, day, runs, seconds, *counts))
