@@ -82,14 +82,12 @@ class Tracker(Protocol):
         """The tools of this tracker; bound to the session that offers them."""
         ...
 
-    async def call_tool(
-        self, name: str, arguments: Any, context: ToolContext
-    ) -> ToolResult:
+    async def call_tool(self, name: str, arguments: Any, context: ToolContext) -> ToolResult:
         """Execute a tool. Never raises for what the agent got wrong: that is a failed result."""
         ...
 
     def changes(self) -> AsyncIterator[None] | None:
-        """Yield whenever the tracker changed locally (a watched folder), or None without a watch."""
+        """Yield whenever the tracker changed locally (a watched folder); None without a watch."""
         ...
 
     async def aclose(self) -> None:

@@ -1,0 +1,228 @@
+"""The tracker ``local``: a folder of Markdown files as the issue tracker, no account needed.
+
+Wraps the blocking ``Board`` for the daemon: reads run in threads, documents become issues, a
+watch of the folder wakes the poll, and the agent gets the tool ``local_board``. The profile page
+is docs/trackers/local.md. Invariant: one bad file never hides another issue, and never passes for
+an issue that is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from symphony.errors import SettingFault, TrackerError
+from symphony.model.issue import BlockerRef, Issue, IssueId, normalize_state
+
+from . import local_tool
+from .base import ToolContext, ToolResult, ToolSpec
+from .local_board import Board, check_prefix, malformed_error
+from .local_document import IssueDocument
+from .local_view import BoardView, FileFault
+
+if TYPE_CHECKING:
+    from symphony.config.settings import TrackerSettings
+
+DEFAULT_FOLDER: Final = "board"
+
+_WATCH_STEP_MS: Final = 50
+_WATCH_DEBOUNCE_MS: Final = 200
+_FOLDER_ABSENT_PAUSE_S: Final = 2.0
+
+log = structlog.get_logger(__name__)
+
+
+class LocalTracker:
+    """A board as a ``Tracker`` (SPEC 11).
+
+    Args:
+        board: The folder of issues.
+        active_states: The first one is where blockers hold an issue back, as ``Todo`` always does.
+        terminal_states: A blocker in one of them blocks no more.
+    """
+
+    def __init__(
+        self, board: Board, *, active_states: Sequence[str], terminal_states: Sequence[str]
+    ) -> None:
+        self.board = board
+        self._gated = {"todo", *(normalize_state(state) for state in active_states[:1])}
+        self._terminal = frozenset(normalize_state(state) for state in terminal_states)
+        self._warned: dict[Path, str] = {}
+        self._normalised: tuple[BoardView, Mapping[IssueId, Issue]] | None = None
+
+    @property
+    def kind(self) -> str:
+        """The value of ``tracker.kind``."""
+        return "local"
+
+    @property
+    def secret_environment_names(self) -> Sequence[str]:
+        """A board has no secrets."""
+        return ()
+
+    async def fetch_issues_by_states(self, states: Sequence[str]) -> list[Issue]:
+        """Return the issues in these states in the board's order; malformed files are left out."""
+        wanted = {normalize_state(state) for state in states}
+        if not wanted:
+            return []
+        _, issues = await self._read()
+        return [issue for issue in issues.values() if issue.state_key in wanted]
+
+    async def fetch_issues_by_ids(self, ids: Sequence[IssueId]) -> list[Issue]:
+        """Return the issues of these ids; one whose file is malformed fails the read."""
+        if not ids:
+            return []
+        view, issues = await self._read()
+        found = []
+        for issue_id in dict.fromkeys(ids):
+            if issue_id in issues:
+                found.append(issues[issue_id])
+            elif (fault := view.malformed_ids.get(issue_id)) is not None:
+                raise malformed_error(fault)
+        return found
+
+    def agent_tools(self) -> Sequence[ToolSpec]:
+        """The tool ``local_board``."""
+        return (local_tool.SPEC,)
+
+    async def call_tool(self, name: str, arguments: Any, context: ToolContext) -> ToolResult:
+        """Execute ``local_board`` on this board, in a thread."""
+        return await asyncio.to_thread(local_tool.call, self.board, name, arguments, context)
+
+    def changes(self) -> AsyncIterator[None]:
+        """Yield when an issue file was changed, added or removed; never ends by itself."""
+        return self._watch()
+
+    async def aclose(self) -> None:
+        """Nothing stays open between calls."""
+
+    async def _read(self) -> tuple[BoardView, Mapping[IssueId, Issue]]:
+        view = await asyncio.to_thread(self.board.read)
+        if self._normalised is None or self._normalised[0] is not view:
+            self._warn(view)
+            issues = (self._to_issue(document, view) for document in view.issues)
+            self._normalised = view, {issue.id: issue for issue in issues}
+        return self._normalised
+
+    def _warn(self, view: BoardView) -> None:
+        """Say once for each content of a file what is wrong with it."""
+        current = {fault.path: fault.digest for fault in (*view.malformed, *view.notices)}
+        for fault in view.malformed:
+            self._warn_of(fault, "Dropping malformed board file", count=len(view.malformed))
+        for fault in view.notices:
+            self._warn_of(fault, "Leaving out unusable values of board file")
+        self._warned = current
+
+    def _warn_of(self, fault: FileFault, message: str, **fields: Any) -> None:
+        if self._warned.get(fault.path) != fault.digest:
+            problems = "; ".join(str(entry) for entry in fault.faults)
+            log.warning(message, file=str(fault.path), problems=problems, **fields)
+
+    def _to_issue(self, document: IssueDocument, view: BoardView) -> Issue:
+        blockers = tuple(_blocker(name, view) for name in document.blocked_by or ())
+        held = document.blocked_by is None or any(
+            blocker.state is None or normalize_state(blocker.state) not in self._terminal
+            for blocker in blockers
+        )
+        gated = normalize_state(document.state) in self._gated
+        return Issue(
+            id=IssueId(document.id),
+            identifier=document.identifier,
+            title=document.title,
+            state=document.state,
+            dispatchable=not (gated and held),
+            description=document.description,
+            priority=document.priority,
+            branch_name=document.branch_name,
+            url=document.url,
+            assignee_id=document.assignee,
+            labels=document.labels,
+            blocked_by=blockers,
+            native_ref={"file": f"{document.identifier}.md"},
+            created_at=document.created_at,
+            updated_at=document.updated_at,
+        )
+
+    async def _watch(self) -> AsyncIterator[None]:
+        from watchfiles import Change, awatch
+
+        from .local_files import is_issue_file
+
+        def concerns_issues(change: Change, path: str) -> bool:
+            return is_issue_file(Path(path).name)
+
+        while True:
+            try:
+                async for _ in awatch(
+                    self.board.path,
+                    watch_filter=concerns_issues,
+                    debounce=_WATCH_DEBOUNCE_MS,
+                    step=_WATCH_STEP_MS,
+                    recursive=False,
+                ):
+                    yield None
+                    if not self.board.path.is_dir():
+                        break
+            except FileNotFoundError:
+                pass
+            # The folder is absent: the polls say so; look for it until somebody makes it again.
+            await asyncio.sleep(_FOLDER_ABSENT_PAUSE_S)
+
+
+def _blocker(name: str, view: BoardView) -> BlockerRef:
+    """Resolve a name in ``blocked_by``; an unknown or malformed one keeps blocking, by name."""
+    document = view.by_identifier.get(name) or view.by_id.get(name)
+    if document is None:
+        return BlockerRef(identifier=name)
+    return BlockerRef(id=document.id, identifier=document.identifier, state=document.state)
+
+
+def board_folder(settings: TrackerSettings, base_dir: Path) -> Path:
+    """The board's folder: ``tracker.provider.path``, relative to the workflow file's directory."""
+    value = settings.provider.get("path")
+    path = Path(value if isinstance(value, str) and value.strip() else DEFAULT_FOLDER)
+    return base_dir / path.expanduser()
+
+
+def open_board(settings: TrackerSettings, base_dir: Path) -> Board:
+    """Open the board that the settings name, as the CLI does; the folder may be absent."""
+    prefix = settings.provider.get("prefix")
+    return Board(board_folder(settings, base_dir), prefix=prefix or None)
+
+
+def validate(
+    settings: TrackerSettings, environ: Mapping[str, str], base_dir: Path
+) -> list[SettingFault]:
+    """Return everything that is wrong with ``tracker`` for this adapter."""
+    faults = []
+    path = settings.provider.get("path")
+    if path is not None and (not isinstance(path, str) or not path.strip()):
+        problem = "must be the path of a folder, relative to the workflow file, or absolute"
+        faults.append(SettingFault("tracker.provider.path", problem, str(path)))
+    else:
+        folder = board_folder(settings, base_dir)
+        if not folder.is_dir():
+            there = "is not a folder" if folder.exists() else "does not exist"
+            problem = f"the board's folder {there}: create it with `mkdir -p {folder}`"
+            faults.append(SettingFault("tracker.provider.path", problem, str(folder)))
+    prefix = settings.provider.get("prefix")
+    if prefix is not None:
+        try:
+            check_prefix(prefix if isinstance(prefix, str) else "")
+        except TrackerError:
+            problem = "must be a letter and then letters, digits or `_`, such as `DEMO`"
+            faults.append(SettingFault("tracker.provider.prefix", problem, str(prefix)))
+    return faults
+
+
+def build(settings: TrackerSettings, environ: Mapping[str, str], base_dir: Path) -> LocalTracker:
+    """Build the tracker; call ``validate`` first for all faults at once."""
+    return LocalTracker(
+        open_board(settings, base_dir),
+        active_states=settings.active_states,
+        terminal_states=settings.terminal_states,
+    )
