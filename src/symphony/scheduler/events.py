@@ -7,8 +7,8 @@ twice, or for something that has changed since is recognised and dropped.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NewType
+from dataclasses import dataclass, field
+from typing import Any, NewType
 
 from symphony.config.settings import Settings
 from symphony.model.issue import Issue, IssueId
@@ -70,7 +70,7 @@ class CandidatesFailed:
 
 @dataclass(frozen=True, slots=True)
 class IssuesRefreshed:
-    """Answer to ``RefreshIssues``: what the tracker shows of the asked ids; absent ones are gone."""
+    """Answer to ``RefreshIssues``: what the tracker shows of the asked ids, no more."""
 
     cause: Cause
     issues: Sequence[Issue]
@@ -130,6 +130,10 @@ class RunEnded:
         thread_id: Its thread, for a later resume, or None.
         host: Where it ran.
         workspace_path: Its workspace, or None where none was made.
+        session_id: ``<thread>-<turn>`` of its last turn, or None; a blocked row shows it.
+        last_event: Name of its last protocol event, or None; with the two below for that row.
+        last_message: That event, decoded.
+        last_event_wall: Epoch seconds of that event.
     """
 
     run_id: RunId
@@ -139,6 +143,10 @@ class RunEnded:
     thread_id: str | None = None
     host: str = "local"
     workspace_path: str | None = None
+    session_id: str | None = None
+    last_event: str | None = None
+    last_message: Any = None
+    last_event_wall: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +185,7 @@ class Restored:
     """What the ledger held at start. The first event of every daemon, empty on a first start."""
 
     claims: Sequence[RestoredClaim] = ()
-    usage: TokenUsage = TokenUsage()
+    usage: TokenUsage = field(default_factory=TokenUsage)
     seconds: float = 0.0
 
 

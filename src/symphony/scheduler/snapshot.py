@@ -101,7 +101,9 @@ class Snapshot:
         rate_limits: The newest useful rate-limit payload of Codex, as received, or None.
         config_error: Why the workflow file on disk is not in force, or None.
         tracker_error: Why the last read of the tracker failed, or None.
-        waiting: Candidates that may not start now, each with its first failing gate.
+        waiting: Candidates that may not start now, each with its first failing gate, in dispatch
+            order, the first few hundred.
+        parked: Why nothing starts until ``parked_until_wall`` (epoch seconds), or None.
     """
 
     sequence: int
@@ -121,6 +123,8 @@ class Snapshot:
     tracker_error: str | None
     waiting: tuple[WaitingRow, ...] = ()
     shutting_down: bool = False
+    parked: str | None = None
+    parked_until_wall: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

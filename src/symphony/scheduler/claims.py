@@ -1,0 +1,340 @@
+"""Claims: our reservations of issues, one map of one tagged value per issue (SPEC 7.1).
+
+A claim is held while anything of the issue is in flight, so each kind names what stands behind it:
+a run, a due time, a read, a clean-up, or a reason to wait for a person. ``Claims`` keeps the
+indexes (slots, run ids, due times, contenders) equal to the map; nobody else writes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from typing import Any
+
+from symphony.model.clock import iso
+from symphony.model.issue import Issue, IssueId
+from symphony.model.run import RetryKind, RunId, RunSpec, StopReason
+
+from .commands import SaveClaim
+from .eligibility import SLOT_GATES, Gate
+from .events import Cause
+from .placement import LOCAL_HOST, Slots
+
+NO_SLOTS = "no available orchestrator slots"
+"""Error of a due retry that finds every slot taken (SPEC 8.4)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dispatching:
+    """Chosen, slot taken; the read that confirms it is in flight."""
+
+    issue: Issue
+    cause: Cause
+    host: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A worker lives.
+
+    Attributes:
+        spec: What it was started with.
+        issue: The newest snapshot; its state counts for the per-state limit.
+        failures: Failed runs in a row before this one.
+        generation: Which tracker scope last showed the issue.
+        stopping: Why it is being ended, or None.
+        stop_error: The error that its retry will carry, for a stall.
+        missing_since: Monotonic seconds of the first read that lacked it, or None.
+    """
+
+    spec: RunSpec
+    issue: Issue
+    started_mono: float
+    started_wall: float
+    failures: int
+    generation: int
+    stopping: StopReason | None = None
+    stop_error: str | None = None
+    missing_since: float | None = None
+    workspace_path: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryQueued:
+    """No worker; the next attempt waits for its time, or past that for a gate.
+
+    Attributes:
+        attempt: Ordinal of the coming run (SPEC 12.3); None repeats a first run.
+        failures: Failed runs in a row.
+        error: The last run's error, for the prompt and the row.
+        host: Where it ran last and should run again.
+        hold: The gate that it found shut when due; then it contends for slots, not for time.
+        read_failures: Tracker reads in a row that failed when due.
+        read_error: The last of those errors.
+    """
+
+    issue: Issue
+    attempt: int | None
+    retry_kind: RetryKind
+    failures: int
+    due_mono: float
+    due_wall: float
+    error: str | None = None
+    thread_id: str | None = None
+    host: str | None = None
+    workspace_path: str | None = None
+    hold: Gate | None = None
+    read_failures: int = 0
+    read_error: str | None = None
+
+    @property
+    def waits_for_slot(self) -> bool:
+        """It would run if a slot were free."""
+        return self.hold is not None and self.hold.name in SLOT_GATES
+
+    @property
+    def shown_error(self) -> str | None:
+        """The error for people: why it does not run now, else why the last run failed."""
+        if self.read_error is not None:
+            return self.read_error
+        if self.hold is not None:
+            return NO_SLOTS if self.waits_for_slot else self.hold.detail
+        return self.error
+
+    def saved(self) -> SaveClaim:
+        """Return the command that makes it durable.
+
+        Waiting and failed reads are left out on purpose: the row's due time has passed, so after a
+        restart the retry is looked at at once, which is what both of them want.
+        """
+        return SaveClaim(
+            kind="retry",
+            issue=self.issue,
+            attempt=self.attempt,
+            retry_kind=self.retry_kind,
+            error=self.error,
+            due_wall=self.due_wall,
+            thread_id=self.thread_id,
+            host=self.host or LOCAL_HOST,
+            workspace_path=self.workspace_path,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rechecking:
+    """A due retry whose read is in flight; ``host`` is set once a slot is taken for it."""
+
+    retry: RetryQueued
+    cause: Cause
+    host: str | None = None
+
+    @property
+    def issue(self) -> Issue:
+        """The issue as the retry knew it."""
+        return self.retry.issue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blocked:
+    """Another attempt can't help before a person acts (input, approval, login, a bad model)."""
+
+    issue: Issue
+    category: str
+    error: str
+    since_wall: float
+    attempt: int | None = None
+    retry_kind: RetryKind | None = None
+    thread_id: str | None = None
+    host: str | None = None
+    workspace_path: str | None = None
+    missing_since: float | None = None
+    session_id: str | None = None
+    last_event: str | None = None
+    last_message: Any = None
+    last_event_wall: float | None = None
+
+    def saved(self) -> SaveClaim:
+        """Return the command that makes it durable."""
+        return SaveClaim(
+            kind="blocked",
+            issue=self.issue,
+            attempt=self.attempt,
+            retry_kind=self.retry_kind,
+            error=self.error,
+            thread_id=self.thread_id,
+            host=self.host or LOCAL_HOST,
+            workspace_path=self.workspace_path,
+            blocked_category=self.category,
+            since_wall=self.since_wall,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cleaning:
+    """The issue is finished and its workspace is being removed."""
+
+    issue: Issue
+    cause: Cause
+
+
+Claim = Dispatching | Running | RetryQueued | Rechecking | Blocked | Cleaning
+
+
+def describe(claim: Claim) -> str:
+    """Return one sentence about a claim, for ``explain`` and notes."""
+    match claim:
+        case Dispatching():
+            return "chosen; the tracker is asked once more before it starts"
+        case Running(stopping=None):
+            return f"running as {claim.spec.run_id}"
+        case Running():
+            return f"running as {claim.spec.run_id}, being stopped ({claim.stopping})"
+        case RetryQueued(hold=None):
+            why = f": {claim.shown_error}" if claim.shown_error else ""
+            return f"waiting for its {claim.retry_kind} retry at {iso(claim.due_wall)}{why}"
+        case RetryQueued():
+            return f"its {claim.retry_kind} retry is due and waits: {claim.shown_error}"
+        case Rechecking():
+            return f"its {claim.retry.retry_kind} retry is due; the tracker is being asked"
+        case Blocked():
+            return f"blocked since {iso(claim.since_wall)} ({claim.category}): {claim.error}"
+        case Cleaning():
+            return "its workspace is being removed"
+
+
+class Claims:
+    """The map of claims with its indexes.
+
+    Attributes:
+        slots: Taken slots of all claims that hold one.
+        contending: Retries that are due and have no slot yet.
+        freed: Set when a slot was given back; the step that sees it offers it to contenders.
+    """
+
+    __slots__ = ("_by_issue", "_by_run", "_due", "_order", "contending", "freed", "slots")
+
+    def __init__(self) -> None:
+        self._by_issue: dict[IssueId, Claim] = {}
+        self._by_run: dict[RunId, IssueId] = {}
+        # Entries go stale when their claim changes; they are skipped when they come up.
+        self._due: list[tuple[float, int, IssueId]] = []
+        self._order = 0
+        self.slots = Slots()
+        self.contending: set[IssueId] = set()
+        self.freed = False
+
+    def __len__(self) -> int:
+        return len(self._by_issue)
+
+    def __iter__(self) -> Iterator[Claim]:
+        return iter(self._by_issue.values())
+
+    def __contains__(self, issue_id: IssueId) -> bool:
+        return issue_id in self._by_issue
+
+    def get(self, issue_id: IssueId) -> Claim | None:
+        """Return the issue's claim, or None."""
+        return self._by_issue.get(issue_id)
+
+    def run(self, run_id: RunId) -> Running | None:
+        """Return the claim whose current run this is, or None for any other run."""
+        issue_id = self._by_run.get(run_id)
+        claim = self._by_issue.get(issue_id) if issue_id is not None else None
+        return claim if isinstance(claim, Running) else None
+
+    def running(self) -> list[Running]:
+        """Return the claims with a live worker, oldest first."""
+        return [claim for claim in self._by_issue.values() if isinstance(claim, Running)]
+
+    def describe(self, issue_id: IssueId) -> str | None:
+        """Return a sentence about the issue's claim, or None where it has none."""
+        claim = self._by_issue.get(issue_id)
+        return None if claim is None else describe(claim)
+
+    def put(self, claim: Claim) -> None:
+        """Set the issue's claim, in place of any other that it had."""
+        issue_id = claim.issue.id
+        old = self._by_issue.get(issue_id)
+        if old is not None:
+            self._leave(old)
+        self._by_issue[issue_id] = claim
+        held = occupancy(claim)
+        if held is not None:
+            self.slots.take(*held)
+        if isinstance(claim, Running):
+            self._by_run[claim.spec.run_id] = issue_id
+        elif contends(claim):
+            self.contending.add(issue_id)
+        elif isinstance(claim, RetryQueued):
+            self._order += 1
+            heappush(self._due, (claim.due_mono, self._order, issue_id))
+
+    def drop(self, issue_id: IssueId) -> None:
+        """Release the issue's claim."""
+        self._leave(self._by_issue.pop(issue_id))
+
+    def _leave(self, old: Claim) -> None:
+        held = occupancy(old)
+        if held is not None:
+            self.slots.give_back(*held)
+            self.freed = True
+        if isinstance(old, Running):
+            del self._by_run[old.spec.run_id]
+        self.contending.discard(old.issue.id)
+
+    def next_due(self) -> float | None:
+        """Return when the earliest timed retry falls due, in monotonic seconds, or None."""
+        while self._due:
+            due_mono, _, issue_id = self._due[0]
+            if self._is_timed(issue_id, due_mono):
+                return due_mono
+            heappop(self._due)
+        return None
+
+    def pop_due(self, now_mono: float) -> list[RetryQueued]:
+        """Return the retries whose time has come; the caller gives each a new claim at once."""
+        due: list[RetryQueued] = []
+        seen: set[IssueId] = set()
+        while self._due and self._due[0][0] <= now_mono:
+            due_mono, _, issue_id = heappop(self._due)
+            claim = self._by_issue.get(issue_id)
+            if (
+                self._is_timed(issue_id, due_mono)
+                and isinstance(claim, RetryQueued)
+                and issue_id not in seen
+            ):
+                seen.add(issue_id)
+                due.append(claim)
+        return due
+
+    def armed(self) -> set[tuple[IssueId, float]]:
+        """Return the issues and due times of all timed retries that will come up (for checks)."""
+        return {(issue_id, due) for due, _, issue_id in self._due if self._is_timed(issue_id, due)}
+
+    def _is_timed(self, issue_id: IssueId, due_mono: float) -> bool:
+        claim = self._by_issue.get(issue_id)
+        return isinstance(claim, RetryQueued) and claim.hold is None and claim.due_mono == due_mono
+
+
+def occupancy(claim: Claim) -> tuple[str, str] | None:
+    """Return the state and host under which a claim holds a slot, or None where it holds none."""
+    match claim:
+        case Running():
+            return claim.issue.state_key, claim.spec.host
+        case Dispatching() | Rechecking(host=str()):
+            assert claim.host is not None
+            return claim.issue.state_key, claim.host
+        case _:
+            return None
+
+
+def contends(claim: Claim) -> bool:
+    """Say whether a claim is a due retry without a slot."""
+    match claim:
+        case RetryQueued():
+            return claim.hold is not None
+        case Rechecking():
+            return claim.host is None
+        case _:
+            return False

@@ -1,0 +1,120 @@
+"""The poll cycle (SPEC 8.1): reconcile and candidates are read side by side, then dispatch.
+
+Dispatch waits until the reconcile read is answered or has failed (SPEC 7.4). The next cycle begins
+one interval after the end of this one: ticks that a slow tracker swallowed are not made up for.
+"""
+
+from __future__ import annotations
+
+from symphony.model.clock import Instant
+
+from .commands import (
+    Command,
+    FetchCandidates,
+    Level,
+    Note,
+    RefreshIssues,
+    RefreshPurpose,
+)
+from .dispatch import allocate
+from .events import CandidatesFailed, CandidatesFetched, RefreshFailed
+from .reconcile import reconcile_ids
+from .state import Asked, Pending, SchedulerState
+
+
+def begin_poll(state: SchedulerState, now: Instant) -> list[Command]:
+    """Begin a cycle if one is due and none is in flight."""
+    poll = state.poll
+    if poll.next_mono is None or poll.next_mono > now.mono:
+        return []
+    poll.next_mono = None
+    poll.held = None
+    poll.error = None
+    poll.retry_after_s = 0.0
+    # This cycle's read is the second one of whatever an earlier read lacked.
+    state.confirm_mono = None
+    commands: list[Command] = []
+    ids = reconcile_ids(state)
+    if ids:
+        poll.reconcile = state.ask(RefreshPurpose.RECONCILE, ids, now=now)
+        commands.append(RefreshIssues(poll.reconcile, RefreshPurpose.RECONCILE, tuple(ids)))
+    poll.candidates = state.ask(Asked.CANDIDATES, now=now)
+    commands.append(FetchCandidates(poll.candidates, state.rules.active_names))
+    return commands
+
+
+def request_poll(state: SchedulerState, now: Instant) -> list[Command]:
+    """Begin a cycle now, or another one right after the cycle that is in flight.
+
+    A wait that the tracker asked for is kept.
+    """
+    poll = state.poll
+    if poll.checking:
+        poll.again = True
+    elif poll.next_mono is not None:
+        poll.next_mono = min(poll.next_mono, max(now.mono, poll.not_before_mono))
+    return begin_poll(state, now)
+
+
+def candidates_fetched(
+    state: SchedulerState, pending: Pending, event: CandidatesFetched, now: Instant
+) -> list[Command]:
+    """Hold the candidates until the reconcile read is answered."""
+    state.poll.candidates = None
+    if pending.generation == state.generation:
+        state.poll.held = event.issues
+    return end_poll(state, now)
+
+
+def candidates_failed(
+    state: SchedulerState, event: CandidatesFailed, now: Instant
+) -> list[Command]:
+    """Skip dispatch in this cycle; running work is not touched."""
+    state.poll.candidates = None
+    return [*_read_failed(state, "candidate fetch failed", event), *end_poll(state, now)]
+
+
+def reconcile_answered(state: SchedulerState, now: Instant) -> list[Command]:
+    """Go on to dispatch after a successful reconcile read has been applied."""
+    state.poll.reconcile = None
+    return end_poll(state, now)
+
+
+def reconcile_failed(state: SchedulerState, event: RefreshFailed, now: Instant) -> list[Command]:
+    """Keep everything as it is and go on to dispatch (SPEC 8.5)."""
+    state.poll.reconcile = None
+    return [*_read_failed(state, "reconcile refresh failed", event), *end_poll(state, now)]
+
+
+def _read_failed(
+    state: SchedulerState, message: str, event: CandidatesFailed | RefreshFailed
+) -> list[Command]:
+    poll = state.poll
+    poll.error = event.message
+    poll.retry_after_s = max(poll.retry_after_s, event.retry_after_s or 0.0)
+    state.tracker_error = event.message
+    return [Note(Level.WARNING, message, {"category": event.category, "error": event.message})]
+
+
+def end_poll(state: SchedulerState, now: Instant) -> list[Command]:
+    """Dispatch and plan the next cycle, once both reads are answered."""
+    poll = state.poll
+    if poll.checking:
+        return []
+    held, poll.held = poll.held, None
+    commands = [] if held is None else allocate(state, now, held)
+    state.tracker_error = poll.error
+    poll.ended_mono = now.mono
+    poll.not_before_mono = now.mono + poll.retry_after_s
+    delay_s = 0.0 if poll.again else state.rules.interval_s
+    poll.next_mono = max(now.mono + delay_s, poll.not_before_mono)
+    poll.again = False
+    return [*commands, *begin_poll(state, now)]
+
+
+def replan_poll(state: SchedulerState, now: Instant) -> None:
+    """Measure a changed interval from the end of the last cycle."""
+    poll = state.poll
+    if poll.next_mono is not None:
+        due = max(poll.ended_mono + state.rules.interval_s, poll.not_before_mono)
+        poll.next_mono = max(now.mono, due)

@@ -1,0 +1,181 @@
+"""From state to what people see: the snapshot and the explanation of one issue (SPEC 13.3).
+
+Apart from ``snapshot``, which holds the rows only, so that readers of rows never import the state.
+Both functions look and change nothing; a snapshot costs one walk over the claims.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+from symphony.model.clock import Instant
+from symphony.model.issue import Issue
+from symphony.model.run import Phase, RunId, RunProgress
+
+from .claims import Blocked, Cleaning, Dispatching, Rechecking, RetryQueued, Running
+from .eligibility import Gate, gates
+from .snapshot import (
+    BlockedRow,
+    PollingRow,
+    RetryingRow,
+    RunningRow,
+    Snapshot,
+    WaitingRow,
+)
+from .state import SchedulerState
+
+
+class _IssueFields(TypedDict):
+    issue_id: str
+    issue_identifier: str
+    issue_title: str
+    issue_url: str | None
+    state: str
+
+
+def explain(state: SchedulerState, issue: Issue) -> list[Gate]:
+    """Return every gate's answer for this issue now, in the order in which dispatch asks them."""
+    return gates(issue, state.view())
+
+
+def build_snapshot(
+    state: SchedulerState,
+    progress: Mapping[RunId, RunProgress],
+    now: Instant,
+    *,
+    sequence: int,
+    rate_limits: Any,
+) -> Snapshot:
+    """Return the view of this moment.
+
+    Args:
+        state: Between two steps.
+        progress: Live records of the running runs; a run without one has only just been started.
+        now: Ages and countdowns are measured against it.
+        sequence: One more than the last snapshot's.
+        rate_limits: The newest useful payload of Codex, as received, or None.
+    """
+    running: list[RunningRow] = []
+    retrying: list[RetryingRow] = []
+    blocked: list[BlockedRow] = []
+    cleaning: list[str] = []
+    usage, seconds = state.usage, state.seconds
+    for claim in state.claims:
+        match claim:
+            case Running():
+                row = _running_row(claim, progress.get(claim.spec.run_id), now)
+                usage, seconds = usage + row.usage, seconds + row.runtime_s
+                running.append(row)
+            case RetryQueued():
+                retrying.append(_retrying_row(claim, now))
+            case Rechecking():
+                retrying.append(_retrying_row(claim.retry, now))
+            case Blocked():
+                blocked.append(_blocked_row(claim))
+            case Cleaning():
+                cleaning.append(claim.issue.identifier)
+            case Dispatching():
+                pass
+    poll, park = state.poll, state.park
+    wait_s = None if poll.next_mono is None else max(0.0, poll.next_mono - now.mono)
+    return Snapshot(
+        sequence=sequence,
+        generated_wall=now.wall,
+        generated_mono=now.mono,
+        workflow_id=state.workflow_id,
+        running=tuple(running),
+        retrying=tuple(retrying),
+        blocked=tuple(blocked),
+        cleaning=tuple(cleaning),
+        usage=usage,
+        seconds_running=seconds,
+        rate_limits=rate_limits,
+        polling=PollingRow(
+            checking=poll.checking, next_poll_in_s=wait_s, interval_s=state.rules.interval_s
+        ),
+        max_concurrent_agents=state.rules.max_agents,
+        config_error=state.config_error,
+        tracker_error=state.tracker_error,
+        waiting=tuple(_waiting_row(issue, gate) for issue, gate in state.waiting),
+        shutting_down=state.shutting_down,
+        parked=None if park is None else park.reason,
+        parked_until_wall=None if park is None else park.until_wall,
+    )
+
+
+def _issue_fields(issue: Issue) -> _IssueFields:
+    return {
+        "issue_id": issue.id,
+        "issue_identifier": issue.identifier,
+        "issue_title": issue.title,
+        "issue_url": issue.url,
+        "state": issue.state,
+    }
+
+
+def _running_row(claim: Running, record: RunProgress | None, now: Instant) -> RunningRow:
+    if record is None:
+        # The same defaults as a record that has seen nothing yet.
+        record = RunProgress(
+            run_id=claim.spec.run_id,
+            issue=claim.issue,
+            attempt=claim.spec.attempt,
+            host=claim.spec.host,
+            started_mono=claim.started_mono,
+            started_wall=claim.started_wall,
+            last_activity_mono=claim.started_mono,
+            phase=Phase.PREPARING_WORKSPACE,
+        )
+    return RunningRow(
+        **_issue_fields(claim.issue),
+        run_id=claim.spec.run_id,
+        phase=record.phase.value,
+        attempt=claim.spec.attempt,
+        host=claim.spec.host,
+        workspace_path=record.workspace_path or claim.workspace_path,
+        process_id=record.process_id,
+        session_id=record.session_id,
+        thread_id=record.thread_id or claim.spec.thread_id,
+        turn_count=record.turn_count,
+        last_event=record.last_event,
+        last_message=record.last_message,
+        last_event_wall=record.last_event_wall,
+        started_wall=record.started_wall,
+        runtime_s=max(0.0, now.mono - record.started_mono),
+        usage=record.usage,
+        stopping=claim.stopping.value if claim.stopping is not None else None,
+    )
+
+
+def _retrying_row(claim: RetryQueued, now: Instant) -> RetryingRow:
+    return RetryingRow(
+        **_issue_fields(claim.issue),
+        attempt=claim.attempt or 0,
+        retry_kind=claim.retry_kind.value,
+        due_in_s=max(0.0, claim.due_mono - now.mono),
+        due_wall=claim.due_wall,
+        error=claim.shown_error,
+        host=claim.host,
+        workspace_path=claim.workspace_path,
+        waiting_for_slot=claim.waits_for_slot,
+    )
+
+
+def _blocked_row(claim: Blocked) -> BlockedRow:
+    return BlockedRow(
+        **_issue_fields(claim.issue),
+        category=claim.category,
+        error=claim.error,
+        blocked_wall=claim.since_wall,
+        host=claim.host,
+        workspace_path=claim.workspace_path,
+        session_id=claim.session_id,
+        last_event=claim.last_event,
+        last_message=claim.last_message,
+        last_event_wall=claim.last_event_wall,
+    )
+
+
+def _waiting_row(issue: Issue, gate: Gate) -> WaitingRow:
+    return WaitingRow(**_issue_fields(issue), gate=gate.name.value, detail=gate.detail)

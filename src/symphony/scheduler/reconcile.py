@@ -1,0 +1,203 @@
+"""Compare what we hold with what the tracker shows, and correct what we hold (SPEC 8.5).
+
+Stops are graded by evidence: a state or a label is proof, absence is not. An issue that a read
+lacks is only marked; it is let go of when a second read, issued later, lacks it as well. So an
+empty or partial answer never ends healthy work. A run that is being stopped stays claimed until it
+has ended.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from symphony.model.clock import Instant
+from symphony.model.issue import Issue, IssueId
+from symphony.model.run import StopReason
+
+from .claims import Blocked, Claim, RetryQueued, Running
+from .commands import Command, Level, RefreshIssues, RefreshPurpose, StopRun
+from .dispatch import let_go
+from .eligibility import Standing
+from .events import IssuesRefreshed, RunIssueChanged, RunSilent
+from .notes import note
+from .retry import clean
+from .state import Pending, SchedulerState
+
+CONFIRM_AFTER_S = 5.0
+"""How long after the first read a missing issue is read again, at most: a fault should be over."""
+
+_STOPS = {
+    Standing.TERMINAL: StopReason.TERMINAL,
+    Standing.INACTIVE: StopReason.INACTIVE,
+    Standing.UNROUTABLE: StopReason.UNROUTABLE,
+}
+
+_BY_TRACKER = frozenset({*_STOPS.values(), StopReason.MISSING})
+"""Stops that follow from what the tracker shows, and so may change with it until the run ends."""
+
+
+def reconcile_ids(state: SchedulerState) -> list[IssueId]:
+    """Return the issues that a cycle reads: runs, blocks, and due retries that wait for a gate."""
+    return [claim.issue.id for claim in state.claims if _is_reconciled(claim)]
+
+
+def _is_reconciled(claim: Claim) -> bool:
+    match claim:
+        case Running() | Blocked():
+            return True
+        case RetryQueued():
+            return claim.hold is not None
+        case _:
+            return False
+
+
+def reconciled(
+    state: SchedulerState, pending: Pending, answer: IssuesRefreshed, now: Instant
+) -> list[Command]:
+    """Apply a successful read of held issues: a cycle's, or the second one of missing issues."""
+    if pending.generation != state.generation:
+        # The tracker that answered is no longer in force; the next cycle asks the one that is.
+        return []
+    found = {issue.id: issue for issue in answer.issues}
+    commands: list[Command] = []
+    for issue_id in pending.ids:
+        claim = state.claims.get(issue_id)
+        issue = found.get(issue_id)
+        match claim:
+            case Running() if issue is not None and _is_same(state, claim, issue):
+                commands.extend(_running_seen(state, claim, issue))
+            case Running():
+                commands.extend(_running_missing(state, claim, pending, now))
+            case Blocked() if issue is not None:
+                commands.extend(_idle_seen(state, claim, issue, now))
+            case Blocked():
+                commands.extend(_blocked_missing(state, claim, pending, now))
+            case RetryQueued() if issue is not None and claim.hold is not None:
+                commands.extend(_idle_seen(state, claim, issue, now))
+            case _:
+                # The claim changed while the read was in flight, or its own read decides.
+                pass
+    return commands
+
+
+def _is_same(state: SchedulerState, claim: Running, issue: Issue) -> bool:
+    """Say whether a found issue is the one that runs.
+
+    After a change of the tracker an equal id may name another issue; then its key differs.
+    """
+    return claim.generation == state.generation or claim.issue.identifier == issue.identifier
+
+
+def _running_seen(state: SchedulerState, claim: Running, issue: Issue) -> list[Command]:
+    standing = state.rules.standing(issue)
+    reason = _STOPS.get(standing)
+    claim = replace(claim, issue=issue, generation=state.generation, missing_since=None)
+    if claim.stopping is None:
+        return _stop(state, claim, reason) if reason else _keep(state, claim)
+    if reason is not None and claim.stopping in _BY_TRACKER | {StopReason.STALLED}:
+        claim = replace(claim, stopping=reason)
+    elif reason is None and claim.stopping in _BY_TRACKER:
+        # It came back while its run was ending: nothing may be cleaned, a poll takes it up again.
+        claim = replace(claim, stopping=StopReason.INACTIVE)
+    return _keep(state, claim)
+
+
+def _keep(state: SchedulerState, claim: Running | Blocked | RetryQueued) -> list[Command]:
+    state.claims.put(claim)
+    return []
+
+
+def _stop(state: SchedulerState, claim: Running, reason: StopReason) -> list[Command]:
+    state.claims.put(replace(claim, stopping=reason))
+    return [
+        StopRun(claim.spec.run_id, reason),
+        note(
+            Level.INFO,
+            "stopping run",
+            claim.issue,
+            run_id=claim.spec.run_id,
+            reason=reason.value,
+            state=claim.issue.state,
+        ),
+    ]
+
+
+def _running_missing(
+    state: SchedulerState, claim: Running, pending: Pending, now: Instant
+) -> list[Command]:
+    if claim.stopping is not None or claim.generation != pending.generation:
+        # The second: another tracker than the run's own was asked, its silence proves nothing.
+        return []
+    if _is_confirmed(claim, pending):
+        return _stop(state, claim, StopReason.MISSING)
+    return _mark_missing(state, claim, now)
+
+
+def _blocked_missing(
+    state: SchedulerState, claim: Blocked, pending: Pending, now: Instant
+) -> list[Command]:
+    if _is_confirmed(claim, pending):
+        return let_go(state, claim.issue, StopReason.MISSING.value)
+    return _mark_missing(state, claim, now)
+
+
+def _is_confirmed(claim: Running | Blocked, pending: Pending) -> bool:
+    return claim.missing_since is not None and pending.issued_mono >= claim.missing_since
+
+
+def _mark_missing(state: SchedulerState, claim: Running | Blocked, now: Instant) -> list[Command]:
+    if claim.missing_since is not None:
+        return []
+    state.claims.put(replace(claim, missing_since=now.mono))
+    if state.confirm_mono is None:
+        state.confirm_mono = now.mono + min(CONFIRM_AFTER_S, state.rules.interval_s)
+    return [note(Level.WARNING, "missing in the tracker, reading it once more", claim.issue)]
+
+
+def _idle_seen(
+    state: SchedulerState, claim: Blocked | RetryQueued, issue: Issue, now: Instant
+) -> list[Command]:
+    claim = replace(claim, issue=issue)
+    if isinstance(claim, Blocked):
+        claim = replace(claim, missing_since=None)
+    match state.rules.standing(issue):
+        case Standing.TERMINAL:
+            return clean(state, claim, now)
+        case Standing.WANTED:
+            return _keep(state, claim)
+        case standing:
+            return let_go(state, issue, standing.value)
+
+
+def confirm_missing(state: SchedulerState, now: Instant) -> list[Command]:
+    """Issue the second read of issues that a first one lacked, once its time has come."""
+    if state.confirm_mono is None or state.confirm_mono > now.mono:
+        return []
+    state.confirm_mono = None
+    ids = [
+        claim.issue.id
+        for claim in state.claims
+        if isinstance(claim, (Running, Blocked)) and claim.missing_since is not None
+    ]
+    if not ids:
+        return []
+    cause = state.ask(RefreshPurpose.CONFIRM_MISSING, ids, now=now)
+    return [RefreshIssues(cause, RefreshPurpose.CONFIRM_MISSING, tuple(ids))]
+
+
+def run_silent(state: SchedulerState, event: RunSilent) -> list[Command]:
+    """Stop a stalled run; its claim stays until it has ended, then it backs off as a failure."""
+    claim = state.claims.run(event.run_id)
+    limit_s = state.rules.stall_timeout_s
+    if claim is None or claim.stopping is not None or not 0 < limit_s < event.silent_s:
+        return []
+    error = f"stalled for {round(event.silent_s * 1000)}ms without codex activity"
+    return _stop(state, replace(claim, stop_error=error), StopReason.STALLED)
+
+
+def run_issue_changed(state: SchedulerState, event: RunIssueChanged) -> list[Command]:
+    """Take over the newer snapshot that a run read itself; the run decides whether it goes on."""
+    claim = state.claims.run(event.run_id)
+    if claim is not None and event.issue.id == claim.issue.id:
+        state.claims.put(replace(claim, issue=event.issue, missing_since=None))
+    return []

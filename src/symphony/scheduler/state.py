@@ -1,0 +1,234 @@
+"""What the scheduler knows. Only ``step`` changes it, between two of its returns nothing does.
+
+Beside the claims: the reads and clean-ups in flight by cause, the poll cycle, the park, the totals
+and the seeded generator of run ids and jitter. The shell holds one ``SchedulerState``, passes it
+to ``step`` and ``snapshot`` and never looks inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from random import Random
+
+from symphony.config.settings import Settings
+from symphony.model.clock import Instant, iso
+from symphony.model.issue import Issue, IssueId
+from symphony.model.run import RunId
+from symphony.model.usage import TokenUsage
+
+from .claims import Claims
+from .commands import RefreshPurpose
+from .eligibility import Gate, Rules, View
+from .events import Cause
+
+SUSPECT_S = 60.0
+"""How long a host that was lost is chosen last."""
+
+
+class Asked(Enum):
+    """What a command in flight asked for, besides the purposes of ``RefreshIssues``."""
+
+    CANDIDATES = "candidates"
+    TERMINAL = "terminal"
+    CLEANUP = "cleanup"
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A command that has not been answered.
+
+    Attributes:
+        asked: What it is for.
+        ids: The issues that it is about, in dispatch order.
+        issued_mono: When it was issued.
+        generation: The tracker scope that it was put to.
+    """
+
+    asked: Asked | RefreshPurpose
+    ids: tuple[IssueId, ...]
+    issued_mono: float
+    generation: int
+
+
+@dataclass(slots=True)
+class Poll:
+    """The poll cycle: reconcile and candidates are read at once, dispatch waits for both.
+
+    Attributes:
+        next_mono: When the next cycle begins; None while one is in flight.
+        ended_mono: When the last one ended.
+        reconcile: Cause of the reconcile read in flight, or None.
+        candidates: Cause of the candidates read in flight, or None.
+        held: Candidates that arrived before the reconcile answer (SPEC 7.4: reconcile first).
+        again: Somebody asked for a poll during the cycle: another follows.
+        retry_after_s: The longest wait that the tracker asked for in this cycle.
+        error: Why a read of this cycle failed, or None.
+    """
+
+    next_mono: float | None = None
+    ended_mono: float = 0.0
+    not_before_mono: float = 0.0
+    reconcile: Cause | None = None
+    candidates: Cause | None = None
+    held: Sequence[Issue] | None = None
+    again: bool = False
+    retry_after_s: float = 0.0
+    error: str | None = None
+
+    @property
+    def checking(self) -> bool:
+        """A cycle is in flight."""
+        return self.reconcile is not None or self.candidates is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """All dispatch waits until a usage limit is reset."""
+
+    until_mono: float
+    until_wall: float
+    reason: str
+
+
+@dataclass(slots=True)
+class SchedulerState:
+    """All of it.
+
+    Attributes:
+        settings: The configuration in force; ``rules`` is its normalised form.
+        generation: Grows with each change of the tracker's scope.
+        started: ``Restored`` has been seen.
+        pending: Unanswered commands by cause.
+        confirm_mono: When missing issues get their second read, or None.
+        suspects: Lost hosts, and until when (monotonic seconds) they are chosen last.
+        waiting: Candidates of the last cycle that may not start, with the gate; bounded.
+        usage: Tokens of all ended runs.
+        seconds: Run time of all ended runs.
+    """
+
+    settings: Settings
+    rules: Rules
+    workflow_id: str
+    rng: Random
+    claims: Claims = field(default_factory=Claims)
+    pending: dict[Cause, Pending] = field(default_factory=dict)
+    poll: Poll = field(default_factory=Poll)
+    causes: int = 0
+    generation: int = 0
+    started: bool = False
+    shutting_down: bool = False
+    config_error: str | None = None
+    tracker_error: str | None = None
+    park: Park | None = None
+    confirm_mono: float | None = None
+    suspects: dict[str, float] = field(default_factory=dict)
+    waiting: tuple[tuple[Issue, Gate], ...] = ()
+    usage: TokenUsage = field(default_factory=TokenUsage)
+    seconds: float = 0.0
+
+    def new_cause(self) -> Cause:
+        """Number a command that may be issued."""
+        self.causes += 1
+        return Cause(self.causes)
+
+    def expect(
+        self,
+        cause: Cause,
+        asked: Asked | RefreshPurpose,
+        ids: Sequence[IssueId] = (),
+        *,
+        now: Instant,
+    ) -> None:
+        """Note that the command with this cause is issued and its answer is due."""
+        self.pending[cause] = Pending(asked, tuple(ids), now.mono, self.generation)
+
+    def ask(
+        self, asked: Asked | RefreshPurpose, ids: Sequence[IssueId] = (), *, now: Instant
+    ) -> Cause:
+        """Number a command and note that its answer is due."""
+        cause = self.new_cause()
+        self.expect(cause, asked, ids, now=now)
+        return cause
+
+    def answered(self, cause: Cause, *asked: Asked | RefreshPurpose) -> Pending | None:
+        """Take the pending command that this answers, or None for a late or doubled answer."""
+        pending = self.pending.get(cause)
+        if pending is None or pending.asked not in asked:
+            return None
+        return self.pending.pop(cause)
+
+    def new_run_id(self) -> RunId:
+        """Return an id that no run of this or another lifetime has."""
+        return RunId(f"{self.rng.getrandbits(64):016x}")
+
+    def view(self) -> View:
+        """Return what the gates look at now."""
+        return View(
+            rules=self.rules,
+            slots=self.claims.slots,
+            describe_claim=self.claims.describe,
+            config_error=self.config_error,
+            parked=self.parked_reason,
+            shutting_down=self.shutting_down,
+            suspects=self.suspects,
+        )
+
+    @property
+    def parked_reason(self) -> str | None:
+        """Until when and why no work starts, or None."""
+        if self.park is None:
+            return None
+        return f"parked until {iso(self.park.until_wall)}: {self.park.reason}"
+
+
+def new_state(settings: Settings, *, workflow_id: str, seed: int) -> SchedulerState:
+    """Return the state of a daemon that has not seen ``Restored`` yet.
+
+    Args:
+        settings: A valid configuration.
+        workflow_id: Names the workflow in snapshots and rows.
+        seed: For run ids and jitter. At least 64 bits of real chance, drawn once by the shell: run
+            ids must differ from those of earlier lifetimes.
+    """
+    return SchedulerState(
+        settings=settings,
+        rules=Rules.from_settings(settings),
+        workflow_id=workflow_id,
+        rng=Random(seed),
+    )
+
+
+def next_wakeup(state: SchedulerState) -> float | None:
+    """Return when (monotonic seconds) the shell should send ``WakeUp``, or None for never.
+
+    The shell keeps one timer and sets it after each step. An early or extra ``WakeUp`` does no
+    harm, a late one only delays.
+    """
+    if state.shutting_down or not state.started:
+        return None
+    times = (
+        state.poll.next_mono,
+        state.claims.next_due(),
+        state.confirm_mono,
+        state.park.until_mono if state.park is not None else None,
+    )
+    return min((time for time in times if time is not None), default=None)
+
+
+def refresh_coalesced(state: SchedulerState, now: Instant) -> bool:
+    """Say whether a ``RefreshRequested`` given now would merge into a poll that is on its way."""
+    poll = state.poll
+    return poll.checking or (poll.next_mono is not None and poll.next_mono <= now.mono)
+
+
+def live_runs(state: SchedulerState) -> int:
+    """Return how many workers have not reported their end: what a shutdown waits for."""
+    return len(state.claims.running())
+
+
+def unfinished(state: SchedulerState) -> int:
+    """Return how many workers and clean-ups a shutdown has to wait for."""
+    cleaning = sum(1 for pending in state.pending.values() if pending.asked is Asked.CLEANUP)
+    return live_runs(state) + cleaning

@@ -1,0 +1,356 @@
+"""One event in, commands out: the whole of the scheduler's behaviour (SPEC 7, 8, 16).
+
+``step`` is the only function that changes a ``SchedulerState``. It answers every event, also late,
+doubled and impossible ones: what does not fit is dropped with a debug note. It never waits, reads
+no clock and draws chance only from the state's own generator, so a list of events replays exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import assert_never
+
+from symphony.model.clock import Instant
+from symphony.model.run import RetryKind, StopReason
+
+from .claims import Blocked, Cleaning, Rechecking, RetryQueued, Running
+from .commands import (
+    CleanWorkspace,
+    Command,
+    DropClaim,
+    FetchTerminal,
+    Level,
+    Note,
+    RefreshPurpose,
+    StopRun,
+)
+from .dispatch import (
+    allocate,
+    dispatch_read,
+    dispatch_read_failed,
+    recheck_due,
+    retry_read,
+    retry_read_failed,
+)
+from .eligibility import Rules, Standing
+from .events import (
+    CandidatesFailed,
+    CandidatesFetched,
+    CleanupEnded,
+    ConfigBroken,
+    ConfigRepaired,
+    Event,
+    IssuesRefreshed,
+    RefreshFailed,
+    RefreshRequested,
+    Restored,
+    RestoredClaim,
+    RunEnded,
+    RunIssueChanged,
+    RunSilent,
+    SettingsChanged,
+    ShutdownRequested,
+    TerminalFailed,
+    TerminalFetched,
+    WakeUp,
+)
+from .notes import note
+from .placement import LOCAL_HOST
+from .polling import (
+    begin_poll,
+    candidates_failed,
+    candidates_fetched,
+    reconcile_answered,
+    reconcile_failed,
+    replan_poll,
+    request_poll,
+)
+from .reconcile import confirm_missing, reconciled, run_issue_changed, run_silent
+from .retry import settle
+from .state import Asked, SchedulerState
+
+_REFRESHES = tuple(RefreshPurpose)
+
+
+def step(state: SchedulerState, event: Event, now: Instant) -> list[Command]:
+    """Apply one event and return what the shell is to do, in order.
+
+    Args:
+        state: Changed in place.
+        event: What happened; any order is survived.
+        now: When; it must not go back on the monotonic clock.
+    """
+    commands = _apply(state, event, now)
+    if state.claims.freed:
+        state.claims.freed = False
+        if state.claims.contending:
+            commands = [*commands, *allocate(state, now)]
+            # Taking a slot may move one; that frees nothing for anybody else.
+            state.claims.freed = False
+    return commands
+
+
+def _apply(state: SchedulerState, event: Event, now: Instant) -> list[Command]:
+    match event:
+        case WakeUp():
+            return _wake_up(state, now)
+        case RefreshRequested():
+            return request_poll(state, now) if _is_live(state) else []
+        case SettingsChanged():
+            return _settings_changed(state, event, now)
+        case ConfigBroken():
+            return _config_broken(state, event)
+        case ConfigRepaired():
+            return _config_repaired(state)
+        case CandidatesFetched() | CandidatesFailed():
+            return _candidates_answered(state, event, now)
+        case IssuesRefreshed():
+            return _issues_refreshed(state, event, now)
+        case RefreshFailed():
+            return _refresh_failed(state, event, now)
+        case TerminalFetched() | TerminalFailed():
+            return _terminal_answered(state, event, now)
+        case RunIssueChanged():
+            return run_issue_changed(state, event)
+        case RunSilent():
+            return run_silent(state, event)
+        case RunEnded():
+            return _run_ended(state, event, now)
+        case CleanupEnded():
+            return _cleanup_ended(state, event)
+        case Restored():
+            return _restored(state, event, now)
+        case ShutdownRequested():
+            return _shutdown(state)
+        case _:
+            assert_never(event)
+
+
+def _is_live(state: SchedulerState) -> bool:
+    return state.started and not state.shutting_down
+
+
+def _dropped(event: Event) -> list[Command]:
+    return [Note(Level.DEBUG, "late answer dropped", {"event": type(event).__name__})]
+
+
+def _wake_up(state: SchedulerState, now: Instant) -> list[Command]:
+    if not _is_live(state):
+        return []
+    commands: list[Command] = []
+    if state.park is not None and state.park.until_mono <= now.mono:
+        commands.append(Note(Level.INFO, "dispatch resumes", {"reason": state.park.reason}))
+        state.park = None
+        state.claims.freed = True
+    commands.extend(begin_poll(state, now))
+    commands.extend(recheck_due(state, now))
+    commands.extend(confirm_missing(state, now))
+    return commands
+
+
+def _settings_changed(state: SchedulerState, event: SettingsChanged, now: Instant) -> list[Command]:
+    before = state.rules
+    state.settings = event.settings
+    state.rules = Rules.from_settings(event.settings)
+    commands = _config_repaired(state)
+    if state.rules.interval_s != before.interval_s:
+        replan_poll(state, now)
+    if state.rules.scope != before.scope:
+        # Answers of the former tracker no longer count, and a poll of this one is due.
+        state.generation += 1
+        state.poll.not_before_mono = 0.0
+        if _is_live(state):
+            commands.extend(request_poll(state, now))
+    state.claims.freed = True
+    return commands
+
+
+def _config_broken(state: SchedulerState, event: ConfigBroken) -> list[Command]:
+    if state.config_error == event.message:
+        return []
+    state.config_error = event.message
+    return [
+        Note(
+            Level.ERROR,
+            "configuration is invalid: dispatch waits, the last good one stays",
+            {"error": event.message},
+        )
+    ]
+
+
+def _config_repaired(state: SchedulerState) -> list[Command]:
+    if state.config_error is None:
+        return []
+    state.config_error = None
+    state.claims.freed = True
+    return [Note(Level.INFO, "configuration is valid again")]
+
+
+def _candidates_answered(
+    state: SchedulerState, event: CandidatesFetched | CandidatesFailed, now: Instant
+) -> list[Command]:
+    pending = state.answered(event.cause, Asked.CANDIDATES)
+    if pending is None:
+        return _dropped(event)
+    if isinstance(event, CandidatesFailed):
+        return candidates_failed(state, event, now)
+    return candidates_fetched(state, pending, event, now)
+
+
+def _issues_refreshed(state: SchedulerState, event: IssuesRefreshed, now: Instant) -> list[Command]:
+    pending = state.answered(event.cause, *_REFRESHES)
+    if pending is None:
+        return _dropped(event)
+    match pending.asked:
+        case RefreshPurpose.DISPATCH:
+            return dispatch_read(state, pending, event, now)
+        case RefreshPurpose.RETRY:
+            return retry_read(state, pending, event, now)
+        case RefreshPurpose.RECONCILE:
+            commands = reconciled(state, pending, event, now)
+            return [*commands, *reconcile_answered(state, now)]
+        case _:
+            return reconciled(state, pending, event, now)
+
+
+def _refresh_failed(state: SchedulerState, event: RefreshFailed, now: Instant) -> list[Command]:
+    pending = state.answered(event.cause, *_REFRESHES)
+    if pending is None:
+        return _dropped(event)
+    match pending.asked:
+        case RefreshPurpose.DISPATCH:
+            return dispatch_read_failed(state, pending, event)
+        case RefreshPurpose.RETRY:
+            return retry_read_failed(state, pending, event, now)
+        case RefreshPurpose.RECONCILE:
+            return reconcile_failed(state, event, now)
+        case _:
+            # The next cycle reads the missing issues anyway.
+            fields = {"category": event.category, "error": event.message}
+            return [Note(Level.WARNING, "second read of missing issues failed", fields)]
+
+
+def _terminal_answered(
+    state: SchedulerState, event: TerminalFetched | TerminalFailed, now: Instant
+) -> list[Command]:
+    pending = state.answered(event.cause, Asked.TERMINAL)
+    if pending is None:
+        return _dropped(event)
+    if isinstance(event, TerminalFailed):
+        fields = {"category": event.category, "error": event.message}
+        return [Note(Level.WARNING, "clean-up of finished issues skipped", fields)]
+    commands: list[Command] = []
+    for issue in event.issues:
+        is_terminal = state.rules.standing(issue) is Standing.TERMINAL
+        # A claimed one is cleaned by its own way out, from its recorded workspace.
+        if is_terminal and issue.id not in state.claims:
+            cause = state.ask(Asked.CLEANUP, [issue.id], now=now)
+            state.claims.put(Cleaning(issue=issue, cause=cause))
+            commands.append(CleanWorkspace(cause, issue, None, LOCAL_HOST))
+    return commands
+
+
+def _run_ended(state: SchedulerState, event: RunEnded, now: Instant) -> list[Command]:
+    run = state.claims.run(event.run_id)
+    return _dropped(event) if run is None else settle(state, run, event, now)
+
+
+def _cleanup_ended(state: SchedulerState, event: CleanupEnded) -> list[Command]:
+    pending = state.answered(event.cause, Asked.CLEANUP)
+    if pending is None:
+        return _dropped(event)
+    (issue_id,) = pending.ids
+    claim = state.claims.get(issue_id)
+    assert isinstance(claim, Cleaning)
+    state.claims.drop(issue_id)
+    if event.error is None:
+        return [DropClaim(issue_id)]
+    # The workspace is left to the clean-up of the next start: holding the claim would help nobody.
+    return [
+        DropClaim(issue_id),
+        note(Level.WARNING, "workspace was not removed", claim.issue, error=event.error),
+    ]
+
+
+def _restored(state: SchedulerState, event: Restored, now: Instant) -> list[Command]:
+    if state.started:
+        return _dropped(event)
+    state.started = True
+    state.usage, state.seconds = event.usage, event.seconds
+    commands: list[Command] = []
+    for restored in event.claims:
+        if restored.issue.id in state.claims:
+            commands.append(note(Level.WARNING, "second claim in the ledger", restored.issue))
+        else:
+            state.claims.put(_claim_again(restored, now))
+    if state.rules.terminal_names:
+        cause = state.ask(Asked.TERMINAL, now=now)
+        commands.append(FetchTerminal(cause, state.rules.terminal_names))
+    state.poll.next_mono = now.mono
+    return [*commands, *_wake_up(state, now)]
+
+
+def _claim_again(restored: RestoredClaim, now: Instant) -> RetryQueued | Blocked:
+    """Return the claim of an earlier lifetime; a run that it left becomes a retry that is due."""
+    if restored.kind == "blocked":
+        return Blocked(
+            issue=restored.issue,
+            category=restored.blocked_category or "blocked",
+            error=restored.error or "blocked",
+            since_wall=restored.since_wall,
+            attempt=restored.attempt,
+            retry_kind=restored.retry_kind,
+            thread_id=restored.thread_id,
+            host=restored.host,
+            workspace_path=restored.workspace_path,
+        )
+    recovers = restored.kind == "running"
+    kind = RetryKind.RECOVERY if recovers else restored.retry_kind or RetryKind.FAILURE
+    failed = restored.retry_kind in (RetryKind.FAILURE, RetryKind.RECOVERY)
+    delay_s = 0.0 if recovers else max(0.0, restored.delay_s)
+    return RetryQueued(
+        issue=restored.issue,
+        attempt=restored.attempt,
+        retry_kind=kind,
+        failures=(restored.attempt or 0) if failed else 0,
+        due_mono=now.mono + delay_s,
+        due_wall=now.wall_after(delay_s),
+        error=restored.error,
+        thread_id=restored.thread_id,
+        host=restored.host,
+        workspace_path=restored.workspace_path,
+    )
+
+
+def _shutdown(state: SchedulerState) -> list[Command]:
+    """End every run and start nothing; what the ledger holds is left for the next lifetime.
+
+    Reads in flight are forgotten. Clean-ups go on: the shell bounds how long it waits for them.
+    """
+    if state.shutting_down:
+        return []
+    state.shutting_down = True
+    state.poll.next_mono = state.poll.reconcile = state.poll.candidates = state.poll.held = None
+    state.confirm_mono = None
+    state.pending = {
+        cause: pending for cause, pending in state.pending.items() if pending.asked is Asked.CLEANUP
+    }
+    commands: list[Command] = []
+    for claim in list(state.claims):
+        match claim:
+            case Running(stopping=None):
+                state.claims.put(replace(claim, stopping=StopReason.SHUTDOWN))
+                commands.append(StopRun(claim.spec.run_id, StopReason.SHUTDOWN))
+            case Rechecking():
+                state.claims.put(replace(claim.retry, hold=None))
+            case Running() | RetryQueued() | Blocked() | Cleaning():
+                pass
+            case _:
+                # Only chosen, never durable: nothing is lost.
+                state.claims.drop(claim.issue.id)
+    return commands
+
+
+Step = Callable[[SchedulerState, Event, Instant], list[Command]]
+"""The signature of ``step``, for shells that wrap it (a recorder, a simulation)."""
