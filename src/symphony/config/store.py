@@ -105,22 +105,22 @@ class WorkflowStore:
         self._seen = source.digest
         self._take(source)
 
-    async def watch(self) -> None:
+    async def watch(self, recheck_interval_s: float = RECHECK_INTERVAL_S) -> None:
         """Follow the file until cancelled.
 
         The directory is watched, since editors replace the file; where that is impossible (no
-        watch left, directory gone), and for what the system does not report, a ``stat`` a second
-        takes its place.
+        watch left, directory gone), and for what the system does not report, a ``stat`` at each
+        interval takes its place.
         """
         while True:
             try:
-                await self._watch_directory()
+                await self._watch_directory(recheck_interval_s)
             except (OSError, RuntimeError):
                 # watchfiles wraps what it does not know of the system in a RuntimeError.
-                await asyncio.sleep(RECHECK_INTERVAL_S)
+                await asyncio.sleep(recheck_interval_s)
                 self.recheck()
 
-    async def _watch_directory(self) -> None:
+    async def _watch_directory(self, recheck_interval_s: float) -> None:
         name = self.path.name
         changes = awatch(
             self.path.parent,
@@ -128,7 +128,7 @@ class WorkflowStore:
             recursive=False,
             debounce=200,
             step=20,
-            rust_timeout=int(RECHECK_INTERVAL_S * 1000),
+            rust_timeout=max(1, int(recheck_interval_s * 1000)),
             yield_on_timeout=True,
         )
         async with contextlib.aclosing(changes):

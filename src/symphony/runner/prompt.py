@@ -12,7 +12,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -82,6 +82,7 @@ VARIABLES = (
 
 _PARTIAL_TAGS = ("include", "render", "extends")
 _MAP_PROPERTIES = ("size", "first", "last")
+_MARKUP = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
 _BLOCK_TAG = re.compile(r"\{%-?\s*(end)?(if|unless|case|for|tablerow|capture|comment|raw)\b")
 
 
@@ -152,8 +153,8 @@ class PromptTemplate:
     def render(
         self,
         issue: Issue,
+        attempt: int | None = None,
         *,
-        attempt: int | None,
         retry_kind: str | None = None,
         turn: int = 1,
         max_turns: int | None = None,
@@ -185,17 +186,13 @@ class PromptTemplate:
                 workspace=workspace,
             )
         except LiquidError as error:
-            raise self._failure(error) from error
+            problem = _located(error, self.text, self.first_line)
+            raise PromptError("template_render_error", problem) from error
         except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
             # The library's filters let Python's own errors through for odd arguments.
             raise PromptError(
                 "template_render_error", f"prompt template: {type(error).__name__}: {error}"
             ) from error
-
-    def _failure(self, error: LiquidError) -> PromptError:
-        return PromptError(
-            "template_render_error", _located(error, self.text, self.first_line, None)
-        )
 
     def _line(self, index: int) -> int:
         return self.first_line + self.text.count("\n", 0, max(index, 0))
@@ -246,25 +243,37 @@ def _compiled(text: str, first_line: int) -> PromptTemplate:
     try:
         return PromptTemplate(_environment().from_string(text), text, first_line)
     except LiquidError as error:
-        problem = _located(error, text, first_line, _unclosed_tag)
+        problem = _located(error, text, first_line)
         raise PromptError("template_parse_error", problem) from error
 
 
-def _located(
-    error: LiquidError,
-    text: str,
-    first_line: int,
-    otherwise: Callable[[str], int | None] | None,
-) -> str:
+def _located(error: LiquidError, text: str, first_line: int) -> str:
     context = error.context()
-    line = context[0] if context is not None else otherwise(text) if otherwise else None
-    problem = str(error).splitlines()[0] if str(error) else type(error).__name__
+    problem = _first_line(error)
+    line = context[0] if context is not None else _line_without_context(problem, text)
     if isinstance(error, TemplateNotFoundError):
         problem = f"there are no other templates, so none named {problem!r}"
     if line is None:
         return f"prompt template: {problem}"
     shown = "".join(text.split("\n")[line - 1 : line]).strip()
     return f"prompt template, line {first_line + line - 1}: {problem} in {shown[:80]!r}"
+
+
+def _first_line(error: LiquidError) -> str:
+    return str(error).split("\n", 1)[0] or type(error).__name__
+
+
+def _line_without_context(problem: str, text: str) -> int | None:
+    """Find the line of a parse error that the library does not locate: at an end it has none."""
+    if problem.startswith("expected tag end"):
+        return _unclosed_tag(text)
+    for match in _MARKUP.finditer(text):
+        try:
+            _environment().from_string(match.group())
+        except LiquidError as error:
+            if _first_line(error) == problem:
+                return text.count("\n", 0, match.start()) + 1
+    return None
 
 
 def _unclosed_tag(text: str) -> int | None:
