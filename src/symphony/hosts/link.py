@@ -14,6 +14,7 @@ import asyncio
 import collections
 import contextlib
 import json
+import logging
 import os
 import secrets
 import socket
@@ -23,15 +24,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import structlog
-
 from symphony.errors import HostError
 
 from . import supervisor
 from .base import ExitStatus, ProcessIdentity
 from .sweep import INSTANCE, end_trees, read_boot_id
 
-log = structlog.get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 READY_TIMEOUT_S = 20.0
 """How long a new supervisor may take to say that it is ready, on a machine under load."""
@@ -231,7 +230,8 @@ class SupervisorLink:
             case "ready" if not self._ready.done():
                 self._ready.set_result(None)
             case "fatal":
-                log.error("supervisor failed", pid=self.pid, error=message["text"])
+                fields = {"pid": self.pid, "error": message["text"]}
+                _log.error("Supervisor failed", extra=fields)
             case "started":
                 self._on_started(ident, message)
             case "failed":
@@ -246,7 +246,7 @@ class SupervisorLink:
             case "ended" if run is not None:
                 del self._runs[ident]
                 if message["left"]:
-                    log.error("processes survive KILL", pids=message["left"])
+                    _log.error("Processes survive KILL", extra={"pids": message["left"]})
                 run.settle(ExitStatus(signal=9), message["left"])
 
     def _on_started(self, ident: int, message: dict[str, Any]) -> None:
@@ -272,7 +272,7 @@ class SupervisorLink:
     def _on_lost(self) -> None:
         if self.lost:
             return
-        log.error("supervisor lost", pid=self.pid, runs=len(self._runs))
+        _log.error("Supervisor lost", extra={"pid": self.pid, "runs": len(self._runs)})
         self._burial = self._begin_burial(ExitStatus(host_lost=True))
 
     def _begin_burial(self, status: ExitStatus) -> asyncio.Task[None]:

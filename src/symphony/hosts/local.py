@@ -263,9 +263,9 @@ class LocalHost:
             return self._link
 
     def _environment(self, spec: ProcessSpec) -> dict[str, str]:
-        env = {**spec.env, RUN_ID: spec.run_id}
-        if self._instance is not None:
-            env[INSTANCE] = self._instance
+        env = {**spec.env, RUN_ID: spec.run_id, INSTANCE: self._instance or ""}
+        if self._instance is None:
+            del env[INSTANCE]
         return env
 
 

@@ -98,7 +98,7 @@ def end_trees(
     if instance is not None:
         wanted.add((INSTANCE.encode(), instance.encode()))
     boot_id = read_boot_id()
-    recorded = {i.pid for i in identities if i.boot_id == boot_id}
+    recorded = {i.pid: i.start_ticks for i in identities if i.boot_id == boot_id}
     ended: dict[int, EndedProcess] = {}
     deadline = time.monotonic() + timeout_s
     # Rounds, for a process may fork between the look and the kill.
@@ -118,7 +118,7 @@ def end_trees(
     ]
 
 
-def _find(wanted: set[tuple[bytes, bytes]], recorded: set[int]) -> list[ProcStat]:
+def _find(wanted: set[tuple[bytes, bytes]], recorded: dict[int, int]) -> list[ProcStat]:
     table = scan_processes()
     spared = _spared(table)
     marked = {
@@ -131,11 +131,19 @@ def _find(wanted: set[tuple[bytes, bytes]], recorded: set[int]) -> list[ProcStat
     sessions = {
         session
         for session in (table[pid].session for pid in marked)
-        if session in marked or (session in recorded and session not in table)
+        if session in marked or _has_ended(session, recorded, table)
     }
     roots = marked | {pid for pid, stat in table.items() if stat.session in sessions}
     family = descendants(table, roots) - spared
     return [table[pid] for pid in sorted(family) if table[pid].alive]
+
+
+def _has_ended(pid: int, recorded: dict[int, int], table: dict[int, ProcStat]) -> bool:
+    """Say whether this is a recorded process that runs no more, perhaps still unreaped."""
+    stat = table.get(pid)
+    return pid in recorded and (
+        stat is None or (stat.start_ticks == recorded[pid] and not stat.alive)
+    )
 
 
 def _spared(table: dict[int, ProcStat]) -> set[int]:
