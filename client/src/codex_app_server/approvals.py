@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from codex_app_server.errors import InvalidArgument
 
@@ -79,8 +80,7 @@ class RequestOutcome(enum.StrEnum):
     """Answered with a JSON-RPC error at once."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerRequestInfo:
+class ServerRequestInfo(Struct, frozen=True, kw_only=True):
     """A request of the server, as a callback sees it.
 
     Attributes:
@@ -102,8 +102,7 @@ class ServerRequestInfo:
     params: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerRequestRecord:
+class ServerRequestRecord(Struct, frozen=True, kw_only=True):
     """What was asked and what was answered, for audit and events.
 
     Attributes:
@@ -132,8 +131,7 @@ Policy = str | Callback
 _POLICIES = frozenset({"decline", "accept", "accept_for_session", "manual"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerRequestHandlers:
+class ServerRequestHandlers(Struct, frozen=True, kw_only=True):
     """A policy for each kind of request.
 
     A policy is ``"decline"``, ``"accept"``, ``"accept_for_session"``, ``"manual"`` (the request

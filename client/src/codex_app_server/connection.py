@@ -12,11 +12,7 @@ Events go by (thread, turn) through a dictionary to the turn, a batch at a time.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import random
-import re
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,17 +21,15 @@ import msgspec
 from codex_app_server import values
 from codex_app_server.approvals import ServerRequestHandlers
 from codex_app_server.broker import Broker, PendingRequest
+from codex_app_server.calls import Caller
 from codex_app_server.errors import (
-    OVERLOADED,
-    ActiveWriter,
     ConnectionClosed,
     InvalidArgument,
-    Overloaded,
-    RequestError,
     RequestTimeout,
     UnexpectedReply,
 )
 from codex_app_server.events import Event
+from codex_app_server.handshake import ClientInfo, ServerInfo, initialize
 from codex_app_server.protocol.framing import DEFAULT_MAX_LINE_BYTES
 from codex_app_server.protocol.rpc import Inbound, Response, Rpc, Run
 from codex_app_server.protocol.turn import TokenUsage
@@ -49,40 +43,7 @@ from codex_app_server.turns import Turn
 __all__ = ["ClientInfo", "Connection", "ServerInfo"]
 
 THREAD_STARTS = 4
-BACKOFF_FIRST_S = 0.25
-BACKOFF_MAX_S = 4.0
 EXIT_STATUS_S = 0.05
-_USER_AGENT = re.compile(r"/(\d+\.\d+\.\d+\S*) ")
-
-
-@dataclass(frozen=True, slots=True)
-class ClientInfo:
-    """Who we are, for the server's logs and user agent."""
-
-    name: str
-    version: str
-    title: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ServerInfo:
-    """What the server says of itself.
-
-    Attributes:
-        user_agent: As received.
-        version: Of Codex, parsed out of it; None where it cannot be.
-        codex_home: Its CODEX_HOME, or None.
-        platform_family: Such as ``unix``, or None.
-        platform_os: Such as ``linux``, or None.
-        experimental: Whether experimental methods and members may be used.
-    """
-
-    user_agent: str
-    version: str | None
-    codex_home: str | None
-    platform_family: str | None
-    platform_os: str | None
-    experimental: bool
 
 
 class Connection:
@@ -107,20 +68,25 @@ class Connection:
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._transport = transport
-        self._request_timeout_s = request_timeout_s
         self._thread_start_timeout_s = thread_start_timeout_s
-        self._in_flight = asyncio.Semaphore(max_in_flight)
         self._thread_starts = asyncio.Semaphore(THREAD_STARTS)
         self._on_events = on_events
         self._rpc = Rpc(max_line_bytes)
-        self._waiters: dict[int | str, asyncio.Future[Response]] = {}
+        self._resume = asyncio.Event()
+        self._caller = Caller(
+            self._rpc,
+            self._send,
+            timeout_s=request_timeout_s,
+            max_in_flight=max_in_flight,
+            # A reader that pauses for a slow consumer must go on for the reply.
+            on_wait=self._resume.set,
+        )
         self._router = Router()
         self._rate_limits = RateLimits()
         self._broker = Broker(handlers or ServerRequestHandlers(), self._send, self._find_tool)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._end: ConnectionClosed | None = None
         self._closed: asyncio.Future[ConnectionClosed] = self._loop.create_future()
-        self._resume = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
 
     @classmethod
@@ -172,7 +138,9 @@ class Connection:
         )
         self._reader = self._loop.create_task(self._read(), name="codex-reader")
         try:
-            self.server = await self._initialize(client_info, experimental, opt_out)
+            self.server = await initialize(
+                self.call, client_info, experimental=experimental, opt_out=opt_out
+            )
             await self._send(self._rpc.notification("initialized"))
         except BaseException:
             await self.aclose()
@@ -249,63 +217,7 @@ class Connection:
             RequestTimeout: No reply within the deadline.
             ConnectionClosed: The server is gone.
         """
-        limit_s = self._request_timeout_s if timeout_s is None else timeout_s
-        deadline = self._loop.time() + limit_s
-        backoff_s, lost = BACKOFF_FIRST_S, False
-        while True:
-            left_s = deadline - self._loop.time()
-            try:
-                return await self._attempt(
-                    method, params, left_s / 2 if idempotent and not lost else left_s
-                )
-            except RequestTimeout:
-                if lost or not idempotent:
-                    raise RequestTimeout(method, limit_s) from None
-                lost = True
-            except Overloaded:
-                delay_s = random.uniform(backoff_s / 2, backoff_s)
-                if self._loop.time() + delay_s >= deadline:
-                    raise
-                await asyncio.sleep(delay_s)
-                backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
-
-    async def _attempt(
-        self, method: str, params: Mapping[str, Any] | None, timeout_s: float
-    ) -> msgspec.Raw:
-        try:
-            async with asyncio.timeout(timeout_s), self._in_flight:
-                response = await self._exchange(method, params)
-        except TimeoutError:
-            raise RequestTimeout(method, timeout_s) from None
-        if response.code is None:
-            return response.result
-        kind = RequestError
-        if response.code == OVERLOADED:
-            kind = Overloaded
-        elif "already has an active writer" in response.message:
-            kind = ActiveWriter
-        raise kind(method, response.code, response.message, response.data)
-
-    async def _exchange(self, method: str, params: Mapping[str, Any] | None) -> Response:
-        if self._end is not None:
-            raise self._end
-        request_id, line = self._rpc.request(method, params)
-        early = self._rpc.take_early(request_id)
-        waiter: asyncio.Future[Response] = self._loop.create_future()
-        if early is not None:
-            waiter.set_result(early)
-        else:
-            self._waiters[request_id] = waiter
-            # A reader that pauses for a slow consumer must go on for this reply.
-            self._resume.set()
-        try:
-            await self._send(line)
-            return await waiter
-        finally:
-            if self._waiters.pop(request_id, None) is not None:
-                self._rpc.forget(request_id)
-            if waiter.done() and not waiter.cancelled():
-                waiter.exception()  # retrieved: a failed send reports the end in its own words
+        return await self._caller.call(method, params, timeout_s=timeout_s, idempotent=idempotent)
 
     # -- threads -------------------------------------------------------------------------------
 
@@ -483,10 +395,7 @@ class Connection:
         if self._end is not None:
             return
         self._end = reason
-        waiters, self._waiters = self._waiters, {}
-        for waiter in waiters.values():
-            if not waiter.done():
-                waiter.set_exception(reason)
+        self._caller.close(reason)
         for turn in self._router.running():
             turn.lost(reason)
         self._resume.set()
@@ -554,7 +463,7 @@ class Connection:
 
     def _must_pause(self) -> bool:
         # Never while a reply is awaited: the slow consumer itself may be the one who waits for it.
-        return not self._waiters and self._end is None and self._router.wants_pause()
+        return not self._caller.waiting and self._end is None and self._router.wants_pause()
 
     def _handle(self, inbound: list[Inbound]) -> None:
         now = self._loop.time()
@@ -565,9 +474,7 @@ class Connection:
                 self._publish(message.events)
                 self._router.route(message, now)
             elif isinstance(message, Response):
-                waiter = self._waiters.pop(message.id, None)
-                if waiter is not None and not waiter.done():
-                    waiter.set_result(message)
+                self._caller.settle(message)
             else:
                 self._broker.accept(message)
 
@@ -599,47 +506,3 @@ class Connection:
     def _find_tool(self, thread_id: str, name: str) -> Tool | None:
         thread = self._router.threads.get(thread_id)
         return None if thread is None else thread.find_tool(name)
-
-    async def _initialize(
-        self, client: ClientInfo, experimental: bool, opt_out: Sequence[str]
-    ) -> ServerInfo:
-        info = {"name": client.name, "version": client.version}
-        if client.title is not None:
-            info["title"] = client.title
-        capabilities: dict[str, Any] = {"experimentalApi": True} if experimental else {}
-        if opt_out:
-            capabilities["optOutNotificationMethods"] = list(opt_out)
-        try:
-            reply = await self.call(
-                "initialize", {"clientInfo": info, "capabilities": capabilities}
-            )
-        except RequestError:
-            if not experimental:
-                raise
-            with contextlib.suppress(KeyError):
-                del capabilities["experimentalApi"]
-            experimental = False
-            reply = await self.call(
-                "initialize", {"clientInfo": info, "capabilities": capabilities}
-            )
-        return _server_info(reply, experimental)
-
-
-def _server_info(reply: Any, experimental: bool) -> ServerInfo:
-    facts = reply if isinstance(reply, dict) else {}
-
-    def text(name: str) -> str | None:
-        value = facts.get(name)
-        return value if isinstance(value, str) else None
-
-    user_agent = text("userAgent") or ""
-    # "<client name>/<version> (<system>) ...": the name may hold blanks and slashes.
-    match = _USER_AGENT.search(user_agent + " ")
-    return ServerInfo(
-        user_agent=user_agent,
-        version=match[1] if match else None,
-        codex_home=text("codexHome"),
-        platform_family=text("platformFamily"),
-        platform_os=text("platformOs"),
-        experimental=experimental,
-    )

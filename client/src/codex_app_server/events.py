@@ -4,19 +4,30 @@ Invariant: whatever arrives becomes a value. An unknown method has `UnknownNotif
 params, a known one of the wrong shape `InvalidParams`, a line that is no message is a
 `MalformedLine`. Nothing here raises on account of the server.
 
-`Event` is decoded straight from the line by `codex_app_server.protocol.rpc` (the hot path: one
-pass, two objects); the typed params are decoded when they are first read. Pure.
+`codex_app_server.protocol.rpc` decodes lines straight into these: deltas (the hot path) typed in
+one pass, all others with just enough to be routed, their params when they are first read. Pure.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, Union
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType, field
 
-__all__ = ["DELTA_METHODS", "Event", "InvalidParams", "MalformedLine", "UnknownNotification"]
+__all__ = [
+    "DELTA_METHODS",
+    "DeltaEvent",
+    "Event",
+    "InvalidParams",
+    "MalformedLine",
+    "Notification",
+    "UnknownNotification",
+    "delta_decoder",
+    "with_delta",
+]
 
 T = TypeVar("T")
 
@@ -61,25 +72,66 @@ class _Scope(Struct, gc=False, frozen=True, rename="camel"):
     thread: _Ref | None = None
 
 
-class Event(Struct, gc=False, eq=False):
-    """A notification.
+class Event(Struct, gc=False, eq=False, kw_only=True):
+    """A notification: a `Notification`, a `DeltaEvent` or a `MalformedLine`.
 
     Attributes:
-        method: Such as ``item/completed``.
         raw: The line as received, without its newline.
         received_at: Monotonic seconds when the bytes were read.
         merged: How many deltas were merged into this one (1: none were).
     """
 
-    # The wire has method, id and params; the other fields are set after decoding, and their names
-    # on the wire cannot occur in practice.
-    method: str = ""
-    id: int | str | UnsetType | None = UNSET
-    scope: _Scope | None = field(default=None, name="params")
+    # These are set after decoding; the names on the wire cannot occur in practice.
     raw: bytes = field(default=b"", name="<raw>")
     received_at: float = field(default=0.0, name="<at>")
     merged: int = field(default=1, name="<merged>")
-    _params: Any = field(default=UNSET, name="<params>")
+
+    @property
+    def method(self) -> str:
+        """Such as ``item/completed``; empty for a malformed line."""
+        return ""
+
+    @property
+    def thread_id(self) -> str | None:
+        """The thread that this concerns, or None."""
+        return None
+
+    @property
+    def turn_id(self) -> str | None:
+        """The turn that this concerns, or None."""
+        return None
+
+    @property
+    def params(self) -> Any:
+        """The typed params (`codex_app_server.protocol.types`), decoded at the first access.
+
+        `UnknownNotification` or `InvalidParams` where they cannot be decoded.
+        """
+        return None
+
+    @property
+    def is_delta(self) -> bool:
+        """Whether this only adds text to an open item."""
+        return self.method in DELTA_METHODS
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The params as plain data, decoded anew at each access; empty if they are no object."""
+        params = _lenient_params(self.raw)
+        return params if isinstance(params, dict) else {}
+
+    def __repr__(self) -> str:
+        # Never the content: prompts and outputs do not belong in logs.
+        return f"{type(self).__name__}({self.method!r}, {self.thread_id}, {self.turn_id})"
+
+
+class Notification(Event, gc=False, eq=False, kw_only=True):
+    """Any notification whose params are decoded when they are read."""
+
+    method: str = ""
+    id: int | str | UnsetType | None = UNSET
+    scope: _Scope | None = field(default=None, name="params")
+    cached: Any = field(default=UNSET, name="<params>")
 
     @property
     def thread_id(self) -> str | None:
@@ -102,31 +154,33 @@ class Event(Struct, gc=False, eq=False):
         return scope.turn_id
 
     @property
-    def is_delta(self) -> bool:
-        """Whether this only adds text to an open item."""
-        return self.method in DELTA_METHODS
-
-    @property
     def params(self) -> Any:
-        """The typed params (`codex_app_server.protocol.types`), decoded at the first access.
+        """See `Event.params`."""
+        if self.cached is UNSET:
+            self.cached = _decode_params(self.method, self.raw)
+        return self.cached
 
-        `UnknownNotification` or `InvalidParams` where they cannot be decoded.
-        """
-        if self._params is UNSET:
-            self._params = _decode_params(self.method, self.raw)
-        return self._params
+
+class DeltaEvent(Event, gc=False, eq=False, kw_only=True):
+    """A delta, its params decoded together with the line (the hot path)."""
 
     @property
-    def data(self) -> dict[str, Any]:
-        """The params as plain data, decoded anew at each access; empty if they are no object."""
-        return _plain_params(self.raw)
+    def method(self) -> str:
+        """Such as ``item/agentMessage/delta``."""
+        return str(self.__struct_config__.tag)
 
-    def __repr__(self) -> str:
-        # Never the content: prompts and outputs do not belong in logs.
-        return f"{type(self).__name__}({self.method!r}, {self.thread_id}, {self.turn_id})"
+    @property
+    def thread_id(self) -> str | None:
+        """The thread that this concerns."""
+        return str(self.params.thread_id)
+
+    @property
+    def turn_id(self) -> str | None:
+        """The turn that this concerns."""
+        return str(self.params.turn_id)
 
 
-class MalformedLine(Event, kw_only=True):
+class MalformedLine(Event, gc=False, eq=False, kw_only=True):
     """A line that is no JSON-RPC message.
 
     Attributes:
@@ -140,7 +194,43 @@ class MalformedLine(Event, kw_only=True):
     @property
     def params(self) -> Any:
         """Always `InvalidParams`."""
-        return InvalidParams(self.method, self.raw.decode("utf-8", "replace"), self.reason)
+        return InvalidParams("", self.raw.decode("utf-8", "replace"), self.reason)
+
+
+@functools.cache
+def delta_decoder() -> Callable[[bytes], DeltaEvent]:
+    """Return a decoder of delta lines, typed in one pass; any other line makes it raise."""
+    from codex_app_server.protocol.types import NOTIFICATIONS
+
+    kinds = [
+        msgspec.defstruct(
+            NOTIFICATIONS[method].__name__.replace("Notification", "Event"),
+            [("params", NOTIFICATIONS[method])],
+            bases=(DeltaEvent,),
+            namespace={"method": method},
+            tag_field="method",
+            tag=method,
+            gc=False,
+            eq=False,
+            kw_only=True,
+        )
+        for method in sorted(DELTA_METHODS & NOTIFICATIONS.keys())
+    ]
+    decoder: msgspec.json.Decoder[DeltaEvent] = msgspec.json.Decoder(Union[tuple(kinds)])  # noqa: UP007 # made at run time
+    return decoder.decode
+
+
+def with_delta(event: Event, delta: str, merged: int) -> Event:
+    """Return a copy of a delta event with another text, in its raw line and its params."""
+    message = msgspec.json.decode(event.raw)
+    message["params"]["delta"] = delta
+    raw = msgspec.json.encode(message)
+    copy = msgspec.structs.replace(event, raw=raw, merged=merged)
+    if isinstance(copy, DeltaEvent):
+        return msgspec.structs.replace(
+            copy, params=msgspec.structs.replace(event.params, delta=delta)
+        )
+    return msgspec.structs.replace(copy, cached=UNSET)
 
 
 class _Line(Struct, Generic[T]):
@@ -182,8 +272,3 @@ def _lenient_params(raw: bytes) -> Any:
         return _decode_any(raw).params
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
-
-
-def _plain_params(raw: bytes) -> dict[str, Any]:
-    params = _lenient_params(raw)
-    return params if isinstance(params, dict) else {}

@@ -11,9 +11,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Literal
 
-import msgspec
-
-from codex_app_server.events import Event
+from codex_app_server.events import Event, with_delta
 
 __all__ = ["Overflow", "Sink"]
 
@@ -22,35 +20,24 @@ DEFAULT_LIMIT = 4096
 MERGED_TEXT_LIMIT = 4 * 1024 * 1024
 
 
-class _DeltaBody(msgspec.Struct, rename="camel"):
-    item_id: str | None = None
-    delta: str = ""
-    summary_index: int | None = None
-    content_index: int | None = None
-
-
-class _DeltaLine(msgspec.Struct):
-    params: _DeltaBody
-
-
-_decode_delta = msgspec.json.Decoder(_DeltaLine).decode
-
-
 class Sink:
     """Events of one turn that wait to be read.
 
     Attributes:
+        events: What waits, oldest first.
+        merging: The waiting deltas that others are merged into; while there are any, take events
+            with `pop` only.
         dropped: Deltas that were dropped.
     """
 
-    __slots__ = ("_limit", "_merging", "_overflow", "_texts", "_texts_size", "dropped", "events")
+    __slots__ = ("_limit", "_overflow", "_texts", "_texts_size", "dropped", "events", "merging")
 
     def __init__(self, overflow: Overflow = "coalesce", limit: int = DEFAULT_LIMIT) -> None:
         self.events: deque[Event] = deque()
         self.dropped = 0
         self._overflow = overflow
         self._limit = limit
-        self._merging: dict[tuple[Any, ...], Event] = {}
+        self.merging: dict[tuple[Any, ...], Event] = {}
         self._texts: dict[int, list[str]] = {}
         self._texts_size = 0
 
@@ -74,45 +61,42 @@ class Sink:
                 self._merge(event)
 
     def _merge(self, event: Event) -> None:
-        try:
-            body = _decode_delta(event.raw).params
-        except msgspec.MsgspecError:
+        body = event.params
+        delta = getattr(body, "delta", None)
+        if not isinstance(delta, str):
             self.events.append(event)
             return
-        key = (event.method, body.item_id, body.summary_index, body.content_index)
-        last = self._merging.get(key)
-        if self._texts_size + len(body.delta) > MERGED_TEXT_LIMIT:
+        if self._texts_size + len(delta) > MERGED_TEXT_LIMIT:
             self.dropped += 1
             return
-        self._texts_size += len(body.delta)
+        self._texts_size += len(delta)
+        key = (
+            event.method,
+            body.item_id,
+            getattr(body, "summary_index", None),
+            getattr(body, "content_index", None),
+        )
+        last = self.merging.get(key)
         if last is None:
-            self._merging[key] = event
-            self._texts[id(event)] = [body.delta]
+            self.merging[key] = event
+            self._texts[id(event)] = [delta]
             self.events.append(event)
         else:
-            self._texts[id(last)].append(body.delta)
-            last.merged += 1
+            self._texts[id(last)].append(delta)
 
     def pop(self) -> Event:
         """Return the next event; merged deltas come as one whose raw line has the whole text."""
         event = self.events.popleft()
-        if self._texts:
-            parts = self._texts.pop(id(event), None)
-            if parts is not None:
-                self._seal(event, parts)
-        return event
-
-    def _seal(self, event: Event, parts: list[str]) -> None:
+        parts = self._texts.pop(id(event), None) if self._texts else None
+        if parts is None:
+            return event
         self._texts_size -= sum(map(len, parts))
-        self._merging = {key: last for key, last in self._merging.items() if last is not event}
-        if len(parts) > 1:
-            message = msgspec.json.decode(event.raw)
-            message["params"]["delta"] = "".join(parts)
-            event.raw = msgspec.json.encode(message)
+        self.merging = {key: last for key, last in self.merging.items() if last is not event}
+        return event if len(parts) == 1 else with_delta(event, "".join(parts), len(parts))
 
     def clear(self) -> None:
         """Drop what waits: nobody will read it."""
         self.events.clear()
-        self._merging.clear()
+        self.merging.clear()
         self._texts.clear()
         self._texts_size = 0

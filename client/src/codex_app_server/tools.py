@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from codex_app_server.errors import InvalidArgument
 
@@ -21,8 +21,7 @@ __all__ = ["Tool", "ToolCallContext", "ToolOutput", "call_tool", "tool_specs"]
 _NAME = re.compile(r"[a-zA-Z0-9_-]+\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class ToolCallContext:
+class ToolCallContext(Struct, frozen=True):
     """Which call this is.
 
     Attributes:
@@ -40,8 +39,7 @@ class ToolCallContext:
     namespace: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ToolOutput:
+class ToolOutput(Struct, frozen=True):
     """What a tool answers.
 
     Attributes:
@@ -67,8 +65,7 @@ ToolResult = ToolOutput | str | Mapping[str, Any] | Sequence[Any] | None
 ToolHandler = Callable[[Any, ToolCallContext], Awaitable[ToolResult]]
 
 
-@dataclass(frozen=True, slots=True)
-class Tool:
+class Tool(Struct, frozen=True):
     """A tool that the agent may call.
 
     Attributes:

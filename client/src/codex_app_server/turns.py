@@ -13,9 +13,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Generator, Mapping
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
+
+from msgspec import Struct
 
 from codex_app_server.errors import (
     CodexError,
@@ -42,8 +43,7 @@ INTERRUPT_S = 10.0
 DEFAULT_LIMIT = 4096
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TurnTimeouts:
+class TurnTimeouts(Struct, frozen=True, kw_only=True):
     """Limits of a turn in seconds; None or 0 means none.
 
     Attributes:
@@ -58,8 +58,7 @@ class TurnTimeouts:
     first_event_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TurnResult:
+class TurnResult(Struct, frozen=True, kw_only=True):
     """A completed turn.
 
     Attributes:
@@ -259,9 +258,10 @@ class Turn:
         try:
             await self.start()
             sink, events = self._sink, self._sink.events
+            popleft = events.popleft
             while True:
                 while events:
-                    yield sink.pop()
+                    yield sink.pop() if sink.merging else popleft()
                 self._connection.resume_reading()
                 if self._finished.is_set():
                     break

@@ -7,7 +7,7 @@ the lines.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 __all__ = ["DEFAULT_MAX_LINE_BYTES", "LineSplitter", "Oversized"]
 
@@ -15,8 +15,7 @@ DEFAULT_MAX_LINE_BYTES = 256 * 1024 * 1024
 KEPT_BYTES = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Oversized:
+class Oversized(Struct, frozen=True):
     """A line that was longer than the cap.
 
     Attributes:

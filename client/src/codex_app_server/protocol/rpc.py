@@ -18,7 +18,13 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from codex_app_server.errors import InvalidArgument
-from codex_app_server.events import DELTA_METHODS, Event, MalformedLine
+from codex_app_server.events import (
+    DELTA_METHODS,
+    Event,
+    MalformedLine,
+    Notification,
+    delta_decoder,
+)
 from codex_app_server.protocol.framing import DEFAULT_MAX_LINE_BYTES, LineSplitter, Oversized
 
 __all__ = ["Inbound", "Response", "Rpc", "Run", "ServerRequest", "encode_message"]
@@ -104,11 +110,12 @@ class _Body(Struct):
     params: Any = None
 
 
-_decode_event = msgspec.json.Decoder(Event).decode
+_decode_event = msgspec.json.Decoder(Notification).decode
 _decode_reply = msgspec.json.Decoder(_Reply).decode
 _decode_error = msgspec.json.Decoder(_Error).decode
 _decode_body = msgspec.json.Decoder(_Body).decode
 _DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_NOT_DECODED = (*_DECODE_ERRORS, TypeError)
 
 
 def encode_message(message: Mapping[str, Any]) -> bytes:
@@ -140,13 +147,24 @@ class Rpc:
         unmatched: Replies so far that nobody waited for (late ones after a time-out).
     """
 
-    __slots__ = ("_early", "_next_id", "_pending", "_splitter", "malformed", "unmatched")
+    __slots__ = (
+        "_decode_delta",
+        "_early",
+        "_expect_delta",
+        "_next_id",
+        "_pending",
+        "_splitter",
+        "malformed",
+        "unmatched",
+    )
 
     def __init__(self, max_line_bytes: int = DEFAULT_MAX_LINE_BYTES) -> None:
         self._splitter = LineSplitter(max_line_bytes)
         self._pending: set[RequestId] = set()
         self._early: dict[RequestId, Response] = {}
         self._next_id = 1
+        self._decode_delta = delta_decoder()
+        self._expect_delta = False
         self.malformed = 0
         self.unmatched = 0
 
@@ -207,56 +225,64 @@ class Rpc:
         return self._decode(self._splitter.finish(), now)
 
     def _decode(self, lines: list[bytes | Oversized], now: float) -> list[Inbound]:
-        # The hot path: keep it free of calls but the decoder's.
+        # The hot path: keep it free of calls but the decoders'.
         found: list[Inbound] = []
         run: Run | None = None
         append: Callable[[Event], None] = _nowhere
         thread_id: str | None = None
         turn_id: str | None = None
-        decode, deltas, unset = _decode_event, DELTA_METHODS, UNSET
+        decode_delta = self._decode_delta
+        expect_delta = self._expect_delta
+        event: Event | None
         for line in lines:
-            try:
-                event = decode(line)  # type: ignore[arg-type] # Oversized: a TypeError, seen below
-                scope = event.scope
-                if event.id is unset and run is not None and scope is not None:
-                    method = event.method
-                    if (
-                        method in deltas
-                        and scope.turn_id == turn_id
-                        and scope.thread_id == thread_id
-                    ):
+            event = None
+            if expect_delta:
+                try:
+                    event = decode_delta(line)  # type: ignore[arg-type] # Oversized: TypeError
+                except _NOT_DECODED:
+                    expect_delta = False
+                else:
+                    body = event.params
+                    if run is not None and body.turn_id == turn_id and body.thread_id == thread_id:
                         event.raw = line  # type: ignore[assignment] # decoded, so it is bytes
                         event.received_at = now
                         append(event)
                         continue
-            except (*_DECODE_ERRORS, TypeError):
-                mended = self._mend(line)
-                if mended is None:
-                    continue
-                event = mended
-            inbound = self._classify(event, line, now)
+            inbound = self._classify(event or self._decode_line(line), line, now)
             if isinstance(inbound, Event):
+                expect_delta = inbound.method in DELTA_METHODS
                 if run is None or (inbound.thread_id, inbound.turn_id) != (thread_id, turn_id):
                     thread_id, turn_id = inbound.thread_id, inbound.turn_id
                     run = Run(thread_id, turn_id, [], True)
                     append = run.events.append
                     found.append(run)
                 append(inbound)
-                if inbound.method not in deltas:
+                if not expect_delta:
                     run.only_deltas = False
             elif inbound is not None:
                 found.append(inbound)
                 run = None
+        self._expect_delta = expect_delta
         return found
 
+    def _decode_line(self, line: bytes | Oversized) -> Event | None:
+        try:
+            return _decode_event(line)  # type: ignore[arg-type] # Oversized: TypeError
+        except _NOT_DECODED:
+            return self._mend(line)
+
     def _classify(
-        self, event: Event, line: bytes | Oversized, now: float
+        self, event: Event | None, line: bytes | Oversized, now: float
     ) -> Inbound | Event | None:
+        if event is None:
+            return None
         event.received_at = now
         if isinstance(event, MalformedLine):
             return event
         assert isinstance(line, bytes)
         event.raw = line
+        if not isinstance(event, Notification):
+            return event
         if not event.method:
             return self._reply_of(line, now)
         if isinstance(event.id, UnsetType) or event.id is None:
@@ -304,7 +330,7 @@ class Rpc:
         ):
             return self._malformed(line, "id is neither an integer nor a string", 0.0)
         # Valid, but its params do not say whom it concerns in the usual way.
-        return Event(method, request_id)
+        return Notification(method=method, id=request_id)
 
     def _malformed(self, line: bytes, reason: str, now: float, size: int | None = None) -> Event:
         self.malformed += 1

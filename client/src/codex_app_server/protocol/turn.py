@@ -12,8 +12,9 @@ Fed by `codex_app_server.turns` with what `protocol.rpc` decoded. Pure.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from msgspec import Struct, field
 
 from codex_app_server.errors import decode_error_info
 from codex_app_server.events import DELTA_METHODS, Event
@@ -25,8 +26,7 @@ EARLY_LIMIT = 65536
 FINAL_PHASE = "final_answer"
 
 
-@dataclass(frozen=True, slots=True)
-class TokenUsage:
+class TokenUsage(Struct, frozen=True):
     """Counts of tokens."""
 
     total_tokens: int = 0
@@ -65,8 +65,7 @@ class TokenUsage:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Struct, frozen=True):
     """``turn.error`` of a failed turn, decoded."""
 
     code: str
@@ -89,8 +88,7 @@ class Failure:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class TurnOutcome:
+class TurnOutcome(Struct, frozen=True):
     """How a turn ended.
 
     Attributes:
@@ -104,8 +102,7 @@ class TurnOutcome:
     duration_s: float | None = None
 
 
-@dataclass(slots=True)
-class TurnMachine:
+class TurnMachine(Struct, eq=False):
     """The state of one turn.
 
     Args:
