@@ -164,6 +164,8 @@ def _idle_seen(
         case Standing.TERMINAL:
             return clean(state, claim, now)
         case Standing.WANTED:
+            # A waiting retry's new state may have room where the old one had none.
+            state.claims.freed = True
             return _keep(state, claim)
         case standing:
             return let_go(state, issue, standing.value)

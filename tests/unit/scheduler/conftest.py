@@ -93,10 +93,16 @@ class Driver:
         self.advance(after)
         return self.send(WakeUp())
 
+    def wake_at(self, mono: float) -> list[Command]:
+        """Wake up at this very moment: adding a difference might miss it by a rounding."""
+        self.advance(mono - self.mono)
+        self.mono = mono
+        return self.send(WakeUp())
+
     def wake_when_due(self) -> list[Command]:
         due = next_wakeup(self.state)
         assert due is not None
-        return self.wake(max(0.0, due - self.mono))
+        return self.wake_at(max(due, self.mono))
 
     def wakes_in(self) -> float | None:
         due = next_wakeup(self.state)

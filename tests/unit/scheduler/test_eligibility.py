@@ -141,7 +141,8 @@ def test_dispatch_order_is_priority_then_age_then_identifier(issue):
         issue("B-2", priority=None, created_at=same.replace(year=2027)),
         issue("C-1", priority=None, created_at=None),
     ]
-    by_key = sorted(reversed(ordered), key=lambda entry: dispatch_key(entry, fresh=True))
+    shuffled = [ordered[(7 * number) % len(ordered)] for number in range(len(ordered))]
+    by_key = sorted(shuffled, key=lambda entry: dispatch_key(entry, fresh=True))
     assert [entry.identifier for entry in by_key] == [entry.identifier for entry in ordered]
 
 
