@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import sys
 from collections.abc import AsyncIterator
@@ -14,6 +15,9 @@ import pytest
 from symphony.model.issue import Issue, IssueId
 from symphony.trackers.base import ToolContext
 from symphony.trackers.local_board import Board
+
+# looptime asks for a loop in plain tests too, which makes one that nobody closes before 3.12.
+asyncio.set_event_loop(None)
 
 FAKES = Path(__file__).resolve().parents[2] / "fakes"
 

@@ -1,0 +1,73 @@
+"""The GraphQL documents that are sent to Linear.
+
+Connections inside an issue ask for ``NESTED_PAGE`` entries: Linear limits the complexity of a
+query, nested pages multiply, and an issue with more entries is completed by a query of its own.
+"""
+
+from typing import Final
+
+PAGE: Final = 50
+"""Issues of one page, and ids of one batch."""
+
+NESTED_PAGE: Final = 25
+"""Labels and relations that come with each issue of a page."""
+
+_LABELS = "nodes { name } pageInfo { hasNextPage endCursor }"
+_RELATIONS = (
+    "nodes { type issue { id identifier state { name } } } pageInfo { hasNextPage endCursor }"
+)
+_ISSUE = f"""
+      id
+      identifier
+      title
+      description
+      priority
+      state {{ name }}
+      branchName
+      url
+      assignee {{ id }}
+      labels(first: $relationFirst) {{ {_LABELS} }}
+      inverseRelations(first: $relationFirst) {{ {_RELATIONS} }}
+      createdAt
+      updatedAt
+"""
+
+BY_STATES: Final = f"""
+query SymphonyLinearPoll(
+  $projectSlug: String!, $stateNames: [String!]!, $first: Int!, $relationFirst: Int!, $after: String
+) {{
+  issues(
+    filter: {{project: {{slugId: {{eq: $projectSlug}}}}, state: {{name: {{in: $stateNames}}}}}}
+    first: $first
+    after: $after
+  ) {{
+    nodes {{{_ISSUE}    }}
+    pageInfo {{ hasNextPage endCursor }}
+  }}
+}}
+"""
+
+BY_IDS: Final = f"""
+query SymphonyLinearIssuesById(
+  $ids: [ID!]!, $projectSlug: String!, $first: Int!, $relationFirst: Int!
+) {{
+  issues(filter: {{id: {{in: $ids}}, project: {{slugId: {{eq: $projectSlug}}}}}}, first: $first) {{
+    nodes {{{_ISSUE}    }}
+    pageInfo {{ hasNextPage endCursor }}
+  }}
+}}
+"""
+
+MORE_LABELS: Final = f"""
+query SymphonyLinearLabels($id: String!, $first: Int!, $after: String) {{
+  issue(id: $id) {{ labels(first: $first, after: $after) {{ {_LABELS} }} }}
+}}
+"""
+
+MORE_RELATIONS: Final = f"""
+query SymphonyLinearRelations($id: String!, $first: Int!, $after: String) {{
+  issue(id: $id) {{ inverseRelations(first: $first, after: $after) {{ {_RELATIONS} }} }}
+}}
+"""
+
+VIEWER: Final = "query SymphonyLinearViewer { viewer { id } }"

@@ -1,0 +1,336 @@
+"""A stateful Linear on a real loopback socket, for tests.
+
+Every request is validated and executed by graphql-core, on Linear's own schema where that file is
+found (environment SYMPHONY_SCHEMAS, or ../shared/schemas beside the repository) and otherwise on
+the excerpt below, so a field that Linear does not have fails the test. Faults are queued, one for
+each request that they hit. The server runs in the test's loop: ``async with LinearServer() as s``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from graphql import ExecutionResult, GraphQLError, GraphQLSchema, build_schema, parse, validate
+from graphql.execution import execute
+
+EXCERPT = """
+scalar DateTime
+type Query {
+  issues(filter: IssueFilter, first: Int, after: String): IssueConnection!
+  issue(id: String!): Issue!
+  viewer: User!
+}
+type Mutation {
+  issueUpdate(id: String!, input: IssueUpdateInput!): IssuePayload!
+  commentCreate(input: CommentCreateInput!): CommentPayload!
+}
+input IssueFilter {
+  id: IssueIDComparator
+  project: NullableProjectFilter
+  state: WorkflowStateFilter
+}
+input IssueIDComparator { in: [ID!] }
+input NullableProjectFilter { slugId: StringComparator }
+input WorkflowStateFilter { name: StringComparator }
+input StringComparator { eq: String in: [String!] }
+input IssueUpdateInput { stateId: String }
+input CommentCreateInput { issueId: String body: String }
+type IssuePayload { success: Boolean! issue: Issue }
+type CommentPayload { success: Boolean! comment: Comment! }
+type Comment { id: ID! body: String! }
+type User { id: ID! name: String! }
+type PageInfo { hasNextPage: Boolean! endCursor: String }
+type IssueConnection { nodes: [Issue!]! pageInfo: PageInfo! }
+type WorkflowState { id: ID! name: String! }
+type IssueLabel { name: String! }
+type IssueLabelConnection { nodes: [IssueLabel!]! pageInfo: PageInfo! }
+type IssueRelation { type: String! issue: Issue! }
+type IssueRelationConnection { nodes: [IssueRelation!]! pageInfo: PageInfo! }
+type Issue {
+  id: ID!
+  identifier: String!
+  title: String!
+  description: String
+  priority: Float!
+  state: WorkflowState!
+  branchName: String!
+  url: String!
+  assignee: User
+  labels(first: Int, after: String): IssueLabelConnection!
+  inverseRelations(first: Int, after: String): IssueRelationConnection!
+  createdAt: DateTime!
+  updatedAt: DateTime!
+}
+"""
+
+
+def schema_path() -> Path | None:
+    """Where Linear's published schema lies, or None."""
+    folder = os.environ.get("SYMPHONY_SCHEMAS")
+    beside = Path(__file__).resolve().parents[2].parent / "shared" / "schemas"
+    path = (Path(folder) if folder else beside) / "linear.graphql"
+    return path if path.is_file() else None
+
+
+@functools.cache
+def schema() -> GraphQLSchema:
+    path = schema_path()
+    return build_schema(path.read_text("utf-8") if path else EXCERPT)
+
+
+@dataclass
+class Fault:
+    """What one request gets instead of its answer.
+
+    ``edit`` changes the JSON of the true answer; ``raw`` replaces status, headers and body;
+    ``abort`` closes the connection; ``hold`` keeps it open until the server ends.
+    """
+
+    edit: Callable[[dict[str, Any]], Any] | None = None
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    abort: bool = False
+    hold: bool = False
+    only: str | None = None
+    """Applies to the first request whose query holds this text; None: to the next."""
+
+
+@dataclass
+class Request:
+    operation: str
+    query: str
+    variables: dict[str, Any]
+    headers: dict[str, str]
+
+
+class LinearServer:
+    """Issues of projects, behind ``endpoint``."""
+
+    def __init__(self, *, token: str = "lin_api_test", viewer_id: str = "user-1") -> None:
+        self.token = token
+        self.viewer_id = viewer_id
+        self.requests: list[Request] = []
+        self.faults: deque[Fault] = deque()
+        self.issues: dict[str, dict[str, Any]] = {}
+        self.comments: list[dict[str, Any]] = []
+        self.port = 0
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._over = asyncio.Event()
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.port}/graphql"
+
+    def add(
+        self,
+        number: int,
+        *,
+        state: str = "Todo",
+        project: str = "demo",
+        labels: tuple[str, ...] = (),
+        blockers: tuple[str, ...] = (),
+        assignee: str | None = None,
+        **fields: Any,
+    ) -> str:
+        """Put an issue there; ``blockers`` are ids of issues that were added before."""
+        issue_id = f"00000000-0000-4000-8000-{number:012d}"
+        self.issues[issue_id] = {
+            "id": issue_id,
+            "identifier": f"DEMO-{number}",
+            "title": f"Issue {number}",
+            "description": "Do it.",
+            "priority": 2,
+            "state": state,
+            "branchName": f"demo/{number}",
+            "url": f"https://linear.example/DEMO-{number}",
+            "assignee": assignee,
+            "labels": list(labels),
+            "relations": [("blocks", blocker) for blocker in blockers],
+            "project": project,
+            "createdAt": "2026-01-01T10:00:00.000Z",
+            "updatedAt": "2026-01-02T10:00:00.000Z",
+            **fields,
+        }
+        return issue_id
+
+    async def __aenter__(self) -> LinearServer:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._server is not None
+        self._over.set()
+        self._server.close()
+        for writer in list(self._writers):
+            writer.close()
+        await self._server.wait_closed()
+        await asyncio.gather(*self._tasks)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                lines = head.decode("latin-1").split("\r\n")[1:-2]
+                headers = {k.lower(): v.strip() for k, _, v in (x.partition(":") for x in lines)}
+                body = await reader.readexactly(int(headers.get("content-length", "0")))
+                if not await self._answer(writer, headers, json.loads(body)):
+                    return
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+            self._writers.discard(writer)
+            self._tasks.discard(task)
+
+    async def _answer(
+        self, writer: asyncio.StreamWriter, headers: dict[str, str], payload: dict[str, Any]
+    ) -> bool:
+        query, variables = payload["query"], payload.get("variables") or {}
+        words = query.replace("(", " ").replace("{", " ").split()
+        self.requests.append(Request(words[1] if len(words) > 1 else "", query, variables, headers))
+        fault = next((f for f in self.faults if f.only is None or f.only in query), None)
+        if fault is not None:
+            self.faults.remove(fault)
+        if fault is not None and fault.abort:
+            writer.transport.abort()
+            return False
+        if fault is not None and fault.hold:
+            await self._over.wait()
+            return False
+        status, answer = self.run(headers, query, variables)
+        extra: Mapping[str, str] = {}
+        if fault is not None:
+            status, extra = (fault.status if fault.status != 200 else status), fault.headers
+            if fault.edit is not None:
+                answer = fault.edit(answer)
+        body = json.dumps(answer).encode()
+        if fault is not None and fault.body is not None:
+            body = fault.body
+        head = [f"HTTP/1.1 {status} Fake", "Content-Type: application/json"]
+        head += [f"Content-Length: {len(body)}", *(f"{k}: {v}" for k, v in extra.items())]
+        writer.write("\r\n".join(head).encode() + b"\r\n\r\n" + body)
+        await writer.drain()
+        return True
+
+    def run(
+        self, headers: Mapping[str, str], query: str, variables: dict[str, Any]
+    ) -> tuple[int, dict[str, Any]]:
+        """Validate and execute; Linear answers 400 to what does not fit its schema."""
+        if headers.get("authorization") != self.token:
+            return 401, {"errors": [{"message": "Authentication required"}]}
+        try:
+            document = parse(query)
+        except GraphQLError as error:
+            return 400, {"errors": [{"message": error.message}]}
+        problems = validate(schema(), document)
+        if problems:
+            return 400, {"errors": [{"message": problem.message} for problem in problems]}
+        result = execute(schema(), document, root_value=_Root(self), variable_values=variables)
+        assert isinstance(result, ExecutionResult)
+        answer: dict[str, Any] = {"data": result.data}
+        if result.errors:
+            answer["errors"] = [{"message": error.message} for error in result.errors]
+        return 200, answer
+
+
+class _Root:
+    """Resolvers of Query and Mutation; graphql-core calls attributes with (info, **arguments)."""
+
+    def __init__(self, server: LinearServer) -> None:
+        self._server = server
+
+    def issues(self, info: Any, filter: Any = None, first: int = 50, after: Any = None) -> Any:
+        wanted = filter or {}
+        ids = wanted.get("id", {}).get("in")
+        states = wanted.get("state", {}).get("name", {}).get("in")
+        slug = wanted.get("project", {}).get("slugId", {}).get("eq")
+        found = [
+            issue
+            for issue in self._server.issues.values()
+            if (ids is None or issue["id"] in ids)
+            and (states is None or issue["state"] in states)
+            and (slug is None or issue["project"] == slug)
+        ]
+        return _page([_Issue(self._server, issue) for issue in found], first, after)
+
+    def issue(self, info: Any, id: str) -> Any:
+        return _Issue(self._server, self._server.issues[self._key(id)])
+
+    def viewer(self, info: Any) -> Any:
+        return {"id": self._server.viewer_id, "name": "Test"}
+
+    def issueUpdate(self, info: Any, id: str, input: dict[str, Any]) -> Any:
+        issue = self._server.issues[self._key(id)]
+        if "stateId" in input:
+            issue["state"] = input["stateId"].removeprefix("state-")
+        return {"success": True, "issue": _Issue(self._server, issue), "lastSyncId": 1.0}
+
+    def commentCreate(self, info: Any, input: dict[str, Any]) -> Any:
+        self._server.comments.append(input)
+        comment = {"id": f"comment-{len(self._server.comments)}", "body": input.get("body", "")}
+        return {"success": True, "comment": comment, "lastSyncId": 1.0}
+
+    def _key(self, id: str) -> str:
+        if id not in self._server.issues:
+            raise GraphQLError("Entity not found: Issue")
+        return id
+
+
+class _Issue:
+    def __init__(self, server: LinearServer, record: dict[str, Any]) -> None:
+        self._server = server
+        self._record = record
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self._record:
+            raise AttributeError(name)
+        return self._record[name]
+
+    @property
+    def state(self) -> Any:
+        return {"id": f"state-{self._record['state']}", "name": self._record["state"]}
+
+    @property
+    def assignee(self) -> Any:
+        user = self._record["assignee"]
+        return {"id": user, "name": user} if user else None
+
+    def labels(self, info: Any, first: int = 50, after: Any = None) -> Any:
+        return _page([{"name": name} for name in self._record["labels"]], first, after)
+
+    def inverseRelations(self, info: Any, first: int = 50, after: Any = None) -> Any:
+        relations = [
+            {"type": kind, "issue": _Issue(self._server, self._server.issues[other])}
+            for kind, other in self._record["relations"]
+        ]
+        return _page(relations, first, after)
+
+
+def _page(entries: list[Any], first: int, after: str | None) -> dict[str, Any]:
+    start = int(after.removeprefix("cursor-")) if after else 0
+    end = start + first
+    more = end < len(entries)
+    page_info = {"hasNextPage": more, "endCursor": f"cursor-{end}" if more else None}
+    return {"nodes": entries[start:end], "pageInfo": page_info}

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from symphony.model.issue import BlockerRef, Issue
+from symphony.trackers.linear_records import Malformed, Routing, to_issue
+
+ANYBODY = Routing(None, frozenset({"done"}))
+
+NODE: dict[str, Any] = {
+    "id": "uuid-1",
+    "identifier": "DEMO-1",
+    "title": "Title",
+    "description": "Text",
+    "priority": 2.0,
+    "state": {"name": "Todo"},
+    "branchName": "demo/1",
+    "url": "https://x.example",
+    "assignee": {"id": "user-1"},
+    "labels": {"nodes": [{"name": " Bug "}, {"name": "bug"}, {"name": ""}, None]},
+    "inverseRelations": {"nodes": []},
+    "createdAt": "2026-01-01T10:00:00.000Z",
+    "updatedAt": "2026-01-02T10:00:00.000+02:00",
+}
+
+
+def relation(kind: Any, state: Any) -> dict[str, Any]:
+    return {"type": kind, "issue": {"id": "b", "identifier": "B-1", "state": {"name": state}}}
+
+
+def test_every_field_is_normalised() -> None:
+    issue = to_issue(NODE, ANYBODY)
+    assert issue.labels == ("bug",)
+    assert (issue.priority, issue.branch_name, issue.assignee_id) == (2, "demo/1", "user-1")
+    assert issue.created_at is not None
+    assert issue.created_at.isoformat() == "2026-01-01T10:00:00+00:00"
+    assert issue.updated_at is not None
+    assert issue.updated_at.isoformat() == "2026-01-02T08:00:00+00:00"
+    assert issue.native_ref is None
+    assert issue.dispatchable
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "field"),
+    [
+        ("priority", "high", "priority"),
+        ("priority", True, "priority"),
+        ("priority", 1.5, "priority"),
+        ("description", 7, "description"),
+        ("createdAt", 7, "created_at"),
+        ("createdAt", "yesterday", "created_at"),
+        ("createdAt", "2026-01-01T10:00:00", "created_at"),
+        ("createdAt", "0001-01-01T00:00:00+14:00", "created_at"),
+        ("assignee", "x", "assignee_id"),
+        ("branchName", " ", "branch_name"),
+    ],
+)
+def test_unusable_optional_values_become_null(key: str, value: Any, field: str) -> None:
+    assert getattr(to_issue({**NODE, key: value}, ANYBODY), field) is None
+
+
+@pytest.mark.parametrize("key", ["id", "identifier", "title", "state"])
+@pytest.mark.parametrize("value", [None, "", " ", 7, {"name": " "}, []])
+def test_a_record_without_a_required_field_is_malformed(key: str, value: Any) -> None:
+    with pytest.raises(Malformed, match=f"`{key}`"):
+        to_issue({**NODE, key: value}, ANYBODY)
+
+
+@pytest.mark.parametrize(
+    ("state", "kind", "blocker_state", "dispatchable"),
+    [
+        ("Todo", "blocks", "In Progress", False),
+        (" TODO ", " Blocks ", "In Progress", False),
+        ("Todo", "blocks", " done ", True),
+        ("Todo", "blocks", None, False),
+        ("Todo", "related", "In Progress", True),
+        ("In Progress", "blocks", "Todo", True),
+    ],
+)
+def test_open_or_unknown_blockers_hold_an_issue_in_todo(
+    state: str, kind: str, blocker_state: Any, dispatchable: bool
+) -> None:
+    relations = {"nodes": [relation(kind, blocker_state), 7]}
+    node = {**NODE, "state": {"name": state}, "inverseRelations": relations}
+    issue = to_issue(node, ANYBODY)
+    assert issue.dispatchable is dispatchable
+    if kind.strip().lower() == "blocks":
+        expected = blocker_state.strip() if blocker_state else None
+        assert issue.blocked_by == (BlockerRef("b", "B-1", expected),)
+
+
+@pytest.mark.parametrize(
+    ("assignee", "dispatchable"),
+    [({"id": "user-1"}, True), ({"id": "user-2"}, False), (None, False)],
+)
+def test_with_an_assignee_only_that_user_s_issues_are_ours(
+    assignee: Any, dispatchable: bool
+) -> None:
+    routing = Routing("user-1", frozenset())
+    assert to_issue({**NODE, "assignee": assignee}, routing).dispatchable is dispatchable
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from([*NODE, "name", "nodes", "type", "issue"]), inner, max_size=4
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from(list(NODE)), JSON, max_size=6), st.booleans())
+def test_any_json_is_an_issue_or_malformed(changes: dict[str, Any], complete: bool) -> None:
+    try:
+        issue = to_issue({**NODE, **changes} if complete else changes, ANYBODY)
+    except Malformed:
+        return
+    assert isinstance(issue, Issue)
+    assert all(text.strip() for text in (issue.id, issue.identifier, issue.title, issue.state))
+    assert all(label == label.strip().lower() for label in issue.labels)
+    assert issue.priority is None or type(issue.priority) is int
