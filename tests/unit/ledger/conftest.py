@@ -1,3 +1,4 @@
+import asyncio
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -5,7 +6,10 @@ import pytest
 from symphony.ledger import Ledger
 from symphony.model.clock import Instant
 from symphony.model.issue import BlockerRef, Issue, IssueId
-from symphony.model.run import RetryKind, RunId, RunSpec
+from symphony.model.run import RunId, RunSpec
+
+# Else looptime asks for a loop before a test has one, and Python 3.11 makes one that stays open.
+asyncio.set_event_loop(None)
 
 START = 1_800_000_000.0
 
@@ -85,8 +89,3 @@ def make_spec(make_issue):
         return RunSpec(**(fields | changes))
 
     return make
-
-
-@pytest.fixture
-def retry_kind():
-    return RetryKind.FAILURE

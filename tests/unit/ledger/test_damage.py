@@ -7,7 +7,7 @@ from symphony.errors import LedgerError
 from symphony.ledger import schema
 from symphony.scheduler.commands import SaveClaim
 
-from_version_2 = (*schema.MIGRATIONS, "ALTER TABLE runs ADD COLUMN later TEXT;")
+UP_TO_VERSION_2 = (*schema.MIGRATIONS, "ALTER TABLE runs ADD COLUMN later TEXT;")
 
 
 async def fill(ledger, make_issue, count=200):
@@ -64,7 +64,6 @@ async def test_a_database_of_something_else_is_set_aside(path, open_ledger, make
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE recipes (name)")
     assert "damaged" in (await open_ledger()).notice
-    path.with_name("x").touch()
 
 
 async def test_an_empty_file_is_filled_with_a_notice(path, open_ledger, make_issue):
@@ -114,7 +113,7 @@ async def test_a_path_that_cannot_be_opened_is_named_with_its_mend(path, open_le
 async def test_a_migration_keeps_the_rows_and_makes_a_backup(path, open_ledger, make_issue):
     await fill(first := await open_ledger(), make_issue, 3)
     await first.aclose()
-    opened = schema.open_file(path, now_wall=1.8e9, migrations=from_version_2)
+    opened = schema.open_file(path, now_wall=1.8e9, migrations=UP_TO_VERSION_2)
     with closing(opened.connection) as connection:
         assert connection.execute("SELECT count(*) FROM claims").fetchone() == (3,)
         assert connection.execute("PRAGMA user_version").fetchone() == (2,)
@@ -131,7 +130,7 @@ async def test_a_migration_that_fails_leaves_the_earlier_version_whole(
 ):
     await fill(first := await open_ledger(), make_issue, 1)
     await first.aclose()
-    broken = (*from_version_2, "CREATE TABLE fine (x);\nINSERT INTO missing VALUES (1);")
+    broken = (*UP_TO_VERSION_2, "CREATE TABLE fine (x);\nINSERT INTO missing VALUES (1);")
     with pytest.raises(LedgerError, match="missing"):
         schema.open_file(path, now_wall=1.8e9, migrations=broken)
     again = await open_ledger()

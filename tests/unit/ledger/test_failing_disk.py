@@ -109,6 +109,22 @@ class TestOnAFullDisk:
         await ledger.drop_claim(issue.id)
         assert (await ledger.load()).restored.claims == ()
 
+    async def test_closing_comes_to_an_end_and_the_earlier_rows_stay(
+        self, open_ledger, make_issue, path
+    ):
+        first = await open_ledger()
+        await first.save_claim(claim_of(make_issue(1)))
+        fill(path.parent)
+        with pytest.raises(LedgerError):
+            await first.save_claim(claim_of(make_issue(2, description="x" * 200_000)))
+        first.record_event("run-1", 1.0, "lost")
+        async with asyncio.timeout(10):
+            await first.aclose()
+        assert first.dropped_events == 1
+        (path.parent / "ballast").unlink()
+        again = await open_ledger()
+        assert [c.issue.id for c in (await again.load()).restored.claims] == ["id-1"]
+
     async def test_a_full_disk_at_the_start_sets_no_sound_ledger_aside(
         self, open_ledger, make_issue, path
     ):
