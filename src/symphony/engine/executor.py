@@ -1,0 +1,268 @@
+"""Carries the scheduler's commands out, each beside the loop, each with a deadline.
+
+One method a command. A command with a cause gets exactly one answer: what fails or takes too long
+becomes the failing answer. A run gets exactly one RunEnded, whatever happens to its attempt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, assert_never
+
+from symphony.engine.trackers import fetch_from_owners
+from symphony.errors import LedgerError, SymphonyError, TrackerError
+from symphony.ledger import Ledger
+from symphony.model.clock import Instant
+from symphony.model.issue import Issue, IssueId
+from symphony.model.run import RunId, RunProgress, RunSpec
+from symphony.observe.logs import get_logger
+from symphony.runner.attempt import Attempt
+from symphony.runner.outcomes import outcome_of
+from symphony.scheduler import commands as c
+from symphony.scheduler import events as e
+from symphony.trackers.base import Tracker
+from symphony.workspaces.manager import Workspaces
+
+_log = get_logger(__name__)
+
+TRACKER_DEADLINE_S = 120.0
+"""A read of the tracker, with its pages and short retries, fails after this time."""
+
+AttemptFactory = Callable[[RunSpec, RunProgress], Attempt]
+
+
+class Executor:
+    """Does what the scheduler decided and posts what came of it.
+
+    Args:
+        tasks: Owns every task of this executor.
+        post: The mailbox.
+        tracker: Returns the tracker that is in force now.
+        workspaces: Removes workspaces and lists those on disk.
+        ledger: Made durable before a run starts.
+        make_attempt: Builds the worker of one run.
+        progress: Live records by run; entries exist from StartRun to RunEnded.
+        before_poll: Called before candidates are read (the workflow file is looked at again, in
+            case its watch missed something: SPEC 6.2).
+    """
+
+    def __init__(
+        self,
+        *,
+        tasks: asyncio.TaskGroup,
+        post: Callable[[e.Event], None],
+        clock: Callable[[], Instant],
+        tracker: Callable[[], Tracker],
+        workspaces: Workspaces,
+        ledger: Ledger,
+        make_attempt: AttemptFactory,
+        progress: dict[RunId, RunProgress],
+        before_poll: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._tasks = tasks
+        self._post = post
+        self._clock = clock
+        self._tracker = tracker
+        self._workspaces = workspaces
+        self._ledger = ledger
+        self._make_attempt = make_attempt
+        self._attempts: dict[RunId, Attempt] = {}
+        self._before_poll = before_poll
+        self._running: set[asyncio.Task[None]] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.progress = progress
+
+    def execute(self, commands: Sequence[c.Command]) -> None:
+        """Start carrying these commands out, in this order where order matters (the ledger)."""
+        for command in commands:
+            match command:
+                case c.FetchCandidates():
+                    self._spawn("candidates", self._fetch_candidates(command))
+                case c.FetchTerminal():
+                    self._spawn("terminal", self._fetch_terminal(command))
+                case c.RefreshIssues():
+                    self._spawn(f"refresh {command.purpose}", self._refresh(command))
+                case c.StartRun():
+                    self._start_run(command.spec)
+                case c.StopRun():
+                    self._stop_run(command)
+                case c.CleanWorkspace():
+                    self._spawn(f"clean {command.issue.identifier}", self._clean(command))
+                case c.SaveClaim():
+                    self._durably(f"save {command.issue.id}", self._ledger.save_claim(command))
+                case c.DropClaim():
+                    self._durably(
+                        f"drop {command.issue_id}", self._ledger.drop_claim(command.issue_id)
+                    )
+                case c.Note():
+                    self._note(command)
+                case _:
+                    assert_never(command)
+
+    @property
+    def attempts(self) -> Sequence[Attempt]:
+        """The attempts that are under way."""
+        return tuple(self._attempts.values())
+
+    async def idle(self) -> None:
+        """Wait until no run is under way."""
+        await self._idle.wait()
+
+    async def drained(self) -> None:
+        """Wait until nothing at all is under way, writes of the ledger included."""
+        while self._running:
+            await asyncio.wait(self._running)
+
+    def cancel_all(self) -> None:
+        """Cancel what is under way; for a shutdown that was forced."""
+        for task in self._running:
+            task.cancel()
+
+    def _spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        task = self._tasks.create_task(work, name=name)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    def _durably(self, what: str, write: Coroutine[Any, Any, None]) -> None:
+        self._spawn(what, self._write(what, write))
+
+    async def _write(self, what: str, write: Coroutine[Any, Any, None]) -> None:
+        try:
+            await write
+        except LedgerError as error:
+            _log.error("Ledger write failed", what=what, error=error.message)
+
+    async def _fetch_candidates(self, command: c.FetchCandidates) -> None:
+        self._before_poll()
+        try:
+            async with asyncio.timeout(TRACKER_DEADLINE_S):
+                issues = await self._tracker().fetch_issues_by_states(command.states)
+        except Exception as error:
+            category, message, retry_after_s = _tracker_fault(error)
+            self._post(e.CandidatesFailed(command.cause, category, message, retry_after_s))
+        else:
+            self._post(e.CandidatesFetched(command.cause, issues))
+
+    async def _refresh(self, command: c.RefreshIssues) -> None:
+        try:
+            async with asyncio.timeout(TRACKER_DEADLINE_S):
+                issues = await fetch_from_owners(
+                    command.ids, owners=self._owners(), default=self._tracker
+                )
+        except Exception as error:
+            category, message, retry_after_s = _tracker_fault(error)
+            self._post(e.RefreshFailed(command.cause, category, message, retry_after_s))
+        else:
+            self._post(e.IssuesRefreshed(command.cause, issues))
+
+    def _owners(self) -> dict[IssueId, Tracker]:
+        return {attempt.spec.issue_id: attempt.tracker for attempt in self._attempts.values()}
+
+    async def _fetch_terminal(self, command: c.FetchTerminal) -> None:
+        try:
+            async with asyncio.timeout(TRACKER_DEADLINE_S):
+                issues = await self._terminal_with_workspace(command.states)
+        except Exception as error:
+            category, message, _ = _tracker_fault(error)
+            self._post(e.TerminalFailed(command.cause, category, message))
+        else:
+            self._post(e.TerminalFetched(command.cause, issues))
+
+    async def _terminal_with_workspace(self, states: tuple[str, ...]) -> list[Issue]:
+        # Where no workspace is left there is nothing to clean: the read, which returns every
+        # terminal issue there ever was, is spared.
+        if not await self._workspaces.any_exist():
+            return []
+        issues = await self._tracker().fetch_issues_by_states(states)
+        existing = await self._workspaces.existing([issue.identifier for issue in issues])
+        return [issue for issue in issues if issue.identifier in existing]
+
+    def _start_run(self, spec: RunSpec) -> None:
+        now = self._clock()
+        progress = RunProgress(
+            run_id=spec.run_id,
+            issue=spec.issue,
+            attempt=spec.attempt,
+            host=spec.host,
+            started_mono=now.mono,
+            started_wall=now.wall,
+            last_activity_mono=now.mono,
+        )
+        attempt = self._make_attempt(spec, progress)
+        self.progress[spec.run_id] = progress
+        self._attempts[spec.run_id] = attempt
+        self._idle.clear()
+        self._spawn(
+            f"run {spec.issue.identifier} {spec.run_id}", self._run(spec, progress, attempt)
+        )
+
+    async def _run(self, spec: RunSpec, progress: RunProgress, attempt: Attempt) -> None:
+        # Without this row a crash would leave no record of the run; with a ledger that can't be
+        # written the run goes on all the same, and the start-up sweep finds it by its marker.
+        await self._write(
+            f"start {spec.run_id}",
+            self._ledger.run_started(spec, started_wall=progress.started_wall),
+        )
+        try:
+            outcome = await attempt.run()
+        except Exception as error:
+            _log.exception("Attempt failed unexpectedly", run_id=spec.run_id)
+            outcome = outcome_of(error)
+        seconds = self._clock().mono - progress.started_mono
+        ended = e.RunEnded(
+            run_id=spec.run_id,
+            outcome=outcome,
+            usage=progress.usage,
+            seconds=seconds,
+            thread_id=progress.thread_id,
+            host=progress.host,
+            workspace_path=progress.workspace_path,
+        )
+        await self._write(
+            f"end {spec.run_id}",
+            self._ledger.run_ended(
+                spec.run_id,
+                outcome=outcome,
+                usage=progress.usage,
+                seconds=seconds,
+                ended_wall=self._clock().wall,
+                thread_id=progress.thread_id,
+            ),
+        )
+        del self._attempts[spec.run_id]
+        del self.progress[spec.run_id]
+        if not self._attempts:
+            self._idle.set()
+        self._post(ended)
+
+    def _stop_run(self, command: c.StopRun) -> None:
+        attempt = self._attempts.get(command.run_id)
+        if attempt is not None:
+            attempt.stop(command.reason)
+
+    async def _clean(self, command: c.CleanWorkspace) -> None:
+        error: str | None = None
+        try:
+            await self._workspaces.remove(command.issue, path=command.workspace_path)
+        except SymphonyError as fault:
+            error = fault.message
+        except Exception as fault:
+            _log.exception("Workspace removal failed", issue_identifier=command.issue.identifier)
+            error = f"{type(fault).__name__}: {fault}"
+        self._post(e.CleanupEnded(command.cause, command.issue.id, error))
+
+    def _note(self, note: c.Note) -> None:
+        getattr(_log, note.level.value)(note.message, **note.fields)
+
+
+def _tracker_fault(error: Exception) -> tuple[str, str, float | None]:
+    match error:
+        case TrackerError():
+            return error.category, error.message, error.retry_after_s
+        case TimeoutError():
+            return "tracker_request", f"no answer within {TRACKER_DEADLINE_S:.0f} s", None
+        case _:
+            _log.exception("Tracker read failed unexpectedly")
+            return "tracker_response", f"{type(error).__name__}: {error}", None

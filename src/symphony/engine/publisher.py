@@ -1,0 +1,98 @@
+"""Publishes snapshots: at most ten a second, after what they show is durable.
+
+A step only asks for a snapshot. The publisher waits out the rest of the interval, lets the ledger
+finish what was queued before (a retry or a block is durable before it is shown), turns the newest
+event of each run into text, builds the snapshot once and hands it to the bus.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from symphony.errors import LedgerError
+from symphony.model.run import RunId, RunProgress
+from symphony.observe.logs import get_logger
+from symphony.scheduler.snapshot import Snapshot
+
+_log = get_logger(__name__)
+
+MIN_INTERVAL_S = 0.1
+"""Snapshots are at least this far apart."""
+
+PROGRESS_INTERVAL_S = 0.25
+"""Runs change their records without a step; a snapshot shows that within this time."""
+
+DURABLE_LIMIT_S = 1.0
+"""A ledger that does not come to an end (a hung disk) must not hide what the daemon does."""
+
+
+class Publisher:
+    """Coalesces requests into snapshots.
+
+    Args:
+        build: Makes a snapshot of the present state.
+        publish: Takes it (the bus).
+        durable: Awaited before each build.
+        progress: Live records of the runs; their newest event is settled into text.
+        settle: Turns a run's newest event into a text.
+    """
+
+    def __init__(
+        self,
+        *,
+        build: Callable[[], Snapshot],
+        publish: Callable[[Snapshot], None],
+        durable: Callable[[], Awaitable[None]],
+        progress: Mapping[RunId, RunProgress],
+        settle: Callable[[Any], str],
+    ) -> None:
+        self._build = build
+        self._publish = publish
+        self._durable = durable
+        self._progress = progress
+        self._settle = settle
+        self._wanted = asyncio.Event()
+
+    def request(self) -> None:
+        """Ask for a snapshot soon."""
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Publish until cancelled."""
+        while True:
+            await self._next_request()
+            self._wanted.clear()
+            await self._until_durable()
+            self.publish_now()
+            await asyncio.sleep(MIN_INTERVAL_S)
+
+    def publish_now(self) -> None:
+        """Build and publish at once."""
+        for progress in self._progress.values():
+            message = progress.last_message
+            if message is not None and not isinstance(message, str):
+                progress.last_message = self._settle(message)
+        try:
+            snapshot = self._build()
+        except Exception:
+            # A view that can't be built must not end what it shows (SPEC 14.2).
+            _log.exception("Snapshot could not be built")
+            return
+        self._publish(snapshot)
+
+    async def _next_request(self) -> None:
+        try:
+            async with asyncio.timeout(PROGRESS_INTERVAL_S if self._progress else None):
+                await self._wanted.wait()
+        except TimeoutError:
+            return
+
+    async def _until_durable(self) -> None:
+        try:
+            async with asyncio.timeout(DURABLE_LIMIT_S):
+                await self._durable()
+        except (TimeoutError, LedgerError):
+            # The ledger says itself that it is degraded; the view goes on.
+            return

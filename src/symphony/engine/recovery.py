@@ -1,0 +1,71 @@
+"""What a start does before anything is dispatched: end what an earlier daemon left, and remember.
+
+The order matters. An orphan that is still at work holds its workspace and its thread, so it is
+ended before its issue can be claimed again; only then does the scheduler hear of the claims.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from symphony.errors import LedgerError
+from symphony.hosts.base import ProcessIdentity
+from symphony.hosts.sweep import end_trees
+from symphony.ledger import Ledger
+from symphony.model.clock import Instant
+from symphony.model.run import Outcome, OutcomeKind
+from symphony.observe.logs import get_logger
+from symphony.scheduler.events import Restored
+
+_log = get_logger(__name__)
+
+
+async def recover(ledger: Ledger, *, instance: str, clock: Callable[[], Instant]) -> Restored:
+    """End leftovers of this instance and return what the scheduler is to restore.
+
+    A ledger that can't be read costs the memory of retries and blocks, not the start.
+    """
+    try:
+        contents = await ledger.load()
+    except LedgerError as error:
+        _log.error("Ledger could not be read; starting without memory", error=error.message)
+        await _sweep([], instance=instance, run_ids=())
+        return Restored()
+    for fault in contents.faults:
+        _log.warning("Ledger record ignored", problem=fault)
+    await _sweep(
+        [process for run in contents.open_runs for process in run.processes],
+        instance=instance,
+        run_ids=tuple(run.run_id for run in contents.open_runs),
+    )
+    for run in contents.open_runs:
+        _log.info(
+            "Run ended with its daemon",
+            run_id=run.run_id,
+            issue_identifier=run.issue_identifier,
+        )
+        await ledger.run_ended(
+            run.run_id,
+            outcome=Outcome(
+                kind=OutcomeKind.INTERRUPTED,
+                category="daemon_ended",
+                message="the daemon ended during this run",
+            ),
+            ended_wall=clock().wall,
+        )
+    return contents.restored
+
+
+async def _sweep(
+    identities: list[ProcessIdentity], *, instance: str, run_ids: tuple[str, ...]
+) -> None:
+    ended = await asyncio.to_thread(end_trees, identities, run_ids=run_ids, instance=instance)
+    for process in ended:
+        log = _log.info if process.gone else _log.error
+        log(
+            "Leftover process ended" if process.gone else "Leftover process could not be ended",
+            pid=process.pid,
+            run_id=process.run_id,
+            command=process.command,
+        )

@@ -1,0 +1,66 @@
+"""The tracker that is in force, and reads by id that go to the tracker an issue came from.
+
+A reload may change the tracker or its scope while runs of the old one are live. Asked about them,
+the new tracker would know nothing and they would be stopped as missing. So each read by id of a
+live run goes to the tracker that its attempt was bound to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+
+from symphony.model.issue import Issue, IssueId
+from symphony.trackers.base import Tracker
+
+
+class TrackerSlot:
+    """Holds the current tracker; an exchanged one is closed when nobody is bound to it any more."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._current = tracker
+        self._retired: list[Tracker] = []
+
+    @property
+    def current(self) -> Tracker:
+        """The tracker that new reads and new attempts use."""
+        return self._current
+
+    def exchange(self, tracker: Tracker) -> None:
+        """Put another tracker in force."""
+        self._retired.append(self._current)
+        self._current = tracker
+
+    async def close_unbound(self, bound: Sequence[Tracker]) -> None:
+        """Close retired trackers that no attempt is bound to."""
+        idle = [tracker for tracker in self._retired if tracker not in bound]
+        self._retired = [tracker for tracker in self._retired if tracker in bound]
+        for tracker in idle:
+            await tracker.aclose()
+
+    async def aclose(self) -> None:
+        """Close all of them."""
+        for tracker in (*self._retired, self._current):
+            await tracker.aclose()
+        self._retired.clear()
+
+
+async def fetch_from_owners(
+    ids: Sequence[IssueId],
+    *,
+    owners: Mapping[IssueId, Tracker],
+    default: Callable[[], Tracker],
+) -> list[Issue]:
+    """Read issues by id, each from its owner, in one batch per tracker.
+
+    Raises:
+        TrackerError: Any of the reads failed; nothing partial is returned.
+    """
+    batches: dict[int, tuple[Tracker, list[IssueId]]] = {}
+    for issue_id in ids:
+        tracker = owners.get(issue_id) or default()
+        batches.setdefault(id(tracker), (tracker, []))[1].append(issue_id)
+    answers = await asyncio.gather(
+        *(tracker.fetch_issues_by_ids(batch) for tracker, batch in batches.values())
+    )
+    return [issue for answer in answers for issue in answer]
