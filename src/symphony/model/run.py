@@ -79,8 +79,9 @@ class Outcome:
 
     Attributes:
         kind: One of the closed set.
-        category: Stable word for the cause: SPEC 10.6 (``turn_failed``, ``port_exit``, ...), a
-            workspace or prompt category, or Codex's own error code. None for completed runs.
+        category: Stable word for the cause: SPEC 10.6 (``turn_failed``, ``port_exit``, ...) or a
+            workspace, prompt or tracker category. None for completed runs.
+        code: Codex's own error code (``usageLimitExceeded``, ...) where it gave one.
         message: One line for people, no secrets, no stack traces.
         retryable: False where another attempt can't help before a person acts.
         retry_at: Epoch seconds before which another attempt is pointless (a usage limit's reset).
@@ -89,6 +90,7 @@ class Outcome:
 
     kind: OutcomeKind
     category: str | None = None
+    code: str | None = None
     message: str = ""
     retryable: bool = True
     retry_at: float | None = None

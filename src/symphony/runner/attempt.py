@@ -1,0 +1,354 @@
+"""One attempt: workspace, hooks, prompt, process, session, turns, outcome (SPEC 10.7, 16.5).
+
+An attempt never raises for what it meets: it returns an outcome. However it ends, its processes are
+gone and its ``after_run`` hook has run when ``run`` returns (behaviours: also on cancellation).
+What is frozen for the attempt (command, policies, sandbox, tools, tracker) is read once at its
+start; what is live (time limits, turns, states, labels, hooks) is read when it is used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import codex_app_server as codex
+
+from symphony.config.loading import Workflow
+from symphony.config.settings import Settings
+from symphony.errors import SymphonyError
+from symphony.hosts.base import Host, HostProcess
+from symphony.ledger import Ledger
+from symphony.model.clock import Instant
+from symphony.model.issue import Issue, normalize_state
+from symphony.model.run import Outcome, OutcomeKind, Phase, RunProgress, RunSpec, StopReason
+from symphony.runner.narrator import Narrator
+from symphony.runner.outcomes import outcome_of, stopped
+from symphony.runner.prompt import PromptTemplate, continuation_prompt
+from symphony.runner.session import Session, SessionOptions, launch_session
+from symphony.scheduler.events import Event, RunIssueChanged
+from symphony.trackers.base import Tracker
+from symphony.workspaces.manager import Workspace, Workspaces
+
+_log = logging.getLogger(__name__)
+
+STOP_GRACE_S = 5.0
+"""From closing stdin to SIGKILL when a run ends."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerContext:
+    """What every attempt of a daemon shares.
+
+    Attributes:
+        workflow: Returns the workflow that is in force now.
+        tracker: Returns the tracker that is in force now; an attempt asks once.
+        session_options: What a session needs beside the settings.
+        describe: Turns an event (of the wire, or one of our own) into a line for people.
+        on_rate_limits: Takes rate limits as Codex reports them.
+    """
+
+    workflow: Callable[[], Workflow]
+    tracker: Callable[[], Tracker]
+    host: Host
+    workspaces: Workspaces
+    ledger: Ledger
+    clock: Callable[[], Instant]
+    post: Callable[[Event], None]
+    session_options: SessionOptions
+    describe: Callable[[Any], str]
+    on_rate_limits: Callable[[Mapping[str, Any]], None] = lambda limits: None
+
+
+class Attempt:
+    """The worker of one run."""
+
+    def __init__(self, spec: RunSpec, progress: RunProgress, context: RunnerContext) -> None:
+        self.spec = spec
+        self._progress = progress
+        self._context = context
+        self._issue = spec.issue
+        self.tracker = context.tracker()
+        self._narrator = Narrator(
+            progress,
+            clock=context.clock,
+            history=self._history,
+            rate_limits=context.on_rate_limits,
+        )
+        self._stopped: Outcome | None = None
+        self._body: asyncio.Task[Outcome] | None = None
+        self._workspace: Workspace | None = None
+        self._session: Session | None = None
+
+    def stop(self, reason: StopReason) -> None:
+        """End the attempt early; the first reason counts."""
+        if self._stopped is not None:
+            return
+        self._stopped = stopped(reason, self._stop_message(reason))
+        if self._body is not None:
+            self._body.cancel()
+
+    async def run(self) -> Outcome:
+        """Work until the attempt is over; return why it ended."""
+        self._log("info", "Starting agent run", attempt=self.spec.attempt)
+        if self._stopped is not None:
+            return self._stopped
+        self._body = asyncio.create_task(self._work(), name=f"attempt {self.spec.run_id}")
+        try:
+            outcome = await asyncio.shield(self._body)
+        except asyncio.CancelledError:
+            await self._end_body()
+            ordered = self._ordered_outcome()
+            if ordered is None:
+                await self._finish()
+                raise
+            outcome = ordered
+        except Exception as error:
+            outcome = self._outcome_of(error)
+        await self._finish()
+        self._progress.phase = outcome.phase
+        self._report_end(outcome)
+        return outcome
+
+    async def _end_body(self) -> None:
+        if self._body is not None and not self._body.done():
+            self._body.cancel()
+            await asyncio.wait([self._body])
+
+    def _ordered_outcome(self) -> Outcome | None:
+        return self._stopped
+
+    def _stop_message(self, reason: StopReason) -> str:
+        if reason is StopReason.STALLED:
+            silent_s = self._context.clock().mono - self._progress.last_activity_mono
+            return f"stalled for {silent_s * 1000:.0f}ms without codex activity"
+        return f"stopped by the scheduler ({reason.value})"
+
+    def _outcome_of(self, error: Exception) -> Outcome:
+        if not isinstance(error, (SymphonyError, codex.CodexError)):
+            self._log("exception", "Agent run failed unexpectedly")
+        if self._session is not None and isinstance(error, codex.ConnectionClosed):
+            return self._session.exit_outcome(error)
+        return outcome_of(error)
+
+    async def _work(self) -> Outcome:
+        frozen = self._context.workflow()
+        self._workspace = await self._prepare()
+        self._phase(Phase.BUILDING_PROMPT)
+        prompt = await self._first_prompt(frozen, self._workspace)
+        self._phase(Phase.LAUNCHING_AGENT_PROCESS)
+        session = await self._open_session(frozen.settings, self._workspace)
+        return await self._turns(session, prompt)
+
+    async def _prepare(self) -> Workspace:
+        workspace = await self._context.workspaces.prepare(self.spec)
+        self._progress.workspace_path = workspace.path
+        await self._record(self._context.ledger.run_workspace(self.spec.run_id, workspace.path))
+        await self._context.workspaces.before_run(workspace, self.spec)
+        return workspace
+
+    async def _first_prompt(self, frozen: Workflow, workspace: Workspace) -> str:
+        spec = self.spec
+        # Rendering runs a template engine over user text: it is kept off the loop.
+        return await asyncio.to_thread(
+            lambda: PromptTemplate.compile(frozen.prompt_template).render(
+                self._issue,
+                spec.attempt,
+                retry_kind=spec.retry_kind,
+                turn=1,
+                max_turns=frozen.settings.agent.max_turns,
+                previous_error=spec.previous_error,
+                workspace=workspace.path,
+            )
+        )
+
+    async def _open_session(self, settings: Settings, workspace: Workspace) -> Session:
+        session = self._session = await launch_session(
+            spec=self.spec,
+            workspace=workspace.path,
+            settings=settings,
+            tracker=self.tracker,
+            host=self._context.host,
+            options=self._context.session_options,
+            narrator=self._narrator,
+        )
+        await self._process_started(session.process)
+        self._phase(Phase.INITIALIZING_SESSION)
+        try:
+            thread = await session.open(
+                tracker=self.tracker, narrator=self._narrator, issue=lambda: self._issue
+            )
+        except codex.CodexError as error:
+            self._narrator.happened("startup_failed", {"reason": str(error)})
+            raise
+        self._progress.thread_id = thread.id
+        await self._record(self._context.ledger.run_thread(self.spec.run_id, thread.id))
+        return session
+
+    async def _process_started(self, process: HostProcess) -> None:
+        self._progress.process_id = process.identity.pid
+        await self._record(self._context.ledger.run_process(self.spec.run_id, process.identity))
+
+    async def _turns(self, session: Session, prompt: str) -> Outcome:
+        number = 1
+        while True:
+            self._phase(Phase.STREAMING_TURN)
+            ended = await self._one_turn(session, prompt, number)
+            if ended is not None:
+                return ended
+            issue = await self._read_issue_again()
+            settings = self._context.workflow().settings
+            if issue is None or not _continues(issue, settings):
+                return Outcome(kind=OutcomeKind.COMPLETED)
+            if number >= settings.agent.max_turns:
+                self._log("info", "Reached agent.max_turns", turn=number)
+                return Outcome(kind=OutcomeKind.COMPLETED)
+            number += 1
+            prompt = continuation_prompt(number, settings.agent.max_turns)
+            self._log("info", "Continuing agent run", turn=f"{number}/{settings.agent.max_turns}")
+
+    async def _one_turn(self, session: Session, prompt: str, number: int) -> Outcome | None:
+        """Run one turn; return an outcome where it ended the attempt, None where it completed."""
+        settings = self._context.workflow().settings
+        turn = session.turn(prompt, idle_s=settings.codex.turn_timeout_s)
+        watcher = asyncio.create_task(
+            session.requests.interrupt_when_blocked(turn), name=f"requests {self.spec.run_id}"
+        )
+        try:
+            await turn.start()
+            await self._turn_started(turn, number)
+            if number == 1:
+                await session.name_thread(f"{self._issue.identifier}: {self._issue.title}")
+            result = await turn
+        except codex.CodexError as error:
+            blocked = session.blocked
+            outcome = blocked if blocked is not None else self._outcome_of(error)
+            self._narrator.happened(
+                _TURN_EVENTS.get(outcome.kind, "turn_ended_with_error"),
+                {"reason": outcome.message, "category": outcome.category},
+            )
+            self._log("warning", "Codex session ended with error", error=outcome.message)
+            await self._turn_ended(outcome.kind.value, outcome.message)
+            return outcome
+        finally:
+            watcher.cancel()
+            await asyncio.wait([watcher])
+        if session.blocked is not None:
+            return session.blocked
+        self._narrator.happened("turn_completed", {"turn_id": result.turn_id})
+        self._log("info", "Codex session completed", turn=number)
+        await self._turn_ended("completed")
+        return None
+
+    async def _turn_started(self, turn: codex.Turn, number: int) -> None:
+        progress = self._progress
+        turn_id, thread_id = turn.id or "", progress.thread_id or ""
+        progress.turn_id = turn_id
+        progress.turn_count = number
+        self._narrator.happened(
+            "session_started",
+            {
+                "session_id": progress.session_id,
+                "thread_id": progress.thread_id,
+                "turn_id": turn_id,
+            },
+        )
+        self._log("info", "Codex session started", turn=number)
+        await self._record(
+            self._context.ledger.turn_started(
+                self.spec.run_id,
+                turn_id=turn_id,
+                thread_id=thread_id,
+                number=number,
+                wall=self._context.clock().wall,
+            )
+        )
+
+    async def _turn_ended(self, status: str, error: str | None = None) -> None:
+        if self._progress.turn_id is None:
+            return
+        await self._record(
+            self._context.ledger.turn_ended(
+                self.spec.run_id,
+                turn_id=self._progress.turn_id,
+                status=status,
+                wall=self._context.clock().wall,
+                usage=self._progress.usage,
+                error=error,
+            )
+        )
+
+    async def _read_issue_again(self) -> Issue | None:
+        found = await self.tracker.fetch_issues_by_ids([self._issue.id])
+        if not found:
+            return None
+        self._issue = found[0]
+        self._progress.issue = found[0]
+        self._context.post(RunIssueChanged(self.spec.run_id, found[0]))
+        return found[0]
+
+    async def _finish(self) -> None:
+        self._progress.phase = Phase.FINISHING
+        if self._session is not None:
+            await self._session.close(STOP_GRACE_S)
+        if self._workspace is not None:
+            await self._context.workspaces.after_run(self._workspace, self.spec)
+
+    async def _record(self, write: Any) -> None:
+        try:
+            await write
+        except SymphonyError as error:
+            self._log("error", "Ledger write failed", error=error.message)
+
+    def _history(self, event: str, detail: Any) -> None:
+        self._context.ledger.record_event(
+            self.spec.run_id, self._context.clock().wall, event, self._context.describe(detail)
+        )
+
+    def _phase(self, phase: Phase) -> None:
+        self._progress.phase = phase
+
+    def _report_end(self, outcome: Outcome) -> None:
+        if outcome.kind is OutcomeKind.COMPLETED:
+            self._log("info", "Completed agent run", turns=self._progress.turn_count)
+        else:
+            self._log(
+                "warning",
+                "Agent run ended",
+                outcome=outcome.kind.value,
+                category=outcome.category,
+                error=outcome.message,
+            )
+
+    def _log(self, level: str, message: str, **fields: Any) -> None:
+        getattr(_log, level)(
+            message,
+            extra={
+                "issue_id": self._issue.id,
+                "issue_identifier": self._issue.identifier,
+                "run_id": self.spec.run_id,
+                "session_id": self._progress.session_id,
+                **fields,
+            },
+        )
+
+
+_TURN_EVENTS = {
+    OutcomeKind.FAILED: "turn_failed",
+    OutcomeKind.INTERRUPTED: "turn_cancelled",
+    OutcomeKind.INPUT_REQUIRED: "turn_input_required",
+    OutcomeKind.APPROVAL_REQUIRED: "approval_required",
+}
+
+
+def _continues(issue: Issue, settings: Settings) -> bool:
+    """Tell whether another turn is due: the issue is active and still ours (SPEC 7.1, 8.2)."""
+    active = {normalize_state(name) for name in settings.tracker.active_states or ()}
+    labels = set(issue.labels)
+    return (
+        issue.dispatchable
+        and issue.state_key in active
+        and all(label in labels for label in settings.tracker.required_labels)
+    )

@@ -1,0 +1,104 @@
+"""Keeps a run's live record: tokens, last event, last activity. The O(1) path beside the scheduler.
+
+The connection hands over whatever one read brought, as a batch. The narrator looks at the few
+methods that carry numbers and keeps the newest event undecoded; text for people is made when a
+snapshot is built, not when an event arrives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import codex_app_server as codex
+
+from symphony.model.clock import Instant
+from symphony.model.run import RunProgress
+from symphony.model.usage import TokenUsage
+
+EventSink = Callable[[str, Any], None]
+"""Takes (event name, JSON-able detail) for the run's bounded history."""
+
+_TOKEN_USAGE = "thread/tokenUsage/updated"
+_RATE_LIMITS = "account/rateLimits/updated"
+_KEPT = frozenset({"item/completed", "turn/completed", "error", "warning", "turn/plan/updated"})
+
+
+class Narrator:
+    """Turns what a connection reports into one run's record and history."""
+
+    def __init__(
+        self,
+        progress: RunProgress,
+        *,
+        clock: Callable[[], Instant],
+        history: EventSink,
+        rate_limits: Callable[[Mapping[str, Any]], None],
+    ) -> None:
+        self._progress = progress
+        self._clock = clock
+        self._history = history
+        self._rate_limits = rate_limits
+        self._in_flight = 0
+
+    def batch(self, events: Sequence[codex.Event]) -> None:
+        """Take the events of one read, oldest first."""
+        now = self._touch()
+        progress = self._progress
+        for event in events:
+            method = event.method
+            if method == _TOKEN_USAGE:
+                self._tokens(event)
+            elif method == _RATE_LIMITS:
+                limits = event.data.get("rateLimits")
+                if isinstance(limits, Mapping):
+                    self._rate_limits(limits)
+            elif method in _KEPT:
+                self._history(method, event)
+        if events:
+            progress.last_event = "notification"
+            progress.last_message = events[-1]
+            progress.last_event_wall = now.wall
+
+    def happened(self, event: str, detail: Mapping[str, Any] | None = None) -> None:
+        """Record one of our own events (SPEC 10.4), such as ``session_started``."""
+        now = self._touch()
+        progress = self._progress
+        progress.last_event = event
+        progress.last_message = {"event": event, **(detail or {})}
+        progress.last_event_wall = now.wall
+        self._history(event, progress.last_message)
+
+    def call_began(self, limit_s: float) -> None:
+        """Count the run as alive while a tool call is in flight, at most for its limit."""
+        now = self._touch()
+        self._in_flight += 1
+        self._progress.busy_until_mono = now.mono + limit_s
+
+    def call_ended(self) -> None:
+        """Take a call's end; with the last one, silence counts again."""
+        self._touch()
+        self._in_flight -= 1
+        if self._in_flight == 0:
+            self._progress.busy_until_mono = None
+
+    def _touch(self) -> Instant:
+        now = self._clock()
+        self._progress.last_activity_mono = now.mono
+        return now
+
+    def _tokens(self, event: codex.Event) -> None:
+        usage = event.params.token_usage
+        total = usage.total if usage is not None else None
+        if event.thread_id is None or total is None:
+            return
+        self._progress.meter.report(
+            event.thread_id,
+            TokenUsage(
+                total.input_tokens or 0,
+                total.output_tokens or 0,
+                total.total_tokens or 0,
+                total.cached_input_tokens or 0,
+                total.reasoning_output_tokens or 0,
+            ),
+        )

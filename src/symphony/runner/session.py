@@ -1,0 +1,283 @@
+"""One session: Codex started in a workspace, a thread on it, and what it may ask us.
+
+The process is started by the host in the workspace and nowhere else (SPEC 9.5). Tools and tracker
+are those of the session's start (SPEC 10.5). What Codex asks is answered at once or ends the run
+as blocked; it never waits for somebody who is not there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import codex_app_server as codex
+
+from symphony.config.policies import effective_turn_sandbox_policy
+from symphony.config.settings import Settings
+from symphony.hosts.base import ExitStatus, Host, HostProcess, ProcessSpec
+from symphony.hosts.launch import codex_argv, codex_environment, launch_error
+from symphony.model.issue import Issue
+from symphony.model.run import Outcome, RunSpec
+from symphony.runner.narrator import Narrator
+from symphony.runner.outcomes import exited, outcome_of
+from symphony.runner.requests import RequestPolicy
+from symphony.trackers.base import ToolContext, ToolSpec, Tracker
+
+_log = logging.getLogger(__name__)
+
+CLIENT = codex.ClientInfo(name="symphony-orchestrator", version="0.1.0", title="Symphony")
+
+TOOL_LIMIT_S = 300.0
+"""A tool call of the agent is answered with a failure after this time."""
+
+PATIENT_START_S = 60.0
+"""Where ``codex.read_timeout_ms`` is not set: the limit for initialize and for starting a thread.
+
+SPEC's default of 5 s is for plain requests; a thread's start takes a login shell's time and took
+12 s on a busy machine.
+"""
+
+MAX_LINE_BYTES = 32 * 1024 * 1024
+"""A longer line of one app-server is dropped and reported; the connection goes on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionOptions:
+    """What every session of a daemon shares beside the settings.
+
+    Attributes:
+        environ: The daemon's own environment.
+        codex_home: The private CODEX_HOME.
+        temp_root: Where each run's own temp directory is made.
+        fallback_path: A directory with a native ``codex`` for when PATH has none, or None.
+        instance: The daemon's marker, by which a later start finds leftovers.
+    """
+
+    environ: Mapping[str, str]
+    codex_home: Path
+    temp_root: Path
+    fallback_path: Path | None
+    instance: str
+
+
+class Session:
+    """A live app-server with one thread.
+
+    Attributes:
+        thread: None until the thread has been opened.
+        fresh: False where an earlier thread was resumed, so its history is there already.
+    """
+
+    def __init__(
+        self,
+        *,
+        process: HostProcess,
+        requests: RequestPolicy,
+        spec: RunSpec,
+        workspace: str,
+        settings: Settings,
+        temp_dir: Path,
+        environ: Mapping[str, str],
+    ) -> None:
+        self.process = process
+        self.requests = requests
+        self.connection: codex.Connection | None = None
+        self.thread: codex.Thread | None = None
+        self._spec = spec
+        self._workspace = workspace
+        self._settings = settings
+        self._temp_dir = temp_dir
+        self._environ = environ
+        self.sandbox_policy, added = effective_turn_sandbox_policy(
+            settings, workspace, [str(temp_dir)]
+        )
+        if added:
+            _log.info(
+                "Writable roots were added to codex.turn_sandbox_policy",
+                extra={"issue_identifier": spec.issue.identifier, "added": list(added)},
+            )
+
+    @property
+    def blocked(self) -> Outcome | None:
+        """Why a person is needed, where Codex asked for one; else None."""
+        return self.requests.blocked
+
+    def exit_outcome(self, error: codex.ConnectionClosed) -> Outcome:
+        """Return the outcome of an app-server that went away by itself."""
+        stderr = self.process.stderr_tail()
+        fault = launch_error(
+            ExitStatus(code=error.returncode),
+            command=self._settings.codex.command,
+            environ=self._environ,
+            stderr=stderr,
+        )
+        return outcome_of(fault) if fault is not None else exited(error, stderr)
+
+    async def open(
+        self, *, tracker: Tracker, narrator: Narrator, issue: Callable[[], Issue]
+    ) -> codex.Thread:
+        """Do the handshake and open the thread: the earlier one where there is one, else a new one.
+
+        Raises:
+            CodexError: The app-server refused, was silent or went away.
+        """
+        settings = self._settings.codex
+        request_s = settings.read_timeout_s
+        start_s = request_s if "read_timeout_ms" in settings.model_fields_set else PATIENT_START_S
+        async with asyncio.timeout(start_s) as limit:
+            try:
+                self.connection = await codex.Connection.open(
+                    self.process.transport,
+                    CLIENT,
+                    request_timeout_s=start_s,
+                    thread_start_timeout_s=start_s,
+                    max_line_bytes=MAX_LINE_BYTES,
+                    handlers=self.requests.handlers(),
+                    on_events=narrator.batch,
+                )
+            except TimeoutError:
+                raise codex.RequestTimeout("initialize", start_s) from None
+            finally:
+                limit.reschedule(None)
+        tools = [
+            _tool(spec, tracker, narrator, run_id=self._spec.run_id, issue=issue)
+            for spec in tracker.agent_tools()
+        ]
+        self.thread = await self._open_thread(self.connection, tools)
+        return self.thread
+
+    async def _open_thread(
+        self, connection: codex.Connection, tools: Sequence[codex.Tool]
+    ) -> codex.Thread:
+        settings = self._settings.codex
+        thread = await connection.start_thread(
+            cwd=self._workspace,
+            approval_policy=settings.approval_policy or None,
+            sandbox=settings.thread_sandbox or None,
+            tools=tools,
+        )
+        for warning in thread.warnings:
+            _log.warning("Codex setting translated", extra={"problem": warning})
+        return thread
+
+    async def name_thread(self, title: str) -> None:
+        """Give the thread its title, best effort: it only helps people to find it.
+
+        A title in ``turn/start`` is ignored by Codex. A server that does not tell a version of
+        Codex is not asked: it may know four requests and no more.
+        """
+        if self.connection is None or self.thread is None:
+            return
+        if self.connection.server.version is None:
+            return
+        try:
+            await self.thread.set_name(title)
+        except codex.CodexError as error:
+            _log.debug("Thread could not be named", extra={"error": str(error)})
+
+    def turn(self, prompt: str, *, idle_s: float) -> codex.Turn:
+        """Return the next turn of the thread, not yet started."""
+        if self.thread is None:
+            raise RuntimeError("the session has no thread yet")
+        return self.thread.run(
+            prompt,
+            cwd=self._workspace,
+            approval_policy=self._settings.codex.approval_policy or None,
+            sandbox_policy=self.sandbox_policy,
+            timeouts=codex.TurnTimeouts(idle_s=idle_s),
+            # The narrator sees every event of the connection; the turn itself needs only its end.
+            overflow="drop_deltas",
+            keep_items=False,
+        )
+
+    async def close(self, grace_s: float) -> None:
+        """End the connection and the process with all of its descendants."""
+        try:
+            if self.connection is not None:
+                await self.connection.aclose()
+        finally:
+            try:
+                await self.process.stop(grace_s)
+            finally:
+                await asyncio.to_thread(shutil.rmtree, self._temp_dir, ignore_errors=True)
+
+
+async def launch_session(
+    *,
+    spec: RunSpec,
+    workspace: str,
+    settings: Settings,
+    tracker: Tracker,
+    host: Host,
+    options: SessionOptions,
+    narrator: Narrator,
+) -> Session:
+    """Start the app-server in the workspace; ``Session.open`` does the rest.
+
+    Raises:
+        HostError: It could not be started.
+    """
+    temp_dir = options.temp_root / spec.run_id
+    await asyncio.to_thread(temp_dir.mkdir, mode=0o700, parents=True, exist_ok=True)
+    secrets = tracker.secret_environment_names
+    process = await host.start(
+        ProcessSpec(
+            run_id=spec.run_id,
+            argv=codex_argv(
+                settings.codex.command, secret_names=secrets, fallback_dir=options.fallback_path
+            ),
+            cwd=workspace,
+            env=codex_environment(
+                options.environ,
+                secret_names=secrets,
+                codex_home=options.codex_home,
+                temp_dir=temp_dir,
+            ),
+        )
+    )
+    return Session(
+        process=process,
+        requests=RequestPolicy(settings.codex.approval_policy, narrator),
+        spec=spec,
+        workspace=workspace,
+        settings=settings,
+        temp_dir=temp_dir,
+        environ=options.environ,
+    )
+
+
+def _tool(
+    spec: ToolSpec,
+    tracker: Tracker,
+    narrator: Narrator,
+    *,
+    run_id: str,
+    issue: Callable[[], Issue],
+) -> codex.Tool:
+    """Offer one tool of the tracker; it runs here, with the tracker of this session's start."""
+
+    async def call(arguments: Any, context: codex.ToolCallContext) -> codex.ToolOutput:
+        narrator.call_began(TOOL_LIMIT_S)
+        try:
+            result = await tracker.call_tool(
+                spec.name, arguments, ToolContext(issue=issue(), run_id=run_id)
+            )
+        finally:
+            narrator.call_ended()
+        narrator.happened(
+            "tool_call_completed" if result.success else "tool_call_failed", {"tool": spec.name}
+        )
+        return codex.ToolOutput.text(result.text, success=result.success)
+
+    return codex.Tool(
+        name=spec.name,
+        description=spec.description,
+        input_schema=spec.input_schema,
+        handler=call,
+        timeout_s=TOOL_LIMIT_S,
+    )
