@@ -1,0 +1,126 @@
+"""The application: which commands there are and what they take; each is a module of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import cyclopts
+from cyclopts import Parameter
+
+WorkflowPath = Annotated[
+    Path, Parameter(help="The workflow file; relative paths in it start at its directory.")
+]
+Port = Annotated[
+    int | None,
+    Parameter(help="Serve the dashboard and the API on this TCP port too; 0 takes a free one."),
+]
+LogsRoot = Annotated[Path | None, Parameter(help="Write log/symphony.log below this directory.")]
+Instance = Annotated[
+    str | None, Parameter(help="Name of the state directory instead of one made of the path.")
+]
+DEFAULT_WORKFLOW = Path("WORKFLOW.md")
+ACKNOWLEDGEMENT = "--i-understand-that-this-will-be-running-without-the-usual-guardrails"
+
+
+def make_app() -> cyclopts.App:
+    """Return the application."""
+    from symphony.cli.issue import app as issue_app
+
+    app = cyclopts.App(
+        name="symphony",
+        help="Turn the issues of your tracker into finished work by driving Codex.",
+        version=_version,
+        help_format="plaintext",
+    )
+    app.default(run)
+    app.command(run, name="run")
+    app.command(init, name="init")
+    app.command(check, name="check")
+    app.command(status, name="status")
+    app.command(demo, name="demo")
+    app.command(issue_app, name="issue")
+    return app
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("symphony-orchestrator")
+
+
+def run(
+    workflow: WorkflowPath = DEFAULT_WORKFLOW,
+    /,
+    *,
+    port: Port = None,
+    logs_root: LogsRoot = None,
+    instance: Instance = None,
+    acknowledged: Annotated[
+        bool,
+        Parameter(
+            name=ACKNOWLEDGEMENT,
+            negative=(),
+            help="Accepted for compatibility with the reference; it changes nothing.",
+        ),
+    ] = False,
+) -> int:
+    """Run the daemon of a workflow until it is stopped."""
+    from symphony.cli.run import run_daemon
+
+    return run_daemon(workflow, port=port, logs_root=logs_root, instance=instance)
+
+
+def init(
+    directory: Annotated[Path, Parameter(help="Where WORKFLOW.md and the board go.")] = Path("."),
+    /,
+    *,
+    repository: Annotated[
+        str | None,
+        Parameter(help="What each workspace is cloned from; the repository you are in by default."),
+    ] = None,
+) -> int:
+    """Write a WORKFLOW.md and an empty board to start from."""
+    from symphony.cli.init import write_start
+
+    return write_start(directory, repository=repository)
+
+
+def check(workflow: WorkflowPath = DEFAULT_WORKFLOW, /) -> int:
+    """Check a workflow file, its prompt and its tracker's settings; start nothing."""
+    from symphony.cli.check import check_workflow
+
+    return check_workflow(workflow)
+
+
+def status(
+    workflow: WorkflowPath = DEFAULT_WORKFLOW,
+    /,
+    *,
+    json: Annotated[bool, Parameter(help="Print the API's answer as it is.", negative=())] = False,
+    instance: Instance = None,
+) -> int:
+    """Show what the daemon of a workflow is doing."""
+    from symphony.cli.status import show_status
+
+    return show_status(workflow, as_json=json, instance=instance)
+
+
+def demo(
+    *,
+    keep: Annotated[
+        bool, Parameter(help="Leave the board, the repository and the logs.", negative=())
+    ] = False,
+    live: Annotated[
+        bool,
+        Parameter(help="Use your own Codex login and model instead of the script.", negative=()),
+    ] = False,
+    codex: Annotated[
+        Path | None, Parameter(help="The codex binary; found by itself otherwise.")
+    ] = None,
+    port: Annotated[int, Parameter(help="Port of the dashboard; 0 takes a free one.")] = 0,
+) -> int:
+    """Show the whole way on a sample board: real Codex, scripted model, no account, no network."""
+    from symphony.demo.run import run_demo
+
+    return run_demo(keep=keep, live=live, codex=codex, port=port)

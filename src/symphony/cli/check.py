@@ -1,0 +1,42 @@
+"""``symphony check``: everything about a workflow that can be known without starting anything."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+
+def check_workflow(workflow: Path) -> int:
+    """Print what is wrong; return 0 where nothing is, else 1.
+
+    Raises:
+        SymphonyError: The file or its settings are invalid.
+    """
+    from symphony.config.loading import load_workflow
+    from symphony.runner.prompt import check_prompt
+    from symphony.service.preflight import bundled_codex_dir, check_codex_command
+    from symphony.trackers import registry
+
+    path = workflow.expanduser().absolute()
+    loaded = load_workflow(
+        path,
+        environ=os.environ,
+        profiles=registry.PROFILES,
+        validate_tracker=lambda settings: registry.validate(
+            settings.tracker, os.environ, path.parent
+        ),
+        check_prompt=check_prompt,
+    )
+    check_codex_command(
+        loaded.settings.codex.command, environ=os.environ, fallback=bundled_codex_dir()
+    )
+    for warning in loaded.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    for fault in loaded.prompt_warnings:
+        print(f"error: {fault}", file=sys.stderr)
+    if loaded.prompt_warnings:
+        return 1
+    tracker = loaded.settings.tracker
+    print(f"{path}: valid; tracker {tracker.kind}, active {', '.join(tracker.active_states)}")
+    return 0

@@ -1,0 +1,35 @@
+"""``symphony run``: the daemon in the foreground."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+
+def run_daemon(
+    workflow: Path, *, port: int | None, logs_root: Path | None, instance: str | None
+) -> int:
+    """Run until stopped by a signal; return the exit status.
+
+    Raises:
+        SymphonyError: It can't start.
+    """
+    if port is not None and not 0 <= port <= 65535:
+        print(f"symphony: --port: {port} is no port; give 0 to 65535", file=sys.stderr)
+        return 2
+    if logs_root is not None and not str(logs_root).strip():
+        print("symphony: --logs-root: the path is blank", file=sys.stderr)
+        return 2
+    from symphony.service import Daemon, DaemonOptions
+
+    daemon = Daemon(
+        DaemonOptions(
+            workflow_path=workflow.expanduser(),
+            port=port,
+            logs_root=None if logs_root is None else logs_root.expanduser(),
+            instance=instance,
+        )
+    )
+    asyncio.run(daemon.run())
+    return 1 if daemon.failed else 0

@@ -1,0 +1,101 @@
+"""``symphony status``: ask a running daemon over its control socket."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from symphony.errors import ControlError
+
+_LIMIT_S = 10.0
+
+
+def show_status(workflow: Path, *, as_json: bool, instance: str | None) -> int:
+    """Print what the daemon of this workflow is doing.
+
+    Raises:
+        ControlError: No daemon of this workflow runs, or it does not answer.
+    """
+    payload = fetch(workflow, "/api/v1/state", instance=instance)
+    if as_json:
+        json.dump(payload, sys.stdout, indent=2)
+        print()
+        return 0
+    for line in describe(payload):
+        print(line)
+    return 0
+
+
+def fetch(workflow: Path, path: str, *, instance: str | None = None) -> Any:
+    """GET a path of the daemon's API.
+
+    Raises:
+        ControlError: ``daemon_not_running`` or ``control_request_failed``.
+    """
+    from symphony.config.state_dir import find_instance
+
+    holder = find_instance(workflow.expanduser(), instance=instance)
+    if holder is None:
+        raise ControlError(
+            "daemon_not_running",
+            f"no daemon of {workflow} is running; start one with: symphony {workflow}",
+        )
+    connection = _UnixConnection(holder.socket)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return json.loads(answer.read())
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise ControlError(
+            "control_request_failed",
+            f"the daemon (pid {holder.pid}) does not answer on {holder.socket}: {error}",
+        ) from error
+    finally:
+        connection.close()
+
+
+def describe(payload: Any) -> list[str]:
+    """Return the lines that ``symphony status`` prints of ``/api/v1/state``."""
+    if "error" in payload:
+        return [f"starting: {payload['error'].get('message', '')}"]
+    counts, totals = payload["counts"], payload["codex_totals"]
+    lines = [
+        f"running {counts['running']}  retrying {counts['retrying']}  blocked {counts['blocked']}"
+        f"  tokens {totals['total_tokens']:,}  runtime {totals['seconds_running']:.0f} s"
+    ]
+    lines += [_running(row) for row in payload["running"]]
+    lines += [
+        f"  retry  {row['issue_identifier']:<12} attempt {row['attempt']:<3} "
+        f"at {row['due_at']}  {row['error'] or ''}"
+        for row in payload["retrying"]
+    ]
+    lines += [
+        f"  block  {row['issue_identifier']:<12} {row['error']}" for row in payload["blocked"]
+    ]
+    return lines
+
+
+def _running(row: Any) -> str:
+    tokens = row["tokens"]["total_tokens"]
+    return (
+        f"  run    {row['issue_identifier']:<12} {row['state']:<14} "
+        f"turn {row['turn_count']:<3} {tokens:>10,} tokens  {row['last_message'] or ''}"
+    )
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over the control socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=_LIMIT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect to the socket's path."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)

@@ -1,0 +1,100 @@
+"""What the web surface may ask of the engine: the last snapshot, a refresh, an issue's history."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from symphony.errors import LedgerError
+from symphony.ledger import Ledger
+from symphony.model.clock import Instant
+from symphony.observe.bus import SnapshotBus
+from symphony.scheduler.events import Event, RefreshRequested
+from symphony.scheduler.snapshot import Snapshot
+from symphony.scheduler.state import SchedulerState, refresh_coalesced
+from symphony.web.backend import RefreshReceipt
+
+
+class EngineBackend:
+    """Serves the web surface from the bus, the mailbox and the ledger; waits for no tracker.
+
+    Args:
+        workspace_path: Where the workspace of an identifier lies or would lie.
+    """
+
+    def __init__(
+        self,
+        *,
+        bus: Callable[[], SnapshotBus],
+        state: Callable[[], SchedulerState],
+        ledger: Ledger,
+        post: Callable[[Event], None],
+        clock: Callable[[], Instant],
+        workspace_path: Callable[[str], str | None],
+    ) -> None:
+        self._bus = bus
+        self._state = state
+        self._ledger = ledger
+        self._post = post
+        self._clock = clock
+        self._workspace_path = workspace_path
+
+    def snapshot(self) -> Snapshot | None:
+        """Return the last published snapshot."""
+        return self._bus().latest
+
+    def subscribe(self) -> AsyncIterator[Snapshot]:
+        """Iterate over published snapshots, newest only."""
+        return self._bus().subscribe()
+
+    def request_refresh(self) -> RefreshReceipt | None:
+        """Ask for a poll now; None once the daemon is stopping."""
+        state = self._state()
+        if state.shutting_down:
+            return None
+        now = self._clock()
+        coalesced = refresh_coalesced(state, now)
+        self._post(RefreshRequested("api"))
+        return RefreshReceipt(coalesced, now.wall)
+
+    async def recent_events(self, identifier: str, limit: int) -> list[dict[str, Any]]:
+        """Return an issue's newest events, newest first; none where the ledger can't be read."""
+        try:
+            rows = await self._ledger.recent_events(identifier, limit)
+        except LedgerError:
+            return []
+        return [
+            {"at": row.wall, "event": row.event, "message": row.message, "run_id": row.run_id}
+            for row in rows
+        ]
+
+    async def runs(self, identifier: str, limit: int) -> list[dict[str, Any]]:
+        """Return an issue's newest runs, newest first; none where the ledger can't be read."""
+        try:
+            rows = await self._ledger.runs(identifier, limit)
+        except LedgerError:
+            return []
+        return [run_map(row) for row in rows]
+
+    def workspace_path_for(self, identifier: str) -> str | None:
+        """Return where the workspace of an issue lies or would lie."""
+        return self._workspace_path(identifier)
+
+
+def run_map(row: Any) -> dict[str, Any]:
+    """Return a run of the history as a map that JSON can carry."""
+    return {
+        "run_id": row.run_id,
+        "attempt": row.attempt,
+        "retry_kind": row.retry_kind,
+        "host": row.host,
+        "workspace_path": row.workspace_path,
+        "thread_id": row.thread_id,
+        "started_wall": row.started_wall,
+        "ended_wall": row.ended_wall,
+        "turns": row.turns,
+        "outcome": None if row.outcome is None else row.outcome.kind.value,
+        "category": None if row.outcome is None else row.outcome.category,
+        "error": None if row.outcome is None else row.outcome.message or None,
+        "total_tokens": row.usage.total_tokens,
+    }

@@ -1,0 +1,84 @@
+"""Checks before a daemon starts: what can be known to fail is told at once, with its mend."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from codex_app_server.binary import resolve_binary
+from codex_app_server.errors import BinaryNotFound
+
+from symphony.errors import ConfigError
+
+_SHELL_WORDS = set("|&;<>()$`\\\"'*?[#~=%!{}\n")
+_LOGIN_SHELL_LIMIT_S = 90.0
+
+
+def bundled_codex_dir() -> Path | None:
+    """Return the directory of the native codex of the installed PyPI package, or None."""
+    try:
+        binary = resolve_binary(environment={})
+    except BinaryNotFound:
+        return None
+    return binary.path.parent
+
+
+def check_codex_command(command: str, *, environ: Mapping[str, str], fallback: Path | None) -> None:
+    """Refuse a ``codex.command`` whose program nobody can find.
+
+    Only a plain program name or path can be judged; what the shell would expand is left to it.
+    A name that is not on our PATH may be on that of the login shell, which is asked last.
+
+    Raises:
+        ConfigError: ``codex_not_found``.
+    """
+    program = _program(command)
+    if program is None or _findable(program, environ, fallback):
+        return
+    if os.sep not in program and _known_to_login_shell(program, environ):
+        return
+    raise ConfigError(
+        "codex_not_found",
+        f"codex.command: the program {program!r} can't be found; install Codex (pip install "
+        "'symphony-orchestrator[demo]' brings a native binary, npm's @openai/codex another), put "
+        "it on PATH, or set codex.command to its full path",
+    )
+
+
+def _program(command: str) -> str | None:
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return None
+    if not words or set(words[0]) & _SHELL_WORDS:
+        return None
+    return words[0]
+
+
+def _findable(program: str, environ: Mapping[str, str], fallback: Path | None) -> bool:
+    if os.sep in program:
+        return not os.path.isabs(program) or os.access(program, os.X_OK)
+    if shutil.which(program, path=environ.get("PATH")):
+        return True
+    return fallback is not None and os.access(fallback / program, os.X_OK)
+
+
+def _known_to_login_shell(program: str, environ: Mapping[str, str]) -> bool:
+    try:
+        found = subprocess.run(
+            ["bash", "-lc", f"command -v -- {shlex.quote(program)}"],
+            env=dict(environ),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=_LOGIN_SHELL_LIMIT_S,
+            check=False,
+            start_new_session=True,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return found.returncode == 0
