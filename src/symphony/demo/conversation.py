@@ -35,9 +35,9 @@ class Conversation:
 
     @property
     def attempt(self) -> int | None:
-        """The number that a line ``Attempt: 2`` of the first prompt names, or None."""
-        found = _ATTEMPT_LINE.search(self.prompts[0]) if self.prompts else None
-        return int(found[1]) if found else None
+        """The number of the last line ``Attempt: 2`` in a prompt, or None."""
+        found = [number for prompt in self.prompts for number in _ATTEMPT_LINE.findall(prompt)]
+        return int(found[-1]) if found else None
 
 
 def read_conversation(request: Mapping[str, Any]) -> Conversation:

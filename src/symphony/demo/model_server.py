@@ -21,10 +21,6 @@ from symphony.demo.conversation import Conversation, read_conversation
 from symphony.demo.events import broken_stream, failed_stream, reply_stream
 from symphony.demo.script import Answer, DroppedStream, Fail, FailedResponse, Script
 
-MODEL = "gpt-5.5"
-"""The model to configure: Codex 0.125 to 0.169 know it, and offer ``apply_patch`` to models that
-they know."""
-
 MAX_HEAD = 64 * 1024
 MAX_BODY = 128 * 1024 * 1024
 _REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 413: "Content Too Large"}

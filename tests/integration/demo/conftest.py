@@ -16,7 +16,7 @@ from codex_app_server.binary import resolve_binary
 from codex_app_server.errors import BinaryNotFound
 from codex_app_server.home import prepare_home, provider_config, write_config
 
-from symphony.demo.model_server import MODEL
+from symphony.demo.story import MODEL, PROVIDER
 
 CACHE = Path(os.environ.get("SYMPHONY_TEST_CACHE", "~/.cache/symphony-tests")).expanduser()
 BINARIES = Path(__file__).parents[3] / ".codex-binaries"
@@ -25,7 +25,7 @@ CALL_TIMEOUT_S = 50
 ToolHandler = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 
 
-@pytest.fixture(params=["wheel", "0.169.0", "0.125.0"])
+@pytest.fixture(params=["wheel", "0.169.0", pytest.param("0.125.0", marks=pytest.mark.slow)])
 def codex(request: pytest.FixtureRequest) -> Path:
     """One native binary of each version that is at hand."""
     if request.param != "wheel":
@@ -115,7 +115,7 @@ def app_server(
     @asynccontextmanager
     async def start(base_url: str, on_tool: ToolHandler = no_tool) -> AsyncIterator[AppServer]:
         home = prepare_home(cache_folder / "codex", seed=False)
-        config = provider_config(base_url, model=MODEL)
+        config = provider_config(base_url, provider=PROVIDER, model=MODEL)
         write_config(home, config)
         user = cache_folder / "user"
         user.mkdir(exist_ok=True)

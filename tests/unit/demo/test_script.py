@@ -84,7 +84,8 @@ def test_a_request_of_another_shape_is_an_empty_conversation(body: dict[str, Any
     assert read_conversation(body).prompts == ()
 
 
-def test_the_attempt_is_what_the_first_prompt_says():
+def test_the_attempt_is_what_the_last_prompt_with_a_number_says():
+    assert read(user("Issue: A"), user("Issue: A\nAttempt: 3"), user("Go on.")).attempt == 3
     assert read(user("Issue: A\nAttempt: 2\n")).attempt == 2
     assert read(user("Issue: A\n")).attempt is None
     assert read().attempt is None
