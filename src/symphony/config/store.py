@@ -76,7 +76,7 @@ class WorkflowStore:
         self._build = build
         # The digest last looked at, or None while the file can't be read.
         self._seen: str | None = source.digest
-        self._stamp: FileStamp | None = _settled(source)
+        self._stamp: FileStamp | None = settled_stamp(source, time.time_ns())
         self._subscribers: list[Callable[[WorkflowChange], None]] = []
 
     def subscribe(self, callback: Callable[[WorkflowChange], None]) -> Callable[[], None]:
@@ -99,7 +99,7 @@ class WorkflowStore:
         except ConfigError as error:
             self._unreadable(error)
             return
-        self._stamp = _settled(source)
+        self._stamp = settled_stamp(source, time.time_ns())
         if source.digest == self._seen:
             return
         self._seen = source.digest
@@ -173,7 +173,11 @@ def _stamp_of(path: Path) -> FileStamp | None:
         return None
 
 
-def _settled(source: WorkflowSource) -> FileStamp | None:
-    """Return the stamp, or None where a later edit could leave the same one: look again then."""
-    age_ns = time.time_ns() - source.stamp.changed_ns
+def settled_stamp(source: WorkflowSource, now_ns: int) -> FileStamp | None:
+    """Return the stamp of a read, or None where a later edit could leave the very same one.
+
+    File systems with a coarse clock give two edits of one moment the same times; such a file is
+    read again at the next look. ``now_ns`` is the wall clock just after the read.
+    """
+    age_ns = now_ns - source.stamp.changed_ns
     return source.stamp if abs(age_ns) > _RACY_NS else None

@@ -11,8 +11,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from symphony.config.loading import Workflow, WorkflowSource, build_workflow
-from symphony.config.store import Broken, Changed, Repaired, WorkflowChange, WorkflowStore
+from symphony.config.loading import Workflow, WorkflowSource, build_workflow, read_workflow
+from symphony.config.store import (
+    Broken,
+    Changed,
+    Repaired,
+    WorkflowChange,
+    WorkflowStore,
+    settled_stamp,
+)
 from symphony.errors import ConfigError, SettingFault, SettingsError, WorkflowFileError
 
 if TYPE_CHECKING:
@@ -36,12 +43,14 @@ class Board:
         self.load = load
         self.builds = 0
         self.refused = ""
+        self.meanwhile: Callable[[], object] = lambda: None
         self.store = WorkflowStore(self.path, self._build)
         self.changes: asyncio.Queue[WorkflowChange] = asyncio.Queue()
         self.unsubscribe = self.store.subscribe(self.changes.put_nowait)
 
     def _build(self, source: WorkflowSource) -> Workflow:
         self.builds += 1
+        self.meanwhile()
         refused = self.refused
         return build_workflow(
             source,
@@ -127,6 +136,15 @@ class TestRecheck:
         os.utime(board.path, ns=(status.st_atime_ns, status.st_mtime_ns))
         assert [type(change) for change in board.recheck()] == [Changed]
         assert board.store.current.settings.polling.interval_ms == 1001
+
+    def test_an_edit_while_the_one_before_is_parsed_is_not_lost(self, board: Board) -> None:
+        # Same size, same inode and most likely the same tick of the file system's clock.
+        board.meanwhile = lambda: board.path.write_text(text(2002), encoding="utf-8")
+        board.edit(text(2001))
+        board.meanwhile = lambda: None
+        assert board.store.current.settings.polling.interval_ms == 2001
+        assert [type(change) for change in board.recheck()] == [Changed]
+        assert board.store.current.settings.polling.interval_ms == 2002
 
     def test_an_untouched_file_is_not_read_again(self, board: Board) -> None:
         board.age()
@@ -232,6 +250,17 @@ class TestRecheck:
         board.edit(text(prompt="Mended."))
         assert [prompt for prompt, _ in seen] == ["Do it.", "Mended.", "Mended."]
         assert [problem is None for _, problem in seen] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("age_ms", "trusted"), [(0, False), (49, False), (-20, False), (51, True), (3_600_000, True)]
+)
+def test_a_stamp_is_trusted_once_the_file_has_rested(
+    load: Loader, age_ms: int, trusted: bool
+) -> None:
+    source = read_workflow(load.write(text()))
+    stamp = settled_stamp(source, source.stamp.changed_ns + age_ms * 1_000_000)
+    assert stamp == (source.stamp if trusted else None)
 
 
 @asynccontextmanager
