@@ -30,6 +30,7 @@ from symphony.model.clock import iso
 SOCKET_PATH_LIMIT = 107
 """Bytes of a unix socket's path on Linux, without its closing zero."""
 
+_LOCK_FILE = "lock"
 _INSTANCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -95,7 +96,7 @@ class StateDir:
     @property
     def lock_file(self) -> Path:
         """The file whose lock is the instance."""
-        return self.root / "lock"
+        return self.root / _LOCK_FILE
 
     def prepare(self) -> None:
         """Make the directories, mode 0700, and check that they can be written.
@@ -205,8 +206,7 @@ def locate(
     """
     env = os.environ if env is None else env
     workflow_path = absolute_workflow(workflow_path)
-    name = instance_name(workflow_path) if instance is None else _checked_name(instance)
-    root = _base(env, "XDG_STATE_HOME", ".local/state") / "symphony" / name
+    name, root = _instance_root(workflow_path, instance, env)
     warnings: list[str] = []
     cache = _base(env, "XDG_CACHE_HOME", ".cache") / "symphony" / name
     codex_home = _codex_home(cache, env, warnings)
@@ -230,8 +230,8 @@ def find_instance(
     The socket is the one that the daemon wrote down, which may lie elsewhere than this process's
     environment would put it. The lock itself isn't tried: that could fail a daemon's start.
     """
-    state = locate(workflow_path, instance=instance, env=env)
-    holder = _read_holder(state.lock_file)
+    _name, root = _instance_root(absolute_workflow(workflow_path), instance, env or os.environ)
+    holder = _read_holder(root / _LOCK_FILE)
     return holder if holder is not None and holder.is_alive() else None
 
 
@@ -251,6 +251,13 @@ def instance_name(workflow_path: Path) -> str:
     slug = re.sub(r"[^a-z0-9]+", "-", path.parent.name.lower()).strip("-")[:24].strip("-")
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
     return f"{slug or 'workflow'}-{digest}"
+
+
+def _instance_root(
+    workflow_path: Path, instance: str | None, env: Mapping[str, str]
+) -> tuple[str, Path]:
+    name = instance_name(workflow_path) if instance is None else _checked_name(instance)
+    return name, _base(env, "XDG_STATE_HOME", ".local/state") / "symphony" / name
 
 
 def _checked_name(name: str) -> str:

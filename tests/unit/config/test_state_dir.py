@@ -216,6 +216,9 @@ def test_a_running_daemon_is_found_by_its_workflow_and_a_dead_one_is_not(workflo
         assert found is not None
         assert found.pid == holder.pid
         assert found.socket == str(state_dir.locate(workflow, env=env).socket)
+        own = pwd.getpwuid(os.getuid()).pw_dir
+        cacheless = env | {"XDG_CACHE_HOME": "/tmp", "TMPDIR": own, "XDG_RUNTIME_DIR": ""}
+        assert state_dir.find_instance(workflow, env=cacheless) == found
     finally:
         end(holder)
     assert state_dir.find_instance(workflow, env=env) is None
