@@ -131,7 +131,9 @@ class Ledger:
                 operations.start_turn,
                 workflow_id=self._workflow_id,
                 run_id=run_id,
-                turn=(turn_id, thread_id, number),
+                turn_id=turn_id,
+                thread_id=thread_id,
+                number=number,
                 wall=wall,
             )
         )
@@ -152,8 +154,10 @@ class Ledger:
         """
 
         def operation(connection: sqlite3.Connection) -> None:
-            operations.end_turn(connection, run_id, turn_id, (status, error), wall)
-            operations.set_usage(connection, run_id, usage, None, wall)
+            operations.end_turn(
+                connection, run_id, turn_id=turn_id, status=status, error=error, wall=wall
+            )
+            operations.set_usage(connection, run_id, usage=usage, seconds=None, wall=wall)
 
         await self._write(operation, f"run {run_id} turn {turn_id}")
 
@@ -174,8 +178,10 @@ class Ledger:
         """
 
         def operation(connection: sqlite3.Connection) -> None:
-            operations.set_usage(connection, run_id, usage, seconds, ended_wall)
-            operations.end_run(connection, run_id, outcome, ended_wall, thread_id)
+            operations.set_usage(connection, run_id, usage=usage, seconds=seconds, wall=ended_wall)
+            operations.end_run(
+                connection, run_id, outcome=outcome, ended_wall=ended_wall, thread_id=thread_id
+            )
 
         await self._write(operation, f"run {run_id} ended")
 

@@ -148,6 +148,7 @@ def add_process(
     connection: sqlite3.Connection,
     workflow_id: str,
     run_id: RunId,
+    *,
     identity: ProcessIdentity,
     wall: float,
 ) -> None:
@@ -175,11 +176,13 @@ def start_turn(
     connection: sqlite3.Connection,
     workflow_id: str,
     run_id: RunId,
-    turn: tuple[str, str, int],
+    *,
+    turn_id: str,
+    thread_id: str,
+    number: int,
     wall: float,
 ) -> None:
-    """Record a turn: ``(turn id, thread id, number from 1)``."""
-    turn_id, thread_id, number = turn
+    """Record a turn; ``number`` counts from 1 within the run."""
     connection.execute(
         "INSERT OR IGNORE INTO turns (run_id, turn_id, number, workflow_id, thread_id, "
         "started_wall) VALUES (?, ?, ?, ?, ?, ?)",
@@ -191,12 +194,13 @@ def start_turn(
 def end_turn(
     connection: sqlite3.Connection,
     run_id: RunId,
+    *,
     turn_id: str,
-    end: tuple[str, str | None],
+    status: str,
+    error: str | None,
     wall: float,
 ) -> None:
-    """Record a turn's end: ``(status, error or None)``."""
-    status, error = end
+    """Record a turn's end."""
     connection.execute(
         "UPDATE turns SET ended_wall = ?, status = ?, error = ? WHERE run_id = ? AND turn_id = ?",
         (wall, status, capped(error, ERROR_LIMIT), run_id, turn_id),
@@ -207,6 +211,7 @@ def end_turn(
 def set_usage(
     connection: sqlite3.Connection,
     run_id: RunId,
+    *,
     usage: TokenUsage | None,
     seconds: float | None,
     wall: float,
@@ -240,6 +245,7 @@ def set_usage(
 def end_run(
     connection: sqlite3.Connection,
     run_id: RunId,
+    *,
     outcome: Outcome,
     ended_wall: float,
     thread_id: str | None,

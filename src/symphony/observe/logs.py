@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 from symphony.errors import ConfigError
 
 from .redaction import Redactor
-from .rendering import render_json, render_logfmt
+from .rendering import LogEvent, render_json, render_logfmt
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -230,12 +230,10 @@ class _Pipeline:
         if self.file_handler is not None:
             self.file_handler.close()
 
-    def render(
-        self, wall: float, level: str, logger: str, message: str, fields: Mapping[str, Any]
-    ) -> str:
+    def render(self, event: LogEvent) -> str:
         """Return the finished line, with secrets replaced."""
         render = render_json if self.as_json else render_logfmt
-        return render(wall, level, logger, message, fields, self.redactor)
+        return render(event, self.redactor)
 
     def _to_line(self, logger: Any, method: str, event_dict: Any) -> tuple[tuple[Any, ...], Any]:
         """Structlog's last processor: what it returns becomes the call of ``_LineLogger``."""
@@ -290,7 +288,8 @@ class _RenderingQueueHandler(logging.handlers.QueueHandler):
             fields = {**fields, "log_lines_dropped": self.dropped - self._reported}
         try:
             level = record.levelname.lower()
-            line = self._pipeline.render(record.created, level, record.name, message, fields)
+            event = LogEvent(record.created, level, record.name, message, fields)
+            line = self._pipeline.render(event)
             record.msg, record.args, record.exc_info = line, (), None
             self.lines.put_nowait(record)
             if "log_lines_dropped" in fields:

@@ -11,6 +11,7 @@ import re
 import sys
 import traceback
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from symphony.model.clock import iso
@@ -26,40 +27,37 @@ _UNSAFE_IN_QUOTES = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _NOT_IN_KEYS = re.compile(r"[^A-Za-z0-9_.-]")
 
 
-def render_logfmt(
-    wall: float,
-    level: str,
-    logger: str,
-    message: str,
-    fields: Mapping[str, Any],
-    redactor: Redactor,
-) -> str:
+@dataclass(frozen=True, slots=True)
+class LogEvent:
+    """What is logged: epoch seconds, level, the logger's name, a constant message, its fields."""
+
+    wall: float
+    level: str
+    logger: str
+    message: str
+    fields: Mapping[str, Any]
+
+
+def render_logfmt(event: LogEvent, redactor: Redactor) -> str:
     """Return ``ts=... level=... logger=... msg="..." key=value ...``, fields in their order."""
     pairs = [
-        f"ts={_timestamp(wall)} level={level} logger={_quoted(logger)}",
-        f"msg={_quoted(_cut(redactor.text(message)))}",
+        f"ts={_timestamp(event.wall)} level={event.level} logger={_quoted(event.logger)}",
+        f"msg={_quoted(_cut(redactor.text(event.message)))}",
     ]
-    for key, value in _prepared(fields, redactor).items():
+    for key, value in _prepared(event.fields, redactor).items():
         pairs.append(f"{_NOT_IN_KEYS.sub('_', key) or '_'}={_quoted(_text(value))}")
     return " ".join(pairs)
 
 
-def render_json(
-    wall: float,
-    level: str,
-    logger: str,
-    message: str,
-    fields: Mapping[str, Any],
-    redactor: Redactor,
-) -> str:
+def render_json(event: LogEvent, redactor: Redactor) -> str:
     """Return one JSON object with ``ts``, ``level``, ``logger``, ``msg`` and the fields."""
     line: dict[str, Any] = {
-        "ts": _timestamp(wall),
-        "level": level,
-        "logger": logger,
-        "msg": _cut(redactor.text(message)),
+        "ts": _timestamp(event.wall),
+        "level": event.level,
+        "logger": event.logger,
+        "msg": _cut(redactor.text(event.message)),
     }
-    for key, value in _prepared(fields, redactor).items():
+    for key, value in _prepared(event.fields, redactor).items():
         plain = value is None or isinstance(value, bool | int | float)
         if not plain:
             text = _text(value)

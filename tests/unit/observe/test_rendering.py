@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from symphony.observe.redaction import PLACEHOLDER, Redactor
-from symphony.observe.rendering import VALUE_LIMIT, render_json, render_logfmt
+from symphony.observe.rendering import VALUE_LIMIT, LogEvent, render_json, render_logfmt
 
 WALL = 1_800_000_000.25
 PAIR = re.compile(r'([A-Za-z0-9_.-]+)=("(?:[^"\\]|\\.)*"|[^\s"=]*)(?: |$)')
@@ -27,11 +27,13 @@ def parse(line):
 
 
 def logfmt(message="Dispatching issue to agent", redactor=None, **fields):
-    return render_logfmt(WALL, "info", "symphony.engine", message, fields, redactor or Redactor())
+    event = LogEvent(WALL, "info", "symphony.engine", message, fields)
+    return render_logfmt(event, redactor or Redactor())
 
 
 def as_json(message="m", redactor=None, **fields):
-    line = render_json(WALL, "info", "symphony", message, fields, redactor or Redactor())
+    event = LogEvent(WALL, "info", "symphony", message, fields)
+    line = render_json(event, redactor or Redactor())
     assert "\n" not in line
     return json.loads(line)
 
