@@ -28,7 +28,7 @@ _READ_CHARS = 4096
 _ESCAPES = re.compile(
     r"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|[\x1b][\[][0-?]*[ -/]*[@-~]?|\x9b[0-?]*[ -/]*[@-~]?|\x1b."
 )
-# Beside C0 and C1: marks that reorder or hide text on a screen, and surrogates, which have no UTF-8.
+# Beside C0 and C1: marks that reorder or hide text, and surrogates, which have no UTF-8.
 _CONTROLS = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff]"
 )

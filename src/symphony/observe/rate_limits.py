@@ -88,10 +88,11 @@ def format_wait(seconds: float) -> str:
     minutes = whole // 60
     if minutes < 60:
         return f"{minutes}m"
-    hours = minutes // 60
+    hours, rest = divmod(minutes, 60)
     if hours < 24:
-        return f"{hours}h {minutes % 60}m"
-    return f"{hours // 24}d {hours % 24}h"
+        return f"{hours}h {rest}m" if rest else f"{hours}h"
+    days, rest = divmod(hours, 24)
+    return f"{days}d {rest}h" if rest else f"{days}d"
 
 
 def read_rate_limits(payload: Any, *, now_wall: float) -> RateLimits | None:

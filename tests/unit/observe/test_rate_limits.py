@@ -80,7 +80,16 @@ def test_a_share_stays_between_0_and_100() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0s"), (29.2, "30s"), (95, "95s"), (720, "12m"), (18180, "5h 3m"), (180000, "2d 2h")],
+    [
+        (0, "0s"),
+        (29.2, "30s"),
+        (95, "95s"),
+        (720, "12m"),
+        (18000, "5h"),
+        (18180, "5h 3m"),
+        (180000, "2d 2h"),
+        (604800, "7d"),
+    ],
 )
 def test_a_wait_is_told_in_its_largest_useful_unit(seconds: float, text: str) -> None:
     assert format_wait(seconds) == text
