@@ -1,0 +1,185 @@
+"""The routes of the web surface and what each of them does.
+
+Role: binds paths to the presenters of ``api`` and ``pages``, with the reference's routes, codes
+and envelopes.
+
+- ``GET /`` the dashboard; ``GET /live`` its updates as server-sent events
+- ``GET /static/<name>`` its files
+- ``GET /api/v1/state``, ``GET /api/v1/events`` (the same, as server-sent events)
+- ``POST /api/v1/refresh``
+- ``GET /api/v1/<identifier>``, percent-encoded; ``state``, ``events`` and ``refresh`` are shadowed
+- ``GET /healthz`` the process answers; ``GET /readyz`` the scheduler works
+
+HEAD is answered as GET. Another method on these is 405, another path 404.
+Neighbours: ``guard`` is put around it, ``server`` serves it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from urllib.parse import unquote
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from . import api
+from .backend import Backend
+from .envelope import error_response, json_response
+from .guard import Guard, HostRule
+from .pages import Pages
+from .streams import Streams
+
+Handler = Callable[[Request], Awaitable[Response]]
+_API = b"/api/v1/"
+_FAULTS = {
+    404: ("not_found", "Route not found"),
+    405: ("method_not_allowed", "Method not allowed"),
+    413: ("payload_too_large", "The request's body is too large"),
+}
+
+
+class Resource:
+    """One path: a handler a method. HEAD is GET, any other method is 405."""
+
+    def __init__(self, **handlers: Handler) -> None:
+        self._handlers = handlers
+        allowed = [*handlers, *(["HEAD"] if "GET" in handlers else [])]
+        self._allow = {"allow": ", ".join(sorted(allowed))}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        handler = self._handlers.get(method)
+        if handler is None:
+            response = error_response(405, *_FAULTS[405], headers=self._allow)
+        else:
+            response = await handler(Request(scope, receive, send))
+        await response(scope, receive, send)
+
+
+class Handlers:
+    """What the routes do, over one backend."""
+
+    def __init__(self, backend: Backend, streams: Streams, pages: Pages) -> None:
+        self._backend = backend
+        self._streams = streams
+        self._pages = pages
+        self._state = api.SnapshotCache(lambda snapshot: api.encode(api.present_state(snapshot)))
+        self._fragment = api.SnapshotCache(lambda snapshot: pages.fragment(snapshot).encode())
+
+    async def dashboard(self, request: Request) -> Response:
+        """``GET /``."""
+        page = self._pages.page(self._backend.snapshot(), time.time())
+        return Response(page, media_type="text/html")
+
+    async def live(self, request: Request) -> Response:
+        """``GET /live``: the changing part of the dashboard, whenever it changes."""
+        return self._streams.respond(request, "dashboard", self._fragment.get)
+
+    async def static(self, request: Request) -> Response:
+        """``GET /static/<name>``: kept for ever only under the digest of its content."""
+        asset = self._pages.asset(request.path_params["name"])
+        if asset is None:
+            return error_response(404, *_FAULTS[404])
+        etag = f'"{asset.digest}"'
+        pinned = request.query_params.get("v") == asset.digest
+        headers = {
+            "etag": etag,
+            "cache-control": "public, max-age=31536000, immutable" if pinned else "no-cache",
+        }
+        if request.headers.get("if-none-match") == etag:
+            return Response(status_code=304, headers=headers)
+        return Response(asset.content, headers=headers, media_type=asset.media_type)
+
+    async def state(self, request: Request) -> Response:
+        """``GET /api/v1/state``: 200 also before the first snapshot, then with an error in it."""
+        snapshot = self._backend.snapshot()
+        if snapshot is not None:
+            return json_response(self._state.get(snapshot))
+        failure = api.present_failure(
+            "snapshot_unavailable", "Snapshot unavailable", wall=time.time()
+        )
+        return json_response(failure)
+
+    async def events(self, request: Request) -> Response:
+        """``GET /api/v1/events``: each new state, at most four a second."""
+        return self._streams.respond(request, "state", self._state.get)
+
+    async def refresh(self, request: Request) -> Response:
+        """``POST /api/v1/refresh``: any body is taken and none is needed."""
+        async for _ in request.stream():
+            pass
+        receipt = self._backend.request_refresh()
+        if receipt is None:
+            return error_response(503, "orchestrator_unavailable", "Orchestrator is unavailable")
+        return json_response(api.present_refresh(receipt), status=202)
+
+    async def issue(self, request: Request) -> Response:
+        """``GET /api/v1/<identifier>``."""
+        raw: bytes = request.scope["raw_path"].removeprefix(_API)
+        if not raw or b"/" in raw:
+            return error_response(404, *_FAULTS[404])
+        identifier = unquote(raw.decode("ascii", "replace"))
+        snapshot = self._backend.snapshot()
+        if snapshot is None:
+            return error_response(503, "snapshot_unavailable", "Snapshot unavailable")
+        details = api.present_issue(
+            snapshot,
+            identifier,
+            workspace_path=self._backend.workspace_path_for(identifier),
+            events=await self._backend.recent_events(identifier, api.RECENT_EVENTS),
+            runs=await self._backend.runs(identifier, api.RECENT_RUNS),
+        )
+        if details is None:
+            return error_response(404, "issue_not_found", "Issue not found")
+        return json_response(details)
+
+    async def health(self, request: Request) -> Response:
+        """``GET /healthz``: the event loop answers."""
+        return json_response({"status": "ok"})
+
+    async def ready(self, request: Request) -> Response:
+        """``GET /readyz``: the scheduler has published a snapshot and isn't stopping."""
+        snapshot = self._backend.snapshot()
+        if snapshot is None or snapshot.shutting_down:
+            why = "starting" if snapshot is None else "stopping"
+            return error_response(503, "not_ready", f"The scheduler is {why}.")
+        return json_response({"status": "ready"})
+
+
+def build_app(backend: Backend, streams: Streams, hosts: HostRule) -> ASGIApp:
+    """Return the guarded application."""
+    do = Handlers(backend, streams, Pages())
+    resources: Mapping[str, Resource] = {
+        "/": Resource(GET=do.dashboard),
+        "/live": Resource(GET=do.live),
+        "/static/{name}": Resource(GET=do.static),
+        "/healthz": Resource(GET=do.health),
+        "/readyz": Resource(GET=do.ready),
+        "/api/v1/state": Resource(GET=do.state),
+        "/api/v1/events": Resource(GET=do.events),
+        "/api/v1/refresh": Resource(POST=do.refresh),
+        "/api/v1/{identifier:path}": Resource(GET=do.issue),
+    }
+    app = Starlette(
+        routes=[Route(path, resource) for path, resource in resources.items()],
+        exception_handlers={HTTPException: _http_failure, Exception: _failure},
+    )
+    app.router.redirect_slashes = False
+    return Guard(app, hosts)
+
+
+async def _http_failure(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    code, message = _FAULTS.get(status, ("request_failed", "Request failed"))
+    return error_response(status, code, message)
+
+
+async def _failure(request: Request, error: Exception) -> Response:
+    """Answer for a handler that raised; the trace goes to the log, never to the reader."""
+    return error_response(500, "request_failed", "Request failed")

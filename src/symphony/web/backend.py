@@ -1,0 +1,53 @@
+"""What the web surface asks of the daemon: one small protocol, so that it can be served by a fake.
+
+Neighbours: ``engine`` implements it over the snapshot bus, the mailbox and the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from symphony.scheduler.snapshot import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshReceipt:
+    """A refresh request was taken.
+
+    Attributes:
+        coalesced: A poll was already due or running, so this request joined it.
+        requested_wall: Epoch seconds at which the request was taken.
+    """
+
+    coalesced: bool
+    requested_wall: float
+
+
+class Backend(Protocol):
+    """The daemon as the web surface sees it. No method waits for the tracker or the scheduler."""
+
+    def snapshot(self) -> Snapshot | None:
+        """Return the last published snapshot, or None before the first one."""
+
+    def subscribe(self) -> AsyncIterator[Snapshot]:
+        """Iterate over published snapshots; a slow reader gets the newest and misses the rest."""
+
+    def request_refresh(self) -> RefreshReceipt | None:
+        """Ask for a poll now; None where no scheduler takes requests (starting or stopping)."""
+
+    async def recent_events(self, identifier: str, limit: int) -> list[dict[str, Any]]:
+        """Return the newest events of an issue, newest first.
+
+        Each has ``at`` (epoch seconds), ``event`` (name) and ``message`` (decoded, text or None).
+        """
+
+    async def runs(self, identifier: str, limit: int) -> list[dict[str, Any]]:
+        """Return the newest runs of an issue, newest first, as maps that JSON can carry.
+
+        A ``transcript_path`` in one is offered under ``logs``.
+        """
+
+    def workspace_path_for(self, identifier: str) -> str | None:
+        """Return where the workspace of an issue lies or would lie, absolute, or None."""
