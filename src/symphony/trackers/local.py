@@ -20,14 +20,12 @@ from symphony.model.issue import BlockerRef, Issue, IssueId, normalize_state
 
 from . import local_tool
 from .base import ToolContext, ToolResult, ToolSpec
-from .local_board import Board, check_prefix, malformed_error
+from .local_board import Board, board_folder, check_prefix, malformed_error, open_board
 from .local_document import IssueDocument
 from .local_view import BoardView, FileFault
 
 if TYPE_CHECKING:
     from symphony.config.settings import TrackerSettings
-
-DEFAULT_FOLDER: Final = "board"
 
 _WATCH_STEP_MS: Final = 50
 _WATCH_DEBOUNCE_MS: Final = 200
@@ -181,19 +179,6 @@ def _blocker(name: str, view: BoardView) -> BlockerRef:
     return BlockerRef(id=document.id, identifier=document.identifier, state=document.state)
 
 
-def board_folder(settings: TrackerSettings, base_dir: Path) -> Path:
-    """The board's folder: ``tracker.provider.path``, relative to the workflow file's directory."""
-    value = settings.provider.get("path")
-    path = Path(value if isinstance(value, str) and value.strip() else DEFAULT_FOLDER)
-    return base_dir / path.expanduser()
-
-
-def open_board(settings: TrackerSettings, base_dir: Path) -> Board:
-    """Open the board that the settings name, as the CLI does; the folder may be absent."""
-    prefix = settings.provider.get("prefix")
-    return Board(board_folder(settings, base_dir), prefix=prefix or None)
-
-
 def validate(
     settings: TrackerSettings, environ: Mapping[str, str], base_dir: Path
 ) -> list[SettingFault]:
@@ -204,7 +189,7 @@ def validate(
         problem = "must be the path of a folder, relative to the workflow file, or absolute"
         faults.append(SettingFault("tracker.provider.path", problem, str(path)))
     else:
-        folder = board_folder(settings, base_dir)
+        folder = board_folder(settings.provider, base_dir)
         if not folder.is_dir():
             there = "is not a folder" if folder.exists() else "does not exist"
             problem = f"the board's folder {there}: create it with `mkdir -p {folder}`"
@@ -222,7 +207,7 @@ def validate(
 def build(settings: TrackerSettings, environ: Mapping[str, str], base_dir: Path) -> LocalTracker:
     """Build the tracker; call ``validate`` first for all faults at once."""
     return LocalTracker(
-        open_board(settings, base_dir),
+        open_board(settings.provider, base_dir),
         active_states=settings.active_states,
         terminal_states=settings.terminal_states,
     )

@@ -16,10 +16,10 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from symphony.errors import TrackerError
 from symphony.model.clock import iso
@@ -41,6 +41,7 @@ from .local_files import Signature
 from .local_frontmatter import FrontMatterError, NewValue
 from .local_view import BoardView, FileFault, ParsedFile, digest, view_of
 
+DEFAULT_FOLDER: Final = "board"
 DEFAULT_PREFIX: Final = "ISSUE"
 DEFAULT_STATE: Final = "Todo"
 
@@ -312,6 +313,19 @@ class Board:
         fault = FileFault(path, document.notices, digest(text)) if document.notices else None
         kept = signature if signature.is_settled(self._wall()) else None
         return ParsedFile(kept, document, fault, document.id)
+
+
+def board_folder(provider: Mapping[str, Any], base_dir: Path) -> Path:
+    """The board's folder: ``tracker.provider.path``, relative to the workflow file's directory."""
+    value = provider.get("path")
+    path = Path(value if isinstance(value, str) and value.strip() else DEFAULT_FOLDER)
+    return base_dir / path.expanduser()
+
+
+def open_board(provider: Mapping[str, Any], base_dir: Path) -> Board:
+    """Open the board that ``tracker.provider`` names; the folder may be absent."""
+    prefix = provider.get("prefix")
+    return Board(board_folder(provider, base_dir), prefix=prefix if prefix else None)
 
 
 def malformed_error(fault: FileFault) -> TrackerError:
