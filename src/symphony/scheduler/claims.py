@@ -17,7 +17,7 @@ from symphony.model.issue import Issue, IssueId
 from symphony.model.run import RetryKind, RunId, RunSpec, StopReason
 
 from .commands import SaveClaim
-from .eligibility import SLOT_GATES, Gate
+from .eligibility import SLOT_GATES, DispatchKey, Gate, dispatch_key
 from .events import Cause
 from .placement import LOCAL_HOST, Slots
 
@@ -208,7 +208,7 @@ class Claims:
 
     Attributes:
         slots: Taken slots of all claims that hold one.
-        contending: Retries that are due and have no slot yet.
+        contending: Retries that are due and have no slot yet, with their places in the order.
         freed: Set when a slot was given back; the step that sees it offers it to contenders.
     """
 
@@ -221,7 +221,7 @@ class Claims:
         self._due: list[tuple[float, int, IssueId]] = []
         self._order = 0
         self.slots = Slots()
-        self.contending: set[IssueId] = set()
+        self.contending: dict[IssueId, DispatchKey] = {}
         self.freed = False
 
     def __len__(self) -> int:
@@ -265,7 +265,7 @@ class Claims:
         if isinstance(claim, Running):
             self._by_run[claim.spec.run_id] = issue_id
         elif contends(claim):
-            self.contending.add(issue_id)
+            self.contending[issue_id] = dispatch_key(claim.issue, fresh=False)
         elif isinstance(claim, RetryQueued):
             self._order += 1
             heappush(self._due, (claim.due_mono, self._order, issue_id))
@@ -281,7 +281,7 @@ class Claims:
             self.freed = True
         if isinstance(old, Running):
             del self._by_run[old.spec.run_id]
-        self.contending.discard(old.issue.id)
+        self.contending.pop(old.issue.id, None)
 
     def next_due(self) -> float | None:
         """Return when the earliest timed retry falls due, in monotonic seconds, or None."""

@@ -84,10 +84,10 @@ def allocate(
 def _contest(state: SchedulerState, candidates: Sequence[Issue]) -> list[tuple[Issue, bool]]:
     """Merge due retries (False) and candidates (True, each id once) in dispatch order."""
     entries: list[tuple[DispatchKey, int, Issue, bool]] = []
-    for issue_id in state.claims.contending:
+    for issue_id, key in state.claims.contending.items():
         claim = state.claims.get(issue_id)
         assert claim is not None
-        entries.append((dispatch_key(claim.issue, fresh=False), len(entries), claim.issue, False))
+        entries.append((key, len(entries), claim.issue, False))
     seen: set[IssueId] = set()
     for issue in candidates:
         if issue.id not in seen:
@@ -186,9 +186,10 @@ def dispatch_read(
 
 
 def dispatch_read_failed(
-    state: SchedulerState, pending: Pending, answer: RefreshFailed
+    state: SchedulerState, pending: Pending, answer: RefreshFailed, now: Instant
 ) -> list[Command]:
     """Release the chosen candidates: the next poll chooses again."""
+    state.read_failed(answer.message, answer.retry_after_s, now=now)
     for issue_id in pending.ids:
         state.claims.drop(issue_id)
     return [
@@ -233,6 +234,7 @@ def retry_read_failed(
 
     The delay backs off by the number of failed reads in a row and respects the tracker's own wish.
     """
+    state.read_failed(answer.message, answer.retry_after_s, now=now)
     for issue_id in pending.ids:
         claim = state.claims.get(issue_id)
         assert isinstance(claim, Rechecking)

@@ -19,6 +19,7 @@ from .claims import (
     occupancy,
 )
 from .commands import RefreshPurpose
+from .eligibility import dispatch_key
 from .placement import Slots
 from .state import Asked, SchedulerState
 
@@ -74,7 +75,7 @@ def _validate_asked(
 
 def _validate_indexes(state: SchedulerState) -> None:
     slots = Slots()
-    contending = set()
+    contending = {}
     armed = state.claims.armed()
     for claim in state.claims:
         if isinstance(claim, RetryQueued) and claim.hold is None:
@@ -83,7 +84,7 @@ def _validate_indexes(state: SchedulerState) -> None:
         if held is not None:
             slots.take(*held)
         if contends(claim):
-            contending.add(claim.issue.id)
+            contending[claim.issue.id] = dispatch_key(claim.issue, fresh=False)
     assert slots == state.claims.slots, "slot counts differ from the claims"
     assert contending == state.claims.contending, "contenders differ from the claims"
     assert not state.claims.freed, "a freed slot was not offered"

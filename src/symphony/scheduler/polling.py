@@ -30,7 +30,6 @@ def begin_poll(state: SchedulerState, now: Instant) -> list[Command]:
     poll.next_mono = None
     poll.held = None
     poll.error = None
-    poll.retry_after_s = 0.0
     # This cycle's read is the second one of whatever an earlier read lacked.
     state.confirm_mono = None
     commands: list[Command] = []
@@ -51,8 +50,8 @@ def request_poll(state: SchedulerState, now: Instant) -> list[Command]:
     poll = state.poll
     if poll.checking:
         poll.again = True
-    elif poll.next_mono is not None:
-        poll.next_mono = min(poll.next_mono, max(now.mono, poll.not_before_mono))
+    else:
+        poll.next_mono = max(now.mono, poll.not_before_mono)
     return begin_poll(state, now)
 
 
@@ -71,7 +70,7 @@ def candidates_failed(
 ) -> list[Command]:
     """Skip dispatch in this cycle; running work is not touched."""
     state.poll.candidates = None
-    return [*_read_failed(state, "candidate fetch failed", event), *end_poll(state, now)]
+    return [*_read_failed(state, "candidate fetch failed", event, now), *end_poll(state, now)]
 
 
 def reconcile_answered(state: SchedulerState, now: Instant) -> list[Command]:
@@ -83,16 +82,14 @@ def reconcile_answered(state: SchedulerState, now: Instant) -> list[Command]:
 def reconcile_failed(state: SchedulerState, event: RefreshFailed, now: Instant) -> list[Command]:
     """Keep everything as it is and go on to dispatch (SPEC 8.5)."""
     state.poll.reconcile = None
-    return [*_read_failed(state, "reconcile refresh failed", event), *end_poll(state, now)]
+    return [*_read_failed(state, "reconcile refresh failed", event, now), *end_poll(state, now)]
 
 
 def _read_failed(
-    state: SchedulerState, message: str, event: CandidatesFailed | RefreshFailed
+    state: SchedulerState, message: str, event: CandidatesFailed | RefreshFailed, now: Instant
 ) -> list[Command]:
-    poll = state.poll
-    poll.error = event.message
-    poll.retry_after_s = max(poll.retry_after_s, event.retry_after_s or 0.0)
-    state.tracker_error = event.message
+    state.poll.error = event.message
+    state.read_failed(event.message, event.retry_after_s, now=now)
     return [Note(Level.WARNING, message, {"category": event.category, "error": event.message})]
 
 
@@ -105,7 +102,6 @@ def end_poll(state: SchedulerState, now: Instant) -> list[Command]:
     commands = [] if held is None else allocate(state, now, held)
     state.tracker_error = poll.error
     poll.ended_mono = now.mono
-    poll.not_before_mono = now.mono + poll.retry_after_s
     delay_s = 0.0 if poll.again else state.rules.interval_s
     poll.next_mono = max(now.mono + delay_s, poll.not_before_mono)
     poll.again = False

@@ -62,8 +62,8 @@ class Poll:
         reconcile: Cause of the reconcile read in flight, or None.
         candidates: Cause of the candidates read in flight, or None.
         held: Candidates that arrived before the reconcile answer (SPEC 7.4: reconcile first).
+        not_before_mono: The tracker asked to be left alone until then.
         again: Somebody asked for a poll during the cycle: another follows.
-        retry_after_s: The longest wait that the tracker asked for in this cycle.
         error: Why a read of this cycle failed, or None.
     """
 
@@ -74,7 +74,6 @@ class Poll:
     candidates: Cause | None = None
     held: Sequence[Issue] | None = None
     again: bool = False
-    retry_after_s: float = 0.0
     error: str | None = None
 
     @property
@@ -158,6 +157,15 @@ class SchedulerState:
         if pending is None or pending.asked not in asked:
             return None
         return self.pending.pop(cause)
+
+    def read_failed(self, error: str, retry_after_s: float | None, *, now: Instant) -> None:
+        """Show why the tracker could not be read, and leave it alone for as long as it asked."""
+        self.tracker_error = error
+        if retry_after_s is not None:
+            poll = self.poll
+            poll.not_before_mono = max(poll.not_before_mono, now.mono + retry_after_s)
+            if poll.next_mono is not None:
+                poll.next_mono = max(poll.next_mono, poll.not_before_mono)
 
     def new_run_id(self) -> RunId:
         """Return an id that no run of this or another lifetime has."""

@@ -220,13 +220,14 @@ def _refresh_failed(state: SchedulerState, event: RefreshFailed, now: Instant) -
         return _dropped(event)
     match pending.asked:
         case RefreshPurpose.DISPATCH:
-            return dispatch_read_failed(state, pending, event)
+            return dispatch_read_failed(state, pending, event, now)
         case RefreshPurpose.RETRY:
             return retry_read_failed(state, pending, event, now)
         case RefreshPurpose.RECONCILE:
             return reconcile_failed(state, event, now)
         case _:
             # The next cycle reads the missing issues anyway.
+            state.read_failed(event.message, event.retry_after_s, now=now)
             fields = {"category": event.category, "error": event.message}
             return [Note(Level.WARNING, "second read of missing issues failed", fields)]
 

@@ -123,6 +123,25 @@ def test_a_tracker_that_asks_for_patience_is_polled_no_earlier(drive, asked, wai
     assert driver.wakes_in() == wait
 
 
+def test_every_failed_read_shows_and_its_wait_holds_for_polls_too(drive, issue):
+    driver = drive()
+    driver.send(Restored())
+    driver.offer(issue("A-1"))
+    driver.fail(RefreshPurpose.DISPATCH, "429", retry_after_s=120.0)
+    assert driver.state.tracker_error == "429"
+    assert driver.wakes_in() == 120.0
+
+
+def test_a_wait_that_is_asked_for_during_a_poll_holds_after_it(drive, issue):
+    driver = drive()
+    (spec,) = driver.start(issue("A-1"))
+    driver.end(spec)
+    driver.wake(30)
+    driver.fail(RefreshPurpose.RETRY, "429", retry_after_s=120.0)
+    driver.offer()
+    assert driver.state.poll.next_mono == driver.mono + 120
+
+
 def test_a_refresh_request_does_not_break_the_tracker_s_wait(drive):
     driver = drive()
     driver.send(Restored())

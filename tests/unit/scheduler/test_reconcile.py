@@ -179,6 +179,23 @@ def test_the_next_cycle_is_a_second_read_as_well(drive, issue):
     assert driver.stopped() == [(spec.run_id, StopReason.MISSING)]
 
 
+def test_a_slow_second_read_does_not_confirm_a_lack_that_began_after_it_was_issued(drive, issue):
+    driver = drive()
+    one = issue("A-1")
+    (spec,) = driver.start(one)
+    reconcile(driver)
+    driver.wake(5)
+    driver.send(RunIssueChanged(spec.run_id, one))
+    driver.advance(25)
+    assert reconcile(driver) == []
+    since = running(driver, one).missing_since
+    assert since == driver.mono
+    driver.advance(1)
+    driver.show(CONFIRM)
+    assert driver.stopped() == []
+    assert running(driver, one).missing_since == since
+
+
 def test_a_failed_second_read_stops_nothing_and_leaves_it_to_the_next_cycle(drive, issue):
     driver = drive()
     one = issue("A-1")

@@ -549,6 +549,28 @@ def test_a_slot_that_frees_during_the_read_goes_to_the_retry_and_not_to_a_candid
     assert len(driver.started()) == 1
 
 
+def test_a_slot_that_frees_elsewhere_does_not_help_a_retry_whose_read_is_in_flight(
+    drive, issue, moved
+):
+    driver = drive(agent={"max_concurrent_agents_by_state": {"todo": 1}})
+    one, two, three = issue("A-1"), issue("A-2"), issue("A-3", state="In Progress")
+    first, third = driver.start(one, three)
+    driver.end(first, FAILED)
+    driver.poll([two], [three])
+    driver.wake(10)
+    driver.end(third, INPUT_REQUIRED)
+    claim = driver.claim(one)
+    assert isinstance(claim, Rechecking)
+    assert claim.host is None
+    driver.show(RETRY, one)
+    assert driver.notes() == ["retry waits"]
+    driver.wake(20)
+    driver.show(RefreshPurpose.RECONCILE, moved(one, "In Progress"), two, three)
+    driver.show(RETRY, one)
+    assert driver.commands == []
+    assert driver.retry(one).waits_for_slot
+
+
 def test_a_failed_read_keeps_the_attempt_and_backs_off_by_itself(drive, issue):
     driver = drive()
     one = issue("A-1")
