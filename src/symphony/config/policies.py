@@ -62,8 +62,9 @@ def effective_turn_sandbox_policy(
         return default_turn_sandbox_policy(workspace, extra_writable), ()
     if policy.get("type") != "workspaceWrite":
         return dict(policy), ()
-    given = policy.get("writableRoots")
-    roots = list(given) if isinstance(given, (list, tuple)) else []
+    roots = policy.get("writableRoots", [])
+    if not isinstance(roots, list):
+        return dict(policy), ()
     needed = dict.fromkeys((*_needed_roots(workspace), *extra_writable))
     added = tuple(root for root in needed if root not in roots)
     return {**policy, "writableRoots": [*roots, *added]}, added
@@ -103,7 +104,12 @@ def _approval_policy(value: Any, warnings: list[str]) -> Any:
     key = "codex.approval_policy"
     if isinstance(value, str):
         return _spelling(key, value, _OLD_APPROVAL_POLICIES, _APPROVAL_POLICIES, warnings=warnings)
-    if not isinstance(value, Mapping) or not isinstance(value.get("reject"), Mapping):
+    if not isinstance(value, Mapping) or "granular" in value:
+        return value
+    if not isinstance(value.get("reject"), Mapping):
+        warnings.append(
+            f"{key}: a map without 'granular' is passed on, but current Codex knows no other"
+        )
         return value
     reject = value["reject"]
     # `reject: true` meant "refuse", `granular: true` means "may ask". What the old value leaves

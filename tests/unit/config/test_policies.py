@@ -64,6 +64,7 @@ def test_the_settings_are_not_changed_by_what_is_added() -> None:
         {"type": "readOnly"},
         {"type": "futureSandbox", "writableRoots": ["relative/root"]},
         {"no": "type"},
+        {"type": "workspaceWrite", "writableRoots": "not a list: Codex says so"},
     ],
 )
 def test_any_other_policy_passes_untouched(given: dict[str, Any]) -> None:
@@ -159,6 +160,13 @@ def test_an_unknown_word_is_passed_on_with_a_warning(key: str) -> None:
     values, warnings = translate_codex_policies({key: "future"})
     assert values == {key: "future"}
     assert warnings[0].startswith(f"codex.{key}: 'future' is passed on")
+
+
+@pytest.mark.parametrize("policy", [{"future": {"x": True}}, {"reject": True}, {}])
+def test_a_map_that_codex_does_not_know_is_passed_on_with_a_warning(policy: object) -> None:
+    values, warnings = translate_codex_policies({"approval_policy": policy})
+    assert values == {"approval_policy": policy}
+    assert "a map without 'granular'" in warnings[0]
 
 
 def test_full_access_for_the_thread_alone_is_warned_of() -> None:
