@@ -122,7 +122,7 @@ def list_(
         for issue in found:
             priority = issue.priority if issue.priority is not None else "-"
             head = f"{issue.identifier:<{width}}  {issue.state:<{column}}  {priority}"
-            print(_printable(f"{head}  {issue.title}"))
+            print(_printable(f"{head}  {' '.join(issue.title.split())}"))
     for notice in view.notices:
         print(_printable(f"warning: {notice}"), file=sys.stderr)
     for fault in view.malformed:
@@ -304,7 +304,7 @@ def _login() -> str:
 
 
 def _line(issue: IssueDocument) -> str:
-    return _printable(f"{issue.identifier} [{issue.state}] {issue.title}")
+    return _printable(f"{issue.identifier} [{issue.state}] {' '.join(issue.title.split())}")
 
 
 def _fields(issue: IssueDocument) -> dict[str, Any]:

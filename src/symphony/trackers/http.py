@@ -228,7 +228,7 @@ class _Transient(Exception):
     """An answer that another try may better."""
 
     def __init__(self, answer: Answer) -> None:
-        super().__init__(answer.status)
+        super().__init__(f"HTTP {answer.status}")
         self.answer = answer
 
 

@@ -100,17 +100,22 @@ def _get(value: object, *path: str) -> Any:
 
 
 def _string(value: object) -> str | None:
-    return value if isinstance(value, str) else None
+    """A text that UTF-8 can hold: JSON may carry half of a surrogate pair."""
+    if not isinstance(value, str) or value.isascii():
+        return value if isinstance(value, str) else None
+    return value.encode("utf-8", "replace").decode("utf-8")
 
 
 def _text(value: object) -> str | None:
-    return value.strip() or None if isinstance(value, str) else None
+    text = _string(value)
+    return text.strip() or None if text is not None else None
 
 
 def _required(value: object, name: str) -> str:
-    if not isinstance(value, str) or not value.strip():
+    text = _string(value)
+    if text is None or not text.strip():
         raise Malformed(f"`{name}` is missing or blank")
-    return value
+    return text
 
 
 def _integer(value: object) -> int | None:

@@ -118,7 +118,7 @@ class LocalTracker:
     def _warn_of(self, fault: FileFault, message: str, **fields: Any) -> None:
         if self._warned.get(fault.path) != fault.digest:
             problems = "; ".join(str(entry) for entry in fault.faults)
-            log.warning(message, file=str(fault.path), problems=problems, **fields)
+            log.warning(message, file=fault.file, problems=problems, **fields)
 
     def _to_issue(self, document: IssueDocument, view: BoardView) -> Issue:
         blockers = tuple(_blocker(name, view) for name in document.blocked_by or ())

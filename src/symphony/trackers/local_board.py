@@ -235,7 +235,7 @@ class Board:
             document = self.get(identifier)
             path = self.path / f"{document.identifier}.md"
             for _ in range(_EDIT_ATTEMPTS):
-                status = os.lstat(path)
+                status = self._status(path)
                 old = self._load(path.name)
                 try:
                     new = change(old)
@@ -247,7 +247,7 @@ class Board:
                         code="local_issue_malformed",
                     ) from error
                 # An editor takes no lock: what it saved since we read must not be lost.
-                if Signature.of(os.lstat(path)) == Signature.of(status):
+                if Signature.of(self._status(path)) == Signature.of(status):
                     self._write(path.name, new, mode=status.st_mode & 0o777)
                     break
             else:
@@ -257,6 +257,16 @@ class Board:
                     code="local_board_locked",
                 )
         return self.get(document.identifier)
+
+    def _status(self, path: Path) -> os.stat_result:
+        try:
+            return os.lstat(path)
+        except OSError as error:
+            raise TrackerError(
+                "tracker_response",
+                f"{path} went away while it was being changed",
+                code="local_issue_not_found",
+            ) from error
 
     def _write(self, name: str, text: str, mode: int = 0o644) -> None:
         if len(text.encode()) > local_files.MAX_FILE_BYTES:
@@ -288,8 +298,11 @@ class Board:
         marks = _read_marks(lock)
         number = 1 + max(_highest_number(names, prefix), marks.get(prefix, 0))
         data = json.dumps({"last": {**marks, prefix: number}}).encode()
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, data, 0)
+        try:
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, data, 0)
+        except OSError as error:
+            raise local_files.folder_error(self.path, error) from error
         return f"{prefix}-{number}"
 
     def _parse(self, name: str, signature: Signature, last_id: str | None) -> ParsedFile:
@@ -297,6 +310,8 @@ class Board:
         stem = name.removesuffix(".md")
         text = ""
         try:
+            if not stem.isprintable():
+                raise ValueError("the name holds characters that can't be shown; rename it")
             if not signature.regular:
                 raise ValueError("it is no regular file; put a copy of the file here")
             text = local_files.read_text(path)

@@ -215,7 +215,10 @@ def to_instant(text: str) -> datetime:
         ValueError: It is no such time.
     """
     moment = datetime.fromisoformat(text)
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    try:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError(text) from error
 
 
 class _Fields:
@@ -234,7 +237,7 @@ class _Fields:
         field = self._fields.get(key)
         value = field.value if field is not None else None
         if isinstance(value, str) and value.strip():
-            return value.strip()
+            return _encodable(value.strip())
         if required:
             what = "is missing" if field is None else "must be a text that is not empty"
             self.fault(key, f"`{key}` {what}; write `{key}: ...`")
@@ -252,7 +255,7 @@ class _Fields:
             self.notices.append(FieldFault(field.line, key, problem))
             return None
         raw = field.value.split(",") if isinstance(field.value, str) else field.value
-        return _unique(word.strip() for word in raw)
+        return _unique(_encodable(word.strip()) for word in raw)
 
     def optional(self, key: str, convert: Callable[[str], T]) -> T | None:
         text = self.text(key, required=False)
@@ -299,6 +302,11 @@ def _comments_span(text: str) -> tuple[int, int] | None:
         if not stripped or _ENTRY.match(stripped):
             return heading.start(), heading.end()
     return None
+
+
+def _encodable(text: str) -> str:
+    """Replace what UTF-8 can't hold: an escape in YAML may write half of a surrogate pair."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _lf(text: str) -> str:

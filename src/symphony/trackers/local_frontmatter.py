@@ -166,9 +166,10 @@ def _compose(block: str) -> Any:
 
     try:
         root = YAML(typ="safe", pure=True).compose(block)
-    except YAMLError as error:
+    except (YAMLError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
+        # The parser lets some of its own faults through on odd input.
         mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        problem = getattr(error, "problem", None) or (str(error) or repr(error)).splitlines()[0]
         raise FrontMatterError(
             2 + (mark.line if mark is not None else 0), f"not valid YAML: {problem}"
         ) from error

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from symphony.errors import TrackerError
@@ -110,7 +111,7 @@ def _list(board: Board, arguments: Mapping[str, Any], context: ToolContext) -> d
     if len(found) > _LIST_LIMIT:
         answer["omitted"] = len(found) - _LIST_LIMIT
     if view.malformed:
-        answer["malformed_files"] = [fault.path.name for fault in view.malformed]
+        answer["malformed_files"] = [Path(fault.file).name for fault in view.malformed]
     return answer
 
 

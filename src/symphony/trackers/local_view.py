@@ -7,6 +7,7 @@ two files claim belongs to neither, so nobody works on the wrong one.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,8 +33,14 @@ class FileFault:
     digest: str
     claimed_ids: tuple[str, ...] = ()
 
+    @property
+    def file(self) -> str:
+        """The path as text that can be shown and logged, whatever bytes the name has."""
+        text = os.fsencode(self.path).decode("utf-8", "backslashreplace")
+        return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
     def __str__(self) -> str:
-        return f"{self.path}: " + "; ".join(str(fault) for fault in self.faults)
+        return f"{self.file}: " + "; ".join(str(fault) for fault in self.faults)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from symphony.errors import TrackerError
 from symphony.trackers.local_board import Board
 from symphony.trackers.local_document import (
     Comment,
+    DocumentError,
     parse_comments,
     parse_document,
     render_document,
@@ -277,6 +280,65 @@ def test_bad_values_are_refused_and_change_nothing(board: Board) -> None:
             call()
     assert (board.path / "DEMO-1.md").read_bytes() == before
     assert len(board.read().issues) == 1
+
+
+ODD_PIECES = [
+    *("---\n", "id: A\n", "title: t\n", "state: Todo\n", "- ", "[", "{", "}", "]", "&a ", "*a"),
+    *("!!int x\n", "%YAML 9.9\n", "? ", ": ", "|\n", ">-\n", "\t", "\n", "  ", '"', "'", "\x00"),
+    *('"\\ud800"', '"\\U00110000"', "created: 0001-01-01T00:00:00+14:00\n", "<<: *a\n", "#"),
+    *("## Comments\n", "\r\n", "\ufeff", "\x85", "labels: [a, [b]]\n", "[" * 2000),
+]
+PIECES = st.lists(st.sampled_from(ODD_PIECES), max_size=14).map("".join)
+
+
+@settings(deadline=None)
+@given(st.booleans(), PIECES | st.text(max_size=80))
+def test_any_text_is_an_issue_or_malformed(framed: bool, text: str) -> None:
+    content = f"---\ntitle: t\nstate: Todo\n{text}\n---\nbody\n" if framed else text
+    try:
+        document = parse_document("X-1", content)
+    except DocumentError:
+        return
+    assert document.title.strip()
+    assert document.state.strip()
+    assert document.id.strip()
+    "".join((document.title, document.state, *document.labels)).encode()
+    parse_comments(content)
+
+
+def test_file_names_that_cannot_be_shown_are_malformed_and_can_be_named(board: Board) -> None:
+    text = b"---\ntitle: t\nstate: Todo\n---\n"
+    for name in (b"bad\xff-1.md", b"two\nlines.md"):
+        with open(os.fsencode(board.path) + b"/" + name, "wb") as file:
+            file.write(text)
+    shown = [str(fault) for fault in board.read().malformed]
+    assert len(shown) == 2
+    assert all("rename it" in line and line.isprintable() for line in shown)
+
+
+def test_a_disk_that_refuses_a_write_is_an_error_and_changes_nothing(board: Board) -> None:
+    board.add("t")
+    before = (board.path / "DEMO-1.md").read_bytes()
+    script = (
+        "import resource, sys\n"
+        "from symphony.errors import TrackerError\n"
+        "from symphony.trackers.local_board import Board\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (40, 40))\n"
+        "board = Board(sys.argv[1], prefix='DEMO')\n"
+        "for call in (lambda: board.move('DEMO-1', 'Done'), lambda: board.add('x' * 99)):\n"
+        "    try:\n"
+        "        call()\n"
+        "    except TrackerError as error:\n"
+        "        print(error.code, error.message)\n"
+    )
+    command = [sys.executable, "-c", script, str(board.path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith("local_board_unusable") for line in lines)
+    assert "File too large" in lines[0]
+    assert (board.path / "DEMO-1.md").read_bytes() == before
+    assert [issue.identifier for issue in board.read().issues] == ["DEMO-1"]
 
 
 def test_an_unknown_issue_and_a_missing_folder_are_named(tmp_path: Path, board: Board) -> None:
