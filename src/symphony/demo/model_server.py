@@ -78,6 +78,7 @@ class ModelServer:
         self._count = 0
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     @property
     def count(self) -> int:
@@ -98,6 +99,7 @@ class ModelServer:
 
     async def aclose(self) -> None:
         """Stop listening and break off what is open; closing twice does no harm."""
+        self._closed = True
         if self._server is not None:
             self._server.close()
         for task in self._connections:
@@ -125,7 +127,8 @@ class ModelServer:
         assert task is not None, "asyncio runs a connection in a task"
         self._connections.add(task)
         try:
-            while await self._serve_one(reader, writer):
+            # A connection that was accepted just before the end is not known to aclose.
+            while not self._closed and await self._serve_one(reader, writer):
                 pass
         except (ConnectionError, asyncio.IncompleteReadError):
             pass  # the client is gone, as a killed agent is

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from codex_app_server.protocol import types
+from codex_app_server.protocol.unions import Unknown
 
 from symphony.demo.model_server import ModelServer
 from symphony.demo.script import (
@@ -86,6 +90,29 @@ async def test_commands_patches_tools_and_text_reach_codex_and_come_back(
         "windowDurationMins": 300,
         "resetsAt": 1800000000,
     }
+
+
+async def test_all_that_codex_sends_decodes_to_generated_types(app_server: Any, workspace: Path):
+    steps = turn(
+        Reply((Think("Look."), Exec("echo out; echo err >&2"), Patch(PATCH))),
+        DroppedStream(),
+        Tool("echo", {"word": "x"}),
+        Say("Done."),
+    )
+    async with ModelServer(script(steps)) as model, app_server(await model.start(), echo) as codex:
+        thread = await codex.start_thread(workspace, [ECHO_TOOL])
+        await codex.run_turn(thread, "Issue: T-1")
+    messages = [event for event in codex.events if "method" in event]
+    items: list[str] = []
+    for message in messages:
+        table = types.SERVER_REQUESTS if "id" in message else types.NOTIFICATIONS
+        params = json.dumps(message["params"]).encode()
+        decoded = msgspec.json.decode(params, type=table[message["method"]])
+        if isinstance(decoded, types.ItemCompletedNotification):
+            assert not isinstance(decoded.item, Unknown | None), message
+            items.append(decoded.item.tag)
+    assert {"reasoning", "commandExecution", "fileChange", "dynamicToolCall"} < set(items)
+    assert len(messages) > 30
 
 
 async def test_the_second_turn_of_a_thread_and_a_new_model_server_go_on_where_it_stands(
