@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from symphony.model.clock import Instant
 from symphony.model.issue import Issue, IssueId
-from symphony.model.run import RetryKind, RunSpec
+from symphony.model.run import RunSpec
 
 from .claims import Dispatching, Rechecking, RetryQueued, Running
 from .commands import (
@@ -300,7 +300,7 @@ def _start_again(
         retry_kind=retry.retry_kind,
         host=host,
         thread_id=None if moved else retry.thread_id,
-        previous_error=None if retry.retry_kind is RetryKind.CONTINUATION else retry.error,
+        previous_error=retry.error,
     )
     workspace_path = None if moved else retry.workspace_path
     return _start(state, spec, now, failures=retry.failures, workspace_path=workspace_path)

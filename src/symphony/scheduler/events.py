@@ -164,7 +164,7 @@ class RestoredClaim:
 
     Attributes:
         kind: ``running``, ``retry`` or ``blocked``.
-        delay_s: For a retry: seconds that remained of its delay.
+        delay_s: For a retry: seconds that remained of its delay; below zero where it is overdue.
     """
 
     kind: str

@@ -30,8 +30,9 @@ def begin_poll(state: SchedulerState, now: Instant) -> list[Command]:
     poll.next_mono = None
     poll.held = None
     poll.error = None
-    # This cycle's read is the second one of whatever an earlier read lacked.
-    state.confirm_mono = None
+    if state.confirm_mono is not None and state.confirm_mono <= now.mono:
+        # This cycle's read is the second one of what an earlier read lacked.
+        state.confirm_mono = None
     commands: list[Command] = []
     ids = reconcile_ids(state)
     if ids:

@@ -1,7 +1,7 @@
 """Compare what we hold with what the tracker shows, and correct what we hold (SPEC 8.5).
 
 Stops are graded by evidence: a state or a label is proof, absence is not. An issue that a read
-lacks is only marked; it is let go of when a second read, issued later, lacks it as well. So an
+lacks is only marked; it is let go of when a second read, some seconds later, lacks it too. So an
 empty or partial answer never ends healthy work. A run that is being stopped stays claimed until it
 has ended.
 """
@@ -24,7 +24,8 @@ from .retry import clean
 from .state import Pending, SchedulerState
 
 CONFIRM_AFTER_S = 5.0
-"""How long after the first read a missing issue is read again, at most: a fault should be over."""
+"""How long after the first lack the second read begins that may confirm it: by then a short fault
+of the tracker should be over, and however fast we poll, one fault can't count twice."""
 
 _STOPS = {
     Standing.TERMINAL: StopReason.TERMINAL,
@@ -142,7 +143,8 @@ def _blocked_missing(
 
 
 def _is_confirmed(claim: Running | Blocked, pending: Pending) -> bool:
-    return claim.missing_since is not None and pending.issued_mono >= claim.missing_since
+    since = claim.missing_since
+    return since is not None and pending.issued_mono >= since + CONFIRM_AFTER_S
 
 
 def _mark_missing(state: SchedulerState, claim: Running | Blocked, now: Instant) -> list[Command]:
@@ -150,7 +152,7 @@ def _mark_missing(state: SchedulerState, claim: Running | Blocked, now: Instant)
         return []
     state.claims.put(replace(claim, missing_since=now.mono))
     if state.confirm_mono is None:
-        state.confirm_mono = now.mono + min(CONFIRM_AFTER_S, state.rules.interval_s)
+        state.confirm_mono = now.mono + CONFIRM_AFTER_S
     return [note(Level.WARNING, "missing in the tracker, reading it once more", claim.issue)]
 
 

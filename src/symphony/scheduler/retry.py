@@ -111,7 +111,7 @@ def decide(
             return Release(reason)
         case _ if outcome.kind is OutcomeKind.COMPLETED:
             return _continuation()
-        case StopReason.SHUTDOWN if outcome.kind not in _DEFAULT_BLOCK_TEXT:
+        case StopReason.SHUTDOWN if shutting_down and outcome.kind not in _DEFAULT_BLOCK_TEXT:
             return Keep()
         case StopReason.OPERATOR:
             return Block("stopped_by_operator", outcome.message or "stopped by an operator")

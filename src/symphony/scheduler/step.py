@@ -86,8 +86,6 @@ def step(state: SchedulerState, event: Event, now: Instant) -> list[Command]:
         state.claims.freed = False
         if state.claims.contending:
             commands = [*commands, *allocate(state, now)]
-            # Taking a slot may move one; that frees nothing for anybody else.
-            state.claims.freed = False
     return commands
 
 
@@ -309,7 +307,7 @@ def _claim_again(restored: RestoredClaim, now: Instant) -> RetryQueued | Blocked
     recovers = restored.kind == "running"
     kind = RetryKind.RECOVERY if recovers else restored.retry_kind or RetryKind.FAILURE
     failed = restored.retry_kind in (RetryKind.FAILURE, RetryKind.RECOVERY)
-    delay_s = 0.0 if recovers else max(0.0, restored.delay_s)
+    delay_s = 0.0 if recovers else restored.delay_s
     return RetryQueued(
         issue=restored.issue,
         attempt=restored.attempt,
@@ -344,7 +342,7 @@ def _shutdown(state: SchedulerState) -> list[Command]:
                 state.claims.put(replace(claim, stopping=StopReason.SHUTDOWN))
                 commands.append(StopRun(claim.spec.run_id, StopReason.SHUTDOWN))
             case Rechecking():
-                state.claims.put(replace(claim.retry, hold=None))
+                state.claims.put(claim.retry)
             case Running() | RetryQueued() | Blocked() | Cleaning():
                 pass
             case _:

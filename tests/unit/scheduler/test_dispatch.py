@@ -16,6 +16,7 @@ from symphony.scheduler.events import (
     ConfigBroken,
     ConfigRepaired,
     Restored,
+    RestoredClaim,
     RunIssueChanged,
     SettingsChanged,
     TerminalFailed,
@@ -214,6 +215,19 @@ def test_terminal_issues_found_at_start_are_cleaned_and_then_free(drive, issue):
     driver.send(CleanupEnded(clean.cause, done.id))
     assert driver.notes() == ["late answer dropped"]
     assert len(driver.poll([replace(done, state="Todo")])) == 1
+
+
+def test_a_terminal_issue_with_a_claim_is_left_to_its_own_way_out(drive, issue):
+    driver = drive()
+    done = issue("A-1", state="Done")
+    claim = RestoredClaim("blocked", done, attempt=None, retry_kind=None, error="which?")
+    driver.send(Restored([claim]))
+    (cause,) = [
+        cause for cause, pending in driver.state.pending.items() if pending.asked is Asked.TERMINAL
+    ]
+    assert driver.send(TerminalFetched(cause, [done])) == []
+    driver.show(RefreshPurpose.RECONCILE, done)
+    assert len(driver.of(CleanWorkspace)) == 1
 
 
 def test_a_failed_terminal_read_is_a_warning_and_the_start_goes_on(drive, issue):

@@ -10,6 +10,7 @@ from symphony.scheduler.claims import Blocked, Cleaning, RetryQueued
 from symphony.scheduler.commands import (
     CleanWorkspace,
     DropClaim,
+    FetchCandidates,
     RefreshIssues,
     RefreshPurpose,
     SaveClaim,
@@ -37,12 +38,13 @@ def left(kind, issue, **fields):
 # --- restart ----------------------------------------------------------------------------------
 
 
-def test_an_interrupted_run_is_taken_up_again_at_once_with_its_thread_and_attempt(drive, issue):
+@pytest.mark.parametrize("kind", [RetryKind.FAILURE, RetryKind.RECOVERY])
+def test_an_interrupted_run_is_taken_up_again_at_once_with_its_thread_and_attempt(
+    drive, issue, kind
+):
     driver = drive()
     one = issue("A-1")
-    claim = left(
-        "running", one, attempt=3, retry_kind=RetryKind.FAILURE, thread_id="t", error="fault"
-    )
+    claim = left("running", one, attempt=3, retry_kind=kind, thread_id="t", error="fault")
     driver.send(Restored([claim]))
     read = driver.refresh(RETRY)
     assert read.ids == (one.id,)
@@ -149,6 +151,14 @@ def test_more_interrupted_runs_than_slots_wait_for_their_turn(drive, issue):
 
 
 # --- settings ---------------------------------------------------------------------------------
+
+
+def test_the_patience_that_one_tracker_asked_for_does_not_bind_the_next(drive, settings):
+    driver = drive()
+    driver.send(Restored())
+    driver.fail_candidates(retry_after_s=500.0)
+    driver.send(SettingsChanged(settings(tracker={"provider": {"board": "other"}})))
+    assert len(driver.of(FetchCandidates)) == 1
 
 
 def test_new_limits_hold_at_once_for_waiting_retries(drive, issue, settings):

@@ -167,13 +167,24 @@ def test_a_partial_answer_stops_none_of_the_runs_that_it_lacks(drive, issue):
     assert running(driver, two).missing_since == driver.mono
 
 
-def test_the_next_cycle_is_a_second_read_as_well(drive, issue):
+def test_fast_polls_during_a_short_fault_do_not_confirm_each_other(drive, issue):
+    driver = drive(polling={"interval_ms": 1000})
+    one = issue("A-1")
+    driver.start(one)
+    for _ in range(5):
+        assert reconcile(driver) == []
+        driver.advance(0.9)
+    assert reconcile(driver, one) == []
+    assert running(driver, one).missing_since is None
+
+
+def test_a_cycle_that_comes_late_enough_is_the_second_read(drive, issue):
     driver = drive(polling={"interval_ms": 3000})
     one = issue("A-1")
     (spec,) = driver.start(one)
     assert reconcile(driver) == []
     assert driver.wakes_in() == 3.0
-    driver.wake(3)
+    driver.wake(5)
     assert not driver.has_refresh(CONFIRM)
     driver.show(RECONCILE)
     assert driver.stopped() == [(spec.run_id, StopReason.MISSING)]

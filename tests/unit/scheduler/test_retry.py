@@ -25,9 +25,10 @@ from symphony.scheduler.events import (
     ConfigBroken,
     ConfigRepaired,
     RunEnded,
+    RunSilent,
     SettingsChanged,
 )
-from symphony.scheduler.retry import backoff_s
+from symphony.scheduler.retry import backoff_s, park
 
 RETRY = RefreshPurpose.RETRY
 FAILED = OutcomeKind.FAILED
@@ -493,9 +494,11 @@ def test_a_waiting_retry_whose_new_state_has_room_starts_without_candidates(driv
     driver.poll([busy])
     driver.wake(10)
     driver.show(RETRY, one)
+    (ending,) = driver.state.claims.running()
+    driver.send(RunSilent(ending.spec.run_id, 999.0))
     driver.wake(20)
     driver.fail_candidates()
-    driver.show(RefreshPurpose.RECONCILE, moved(one, "In Progress"), busy)
+    driver.show(RefreshPurpose.RECONCILE, moved(one, "In Progress"))
     assert driver.of(RefreshIssues)[0].ids == (one.id,)
 
 
@@ -597,6 +600,66 @@ def test_a_retry_prefers_its_host(drive, issue):
     assert second.host == "b"
     spec = fail_again(driver, two, second, thread_id="t")
     assert (spec.host, spec.thread_id) == ("b", "t")
+
+
+def test_a_retry_whose_host_is_full_moves_and_leaves_thread_and_workspace_behind(drive, issue):
+    driver = drive(worker={"ssh_hosts": ["a", "b"], "max_concurrent_agents_per_host": 1})
+    one, two = issue("A-1"), issue("A-2")
+    (spec,) = driver.start(one)
+    driver.end(spec, FAILED, thread_id="t", workspace_path="/w/A-1")
+    (other,) = driver.poll([two])
+    assert (spec.host, other.host) == ("a", "a")
+    driver.wake(10)
+    driver.show(RETRY, one)
+    (again,) = driver.started()
+    assert (again.host, again.thread_id) == ("b", None)
+    driver.end(again, FAILED)
+    assert driver.retry(one).workspace_path is None
+
+
+def test_a_run_that_dies_early_does_not_forget_where_its_workspace_is(drive, issue, moved):
+    driver = drive()
+    one = issue("A-1")
+    (spec,) = driver.start(one)
+    driver.end(spec, FAILED, workspace_path="/w/A-1")
+    driver.wake(10)
+    driver.show(RETRY, one)
+    (again,) = driver.started()
+    driver.end(again, FAILED)
+    driver.wake(20)
+    driver.show(RETRY, moved(one, "Done"))
+    assert driver.of(CleanWorkspace)[0].workspace_path == "/w/A-1"
+
+
+def test_a_failed_read_of_a_retry_that_waited_for_a_slot_is_not_repeated_at_once(drive, issue):
+    driver = drive(agent={"max_concurrent_agents": 1})
+    one, two = issue("A-1"), issue("A-2")
+    (spec,) = driver.start(one)
+    driver.end(spec, FAILED)
+    (other,) = driver.poll([two])
+    driver.wake(10)
+    driver.show(RETRY, one)
+    driver.end(other, INPUT_REQUIRED)
+    driver.fail(RETRY)
+    assert driver.of(RefreshIssues) == []
+    assert within(due_in(driver, one), 10)
+
+
+def test_a_run_that_blames_a_shutdown_which_nobody_asked_for_is_retried(drive, issue):
+    driver = drive()
+    one = issue("A-1")
+    (spec,) = driver.start(one)
+    driver.end(spec, OutcomeKind.CANCELLED, stop_reason=StopReason.SHUTDOWN)
+    assert driver.retry(one).attempt == 1
+
+
+def test_a_park_is_lifted_in_time_though_no_retry_falls_due_then(drive):
+    driver = drive()
+    driver.start()
+    park(driver.state, 12.0, "limit", driver.now)
+    assert driver.wakes_in() == 12.0
+    driver.wake(12)
+    assert driver.notes() == ["dispatch resumes"]
 
 
 def test_a_lost_host_is_avoided_for_a_while_and_threads_do_not_move(drive, issue):

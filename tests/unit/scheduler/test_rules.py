@@ -402,7 +402,7 @@ class AnyOrder(RuleBasedStateMachine):
                 "hosts": [],
                 "per_host": None,
                 "board": "one",
-                "interval": 30_000,
+                "interval": 900_000,
                 "labels": [],
             }
         )
