@@ -146,6 +146,16 @@ def test_nothing_anywhere_names_what_to_install(tmp_path: Path):
         find(on_path(tmp_path))
 
 
+def test_a_binary_in_the_current_directory_is_not_on_an_empty_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    program(tmp_path / "codex")
+    monkeypatch.chdir(tmp_path)
+    for environment in ({}, {"PATH": ""}, {"PATH": ":"}):
+        with pytest.raises(BinaryNotFound):
+            find(environment)
+
+
 @pytest.mark.codex
 def test_the_wheel_is_found_when_path_has_none(tmp_path: Path):
     pytest.importorskip("codex_cli_bin", reason="openai-codex-cli-bin is not installed")

@@ -68,7 +68,8 @@ def resolve_binary(
 
     Args:
         codex: A file, a folder of an unpacked npm package, or a bare name to look up on PATH.
-        environment: Read for ``CODEX_PATH`` and ``PATH``; the process's own by default.
+        environment: Read for ``CODEX_PATH`` and ``PATH`` (absent: no folder); the process's own by
+            default.
         wheel: Whether the Python package counts.
 
     Raises:
@@ -127,9 +128,10 @@ def _found(path: Path, source: BinarySource) -> CodexBinary:
 
 
 def _on_path(name: str, environment: Mapping[str, str]) -> Iterator[Path]:
-    for folder in environment.get("PATH", os.defpath).split(os.pathsep):
-        candidate = Path(folder or ".", name).absolute()
-        if _executable(candidate):
+    """Yield the executables of a name; an empty entry, which means the cwd, is passed over."""
+    for folder in environment.get("PATH", "").split(os.pathsep):
+        candidate = Path(folder, name).absolute()
+        if folder and _executable(candidate):
             yield candidate
 
 
