@@ -183,10 +183,11 @@ class LinearTracker:
 
         async def fetch() -> list[Any]:
             connection = _dig(await self._query(queries.BY_IDS, variables), "issues")
-            nodes, cursor = _page(connection, "issues")
-            if cursor is not None:
-                raise _pagination("more issues than were asked for", "linear_unknown_payload")
-            return nodes
+            # A batch asks for as many issues as it has ids, so it is one page also where the
+            # answer does not say so; only a server with smaller pages could hold some back.
+            if _dig(connection, "pageInfo", "hasNextPage") is True:
+                raise _pagination("a part of the issues that were asked for", "linear_cut_batch")
+            return _nodes(connection, "issues")
 
         return fetch
 
@@ -297,9 +298,7 @@ async def _bounded(calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
 
 def _page(connection: object, what: str) -> tuple[list[Any], str | None]:
     """Nodes of a page, and the cursor of the next one or None at the end."""
-    nodes = _dig(connection, "nodes")
-    if not isinstance(nodes, list):
-        raise _unknown_payload(f"`{what}` has no list of nodes")
+    nodes = _nodes(connection, what)
     more = _dig(connection, "pageInfo", "hasNextPage")
     if not isinstance(more, bool):
         raise _pagination(f"`{what}` without `pageInfo`", "linear_missing_page_info")
@@ -309,6 +308,13 @@ def _page(connection: object, what: str) -> tuple[list[Any], str | None]:
     if not isinstance(cursor, str) or not cursor:
         raise _pagination("another page but no cursor for it", "linear_missing_end_cursor")
     return nodes, cursor
+
+
+def _nodes(connection: object, what: str) -> list[Any]:
+    nodes = _dig(connection, "nodes")
+    if not isinstance(nodes, list):
+        raise _unknown_payload(f"`{what}` has no list of nodes")
+    return nodes
 
 
 def _nested_cursor(connection: object, what: str) -> str | None:

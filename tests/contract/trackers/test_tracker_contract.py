@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -147,7 +147,8 @@ async def test_tools_have_a_name_and_an_object_schema(harness: Harness) -> None:
         assert spec.input_schema["type"] == "object"
         json.dumps(spec.input_schema)
         context = ToolContext(issue=issue, run_id="run-1")
-        for nonsense in (None, 7, [], {}, {"query": None}, {"action": []}):
+        values: list[Any] = [None, 7, [], {}, {"query": None}, {"action": []}]
+        for nonsense in values:
             result = await harness.tracker.call_tool(spec.name, nonsense, context)
             assert not result.success
             assert json.loads(result.text)["error"]["message"]

@@ -141,8 +141,6 @@ def with_errors(answer: dict[str, Any]) -> dict[str, Any]:
 
 FAULTS: list[tuple[str, dict[str, Any], str, str | None]] = [
     ("data beside errors", {"edit": with_errors}, "tracker_response", "linear_graphql_errors"),
-    ("no pageInfo", {"edit": without_page_info}, "tracker_pagination", "linear_missing_page_info"),
-    ("no cursor", {"edit": paged(None)}, "tracker_pagination", "linear_missing_end_cursor"),
     ("no data", {"edit": lambda _: {}}, "tracker_response", "linear_unknown_payload"),
     ("null data", {"edit": lambda _: {"data": None}}, "tracker_response", "linear_unknown_payload"),
     (
@@ -197,6 +195,32 @@ async def test_a_faulty_answer_fails_the_whole_read(
     assert (caught.value.category, caught.value.code) == (category, code)
     assert TOKEN not in str(caught.value)
     assert len(linear_server.requests) == 1, "such an answer is not asked for again"
+
+
+@pytest.mark.parametrize(
+    ("edit", "code"),
+    [(without_page_info, "linear_missing_page_info"), (paged(None), "linear_missing_end_cursor")],
+)
+async def test_a_page_that_does_not_say_what_follows_fails_the_read(
+    linear_server: Any, tracker: LinearTracker, fakes: ModuleType, edit: Any, code: str
+) -> None:
+    linear_server.add(1)
+    linear_server.faults.append(fakes.Fault(edit=edit))
+    with pytest.raises(TrackerError) as caught:
+        await tracker.fetch_issues_by_states(["Todo"])
+    assert (caught.value.category, caught.value.code) == ("tracker_pagination", code)
+
+
+async def test_a_batch_of_ids_is_one_page_unless_the_answer_says_otherwise(
+    linear_server: Any, tracker: LinearTracker, fakes: ModuleType
+) -> None:
+    ids = [IssueId(linear_server.add(n)) for n in (1, 2)]
+    linear_server.faults.append(fakes.Fault(edit=without_page_info))
+    assert len(await tracker.fetch_issues_by_ids(ids)) == 2
+    linear_server.faults.append(fakes.Fault(edit=paged("cursor-1")))
+    with pytest.raises(TrackerError) as caught:
+        await tracker.fetch_issues_by_ids(ids)
+    assert caught.value.code == "linear_cut_batch"
 
 
 async def test_a_cursor_that_does_not_advance_ends_the_read(

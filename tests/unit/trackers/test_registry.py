@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,18 @@ def test_profiles_are_known_without_loading_an_adapter() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_no_adapter_knows_another_one() -> None:
+    folder = Path(registry.__file__).parent
+    for path in sorted(folder.glob("*.py")):
+        family = path.stem.partition("_")[0]
+        if family not in registry.PROFILES:
+            continue
+        for match in re.finditer(r"^ *(?:from|import) (\S*)( import .*)?", path.read_text(), re.M):
+            words = set(re.findall(r"[a-z]+", match[0]))
+            foreign = words & (set(registry.PROFILES) - {family})
+            assert not foreign, f"{path.name} imports of {foreign}"
 
 
 def test_an_unknown_kind_is_answered_with_the_kinds_there_are(tmp_path: Path) -> None:
