@@ -24,6 +24,7 @@ __all__ = ["SubprocessTransport"]
 
 STDERR_RING_BYTES = 256 * 1024
 STDERR_READS_A_WAKE = 8
+REAP_RETRY_S = 0.005
 ORPHANED_PIPE_S = 0.5
 KILL_WAIT_S = 5.0
 
@@ -199,7 +200,10 @@ class SubprocessTransport:
             os.close(self._pidfd)
             self._pidfd = None
         self._signal(signal.SIGKILL)
-        self._process.poll()
+        if self._process.poll() is None:
+            # Told of the end a moment before it can be reaped (threads of the leader linger).
+            self._loop.call_later(REAP_RETRY_S, self._on_exit)
+            return
         self._exited.set()
         # A descendant in another session may keep the pipe open for ever.
         self._orphan_timer = self._loop.call_later(ORPHANED_PIPE_S, self._pipes.end_input)

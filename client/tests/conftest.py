@@ -1,0 +1,218 @@
+"""A scripted app-server in memory, the real binaries, and a watch on leftover processes."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from codex_app_server import ClientInfo, Connection
+
+# looptime asks for a loop in plain tests too, which makes one that nobody closes before 3.12.
+asyncio.set_event_loop(None)
+
+ROOT = Path(__file__).resolve().parents[2]
+THREAD = "01a1fd25-e09e-74c1-943c-73e02be4ab8b"
+TURN = "01a1fd25-e0b6-7742-9de8-d610c8205536"
+Message = dict[str, Any]
+
+
+class FakeServer:
+    """A transport whose other end is a table of answers, and what the test feeds.
+
+    ``answers`` maps a method to a function of the request that returns messages; they arrive
+    as one chunk. A method without an entry is never answered.
+    """
+
+    thread_id = THREAD
+    turn_id = TURN
+
+    def __init__(self) -> None:
+        self.sent: list[Message] = []
+        self.closed = False
+        self.returncode: int | None = None
+        self.answers: dict[str, Callable[[Message], list[Any]]] = {
+            "initialize": lambda m: [self.reply(m, {"userAgent": "demo x/y/0.169.0 (Debian)"})],
+            "initialized": lambda m: [],
+            "thread/start": lambda m: [self.reply(m, {"thread": {"id": THREAD}, "model": "m"})],
+            "thread/resume": lambda m: [self.reply(m, {"thread": {"id": m["params"]["threadId"]}})],
+            "turn/start": lambda m: [self.reply(m, {"turn": {"id": TURN, "status": "inProgress"}})],
+            "turn/interrupt": lambda m: [self.reply(m, {}), self.ended("interrupted")],
+            "thread/backgroundTerminals/clean": lambda m: [self.reply(m, {})],
+        }
+        self._chunks: asyncio.Queue[bytes] = asyncio.Queue()
+        self._changed = asyncio.Condition()
+
+    @staticmethod
+    def reply(request: Message, result: Any) -> Message:
+        return {"id": request["id"], "result": result}
+
+    @staticmethod
+    def event(method: str, **params: Any) -> Message:
+        ids = {"threadId": THREAD, "turnId": TURN}
+        return {"method": method, "params": {**ids, **params}, "emittedAtMs": 1}
+
+    def delta(self, text: str, item: str = "msg_1", **ids: Any) -> Message:
+        return self.event("item/agentMessage/delta", itemId=item, delta=text, **ids)
+
+    def message(self, text: str, item: str = "msg_1", turn: str = TURN, **extra: Any) -> Message:
+        value = {"type": "agentMessage", "id": item, "text": text, **extra}
+        return self.event("item/completed", item=value, turnId=turn)
+
+    def ended(
+        self, status: str = "completed", *, turn: str = TURN, thread: str = THREAD, **members: Any
+    ) -> Message:
+        value = {"id": turn, "status": status, "items": [], "durationMs": 7, **members}
+        return {"method": "turn/completed", "params": {"threadId": thread, "turn": value}}
+
+    def feed(self, *messages: Any) -> None:
+        """Let messages (or bytes, as they are) arrive in one chunk."""
+        self._chunks.put_nowait(b"".join(map(_line, messages)))
+
+    def feed_bytes(self, *chunks: bytes) -> None:
+        for chunk in chunks:
+            self._chunks.put_nowait(chunk)
+
+    def end(self) -> None:
+        self._chunks.put_nowait(b"")
+
+    def requests(self, method: str) -> list[Message]:
+        return [message for message in self.sent if message.get("method") == method]
+
+    async def until(self, condition: Callable[[], Any]) -> None:
+        async with self._changed:
+            await self._changed.wait_for(condition)
+
+    async def replied(self, request_id: Any) -> Message:
+        """Wait for our answer to a server request."""
+
+        def found() -> list[Message]:
+            return [m for m in self.sent if "method" not in m and m.get("id") == request_id]
+
+        await self.until(found)
+        return found()[0]
+
+    async def send(self, data: bytes) -> None:
+        for line in data.splitlines():
+            message = json.loads(line)
+            async with self._changed:
+                self.sent.append(message)
+                self._changed.notify_all()
+            answer = self.answers.get(message.get("method", ""))
+            if answer is not None and (messages := answer(message)):
+                self.feed(*messages)
+
+    async def receive(self) -> bytes:
+        return await self._chunks.get()
+
+    async def exit_status(self, timeout_s: float) -> int | None:
+        return self.returncode
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+def _line(message: Any) -> bytes:
+    return message if isinstance(message, bytes) else json.dumps(message).encode() + b"\n"
+
+
+@pytest.fixture
+def server() -> FakeServer:
+    return FakeServer()
+
+
+Connect = Callable[..., Awaitable[Connection]]
+
+
+@pytest.fixture
+async def connect(server: FakeServer) -> AsyncIterator[Connect]:
+    """Opens connections to ``server`` that are closed after the test."""
+    opened: list[Connection] = []
+
+    async def connect(**options: Any) -> Connection:
+        connection = await Connection.open(server, ClientInfo("test", "1"), **options)
+        opened.append(connection)
+        return connection
+
+    yield connect
+    for connection in opened:
+        await connection.aclose()
+
+
+def _binary(version: str) -> str:
+    if version == "0.163.0":
+        if importlib.util.find_spec("codex_cli_bin") is None:
+            pytest.skip("codex_cli_bin is not installed")
+        from codex_cli_bin import bundled_codex_path
+
+        return str(bundled_codex_path())
+    folder = ROOT / ".codex-binaries" / version / "vendor"
+    found = [path for path in folder.rglob("codex") if path.is_file() and os.access(path, os.X_OK)]
+    if not found:
+        pytest.skip(f"codex {version} is not there: make codex VERSION={version}")
+    return str(found[0])
+
+
+@pytest.fixture(params=["0.169.0", "0.163.0", "0.125.0"])
+def codex_version(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def codex_binary(codex_version: str) -> str:
+    return _binary(codex_version)
+
+
+@pytest.fixture
+def cache_dir() -> Iterator[Path]:
+    """A directory outside the temp directory, where a CODEX_HOME may lie."""
+    base = Path(os.environ.get("SYMPHONY_TEST_CACHE", "~/.cache/symphony-tests")).expanduser()
+    base.mkdir(parents=True, exist_ok=True)
+    directory = Path(tempfile.mkdtemp(dir=base))
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def _commands_with(marker: str) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if marker in (entry / "cmdline").read_bytes().decode("utf-8", "replace"):
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return [pid for pid in found if pid != os.getpid()]
+
+
+@pytest.fixture
+def commands_with() -> Callable[[str], list[int]]:
+    """Returns the pids whose command line contains a text."""
+    return _commands_with
+
+
+@pytest.fixture
+def eventually() -> Callable[[Callable[[], Any]], Awaitable[None]]:
+    """Returns ``await eventually(condition)``: gives way until it holds, 10 s at most."""
+
+    async def wait(condition: Callable[[], Any]) -> None:
+        for pause in (*[0.0] * 1000, *[0.01] * 1000):
+            if condition():
+                return
+            await asyncio.sleep(pause)
+        pytest.fail("the condition never held")
+
+    return wait
+
+
+@pytest.fixture
+def pass_time() -> Callable[[float], Awaitable[None]]:
+    """Returns ``await pass_time(seconds)`` for tests under virtual time."""
+    return asyncio.sleep

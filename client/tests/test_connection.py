@@ -1,0 +1,296 @@
+import asyncio
+from typing import Any
+
+import pytest
+from codex_app_server import (
+    ActiveWriter,
+    ClientInfo,
+    CodexError,
+    Connection,
+    ConnectionClosed,
+    Event,
+    InvalidArgument,
+    Overloaded,
+    RequestError,
+    RequestTimeout,
+    Tool,
+    UnexpectedReply,
+)
+
+
+async def test_the_handshake_names_us_and_reads_the_version(server, connect) -> None:
+    connection = await connect(opt_out=["skills/changed"])
+    initialize, initialized = server.sent
+    assert initialize == {
+        "id": 1,
+        "method": "initialize",
+        "params": {
+            "clientInfo": {"name": "test", "version": "1"},
+            "capabilities": {
+                "experimentalApi": True,
+                "optOutNotificationMethods": ["skills/changed"],
+            },
+        },
+    }
+    assert initialized == {"method": "initialized", "params": {}}
+    assert connection.server.version == "0.169.0"
+    assert connection.server.experimental
+
+
+async def test_the_experimental_capability_is_given_up_where_it_is_refused(server, connect) -> None:
+    def initialize(m: dict[str, Any]) -> list[Any]:
+        if m["params"]["capabilities"]:
+            return [{"id": m["id"], "error": {"code": -32600, "message": "unknown capability"}}]
+        return [server.reply(m, {"userAgent": "odd agent"})]
+
+    server.answers["initialize"] = initialize
+    connection = await connect()
+    assert not connection.server.experimental
+    assert connection.server.version is None
+
+
+async def test_opting_out_of_the_end_of_turns_is_refused(server, connect) -> None:
+    with pytest.raises(InvalidArgument, match="turn/completed"):
+        await connect(opt_out=["turn/completed"])
+
+
+@pytest.mark.looptime
+async def test_a_failed_handshake_closes_the_transport(server, connect) -> None:
+    server.answers["initialize"] = lambda m: []
+    with pytest.raises(RequestTimeout):
+        await connect(request_timeout_s=5)
+    assert server.closed
+
+
+async def test_a_server_that_ends_in_the_handshake_is_a_typed_error(server) -> None:
+    server.answers["initialize"] = lambda m: [b""]
+    server.returncode = 127
+    with pytest.raises(ConnectionClosed, match="127"):
+        await Connection.open(server, ClientInfo("test", "1"))
+
+
+@pytest.mark.looptime
+async def test_a_lost_reply_is_a_deadline_error_and_the_connection_stays_usable(
+    server, connect
+) -> None:
+    connection = await connect()
+    with pytest.raises(RequestTimeout, match=r"no reply to config/read within 3 s"):
+        await connection.call("config/read", {}, timeout_s=3)
+    server.feed(server.reply(server.requests("config/read")[0], {}))
+    server.answers["config/read"] = lambda m: [server.reply(m, {"a": 1})]
+    assert await connection.call("config/read", {}) == {"a": 1}
+    assert connection.unmatched_replies == 1
+
+
+@pytest.mark.looptime
+async def test_an_idempotent_call_is_sent_again_when_its_reply_is_lost(server, connect) -> None:
+    connection = await connect()
+
+    def second_time(m: dict[str, Any]) -> list[Any]:
+        return [server.reply(m, 5)] if len(server.requests("model/list")) == 2 else []
+
+    server.answers["model/list"] = second_time
+    assert await connection.call("model/list", {}, timeout_s=10, idempotent=True) == 5
+    assert asyncio.get_running_loop().time() == pytest.approx(5, abs=0.1)
+
+
+def _overloaded(m: dict[str, Any]) -> dict[str, Any]:
+    return {"id": m["id"], "error": {"code": -32001, "message": "Server overloaded"}}
+
+
+@pytest.mark.looptime
+async def test_overload_is_retried_with_growing_pauses(server, connect) -> None:
+    connection = await connect()
+
+    def fourth_time(m: dict[str, Any]) -> list[Any]:
+        enough = len(server.requests("model/list")) == 4
+        return [server.reply(m, "ok") if enough else _overloaded(m)]
+
+    server.answers["model/list"] = fourth_time
+    assert await connection.call("model/list", {}) == "ok"
+    assert 0.875 <= asyncio.get_running_loop().time() <= 1.85
+    server.answers["model/list"] = lambda m: [_overloaded(m)]
+    with pytest.raises(Overloaded, match="overloaded"):
+        await connection.call("model/list", {}, timeout_s=5)
+
+
+async def test_no_more_than_64_calls_are_ever_under_way(server, connect) -> None:
+    connection = await connect()
+    answered = most = 0
+    server.answers["model/list"] = lambda m: []
+    calls = [asyncio.create_task(connection.call("model/list", {})) for _ in range(1000)]
+    while answered < 1000:
+        await server.until(lambda n=answered: len(server.requests("model/list")) > n)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        waiting = server.requests("model/list")[answered:]
+        most = max(most, len(waiting))
+        answered += len(waiting)
+        server.feed(*[server.reply(m, m["id"]) for m in reversed(waiting)])
+    assert len(set(await asyncio.gather(*calls))) == 1000
+    assert most == 64
+
+
+async def test_refusals_are_typed(server, connect) -> None:
+    connection = await connect()
+    error = {"code": -32602, "message": "too large", "data": {"max_chars": 1}}
+    server.answers["x"] = lambda m: [{"id": m["id"], "error": error}]
+    with pytest.raises(RequestError, match="too large") as caught:
+        await connection.call("x", {})
+    assert (caught.value.code, caught.value.data) == (-32602, {"max_chars": 1})
+    busy = {"code": -32600, "message": "thread t already has an active writer"}
+    server.answers["thread/resume"] = lambda m: [{"id": m["id"], "error": busy}]
+    with pytest.raises(ActiveWriter, match="thread t"):
+        await connection.resume_thread("t")
+
+
+@pytest.mark.parametrize("result", [{}, {"thread": {}}, {"thread": {"id": 5}}, [], None])
+async def test_a_thread_without_an_id_is_a_typed_error(server, connect, result: Any) -> None:
+    server.answers["thread/start"] = lambda m: [server.reply(m, result)]
+    with pytest.raises(UnexpectedReply, match=r"no thread\.id"):
+        await (await connect()).start_thread()
+
+
+async def test_starting_a_thread_sends_what_was_given_and_translates_old_values(
+    server, connect
+) -> None:
+    async def handler(arguments: Any, context: Any) -> str:
+        return "x"
+
+    connection = await connect()
+    thread = await connection.start_thread(
+        cwd="/w",
+        approval_policy={"reject": {"sandbox_approval": True, "rules": False}},
+        sandbox="full-access",
+        tools=[Tool("t", "d", {"type": "object"}, handler)],
+        config={"features.x": True},
+        service_name="s",
+    )
+    (request,) = server.requests("thread/start")
+    assert request["params"] == {
+        "cwd": "/w",
+        "approvalPolicy": {
+            "granular": {"sandbox_approval": False, "rules": True, "mcp_elicitations": True}
+        },
+        "sandbox": "danger-full-access",
+        "dynamicTools": [{"name": "t", "description": "d", "inputSchema": {"type": "object"}}],
+        "config": {"features.x": True},
+        "serviceName": "s",
+    }
+    assert len(thread.warnings) == 2
+    assert thread.info["model"] == "m"
+    thread.run("x", sandbox_policy={"type": "workspaceWrite", "readOnlyAccess": {"type": "x"}})
+    assert "readOnlyAccess" in thread.warnings[2]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"approval_policy": "sometimes"},
+        {"approval_policy": {"granular": {"rules": True}}},
+        {"approval_policy": {"granular": {"sandbox_approval": "yes"}}},
+        {"approval_policy": {"reject": {"typo": True}}},
+        {"sandbox": "open"},
+        {"developer_instructions": "\ud800"},
+    ],
+)
+async def test_values_that_no_server_knows_are_refused_before_sending(
+    server, connect, options: dict[str, Any]
+) -> None:
+    connection = await connect()
+    with pytest.raises(InvalidArgument):
+        await connection.start_thread(**options)
+    assert not server.requests("thread/start")
+
+
+async def test_resuming_leaves_the_turns_out(server, connect) -> None:
+    connection = await connect()
+    thread = await connection.resume_thread("abc", cwd="/w")
+    (request,) = server.requests("thread/resume")
+    assert request["params"] == {"threadId": "abc", "cwd": "/w", "excludeTurns": True}
+    assert thread.usage_total is None
+    assert await connection.resume_thread("abc") is thread
+
+
+async def test_a_null_snapshot_never_erases_a_good_one(server, connect, eventually) -> None:
+    seen: list[Event] = []
+    connection = await connect(on_events=seen.extend)
+    assert connection.rate_limits is None
+    good = {"limitId": "codex", "primary": {"usedPercent": 43, "resetsAt": 18}, "planType": "pro"}
+    nulls = {"limitId": "codex", "primary": None, "secondary": None, "planType": None}
+    part = {"limitId": "codex", "primary": {"usedPercent": 44, "resetsAt": None}}
+    other = {"limitId": "other", "primary": {"usedPercent": 1}}
+
+    def limits(value: Any) -> dict[str, Any]:
+        return {"method": "account/rateLimits/updated", "params": {"rateLimits": value}}
+
+    server.feed(limits(nulls))
+    server.feed(limits(good), limits(nulls), limits(None), limits([]))
+    await eventually(lambda: len(seen) == 5)
+    assert connection.rate_limits == good
+    server.feed(limits(other), limits(part), limits(nulls))
+    await eventually(lambda: len(seen) == 8)
+    assert connection.rate_limits == {
+        "limitId": "codex",
+        "primary": {"usedPercent": 44, "resetsAt": 18},
+        "planType": "pro",
+    }
+
+
+async def test_a_fault_in_on_events_is_reported_and_harms_nobody(server, connect) -> None:
+    reported: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+
+    def broken(events: list[Event]) -> None:
+        raise ZeroDivisionError
+
+    connection = await connect(on_events=broken)
+    thread = await connection.start_thread()
+    turn = await thread.run("go").start()
+    server.feed(server.ended())
+    assert (await turn).status == "completed"
+    assert isinstance(reported[0]["exception"], ZeroDivisionError)
+
+
+async def test_closing_ends_what_waits_and_can_be_done_twice(server, connect) -> None:
+    connection = await connect()
+    thread = await connection.start_thread()
+    turn = await thread.run("go").start()
+    waiting = [asyncio.create_task(turn.result()), asyncio.create_task(connection.call("x", {}))]
+    await server.until(lambda: server.requests("x"))
+    await connection.aclose()
+    for result in await asyncio.gather(*waiting, return_exceptions=True):
+        assert isinstance(result, ConnectionClosed)
+    await connection.aclose()
+    assert server.closed
+    assert "closed here" in (await connection.closed).reason
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    assert not [task for task in others if task.get_name().startswith("codex")]
+
+
+async def test_closing_while_a_turn_starts_is_a_typed_error(server, connect) -> None:
+    server.answers["turn/start"] = lambda m: []
+    connection = await connect()
+    thread = await connection.start_thread()
+    waiting = asyncio.create_task(thread.run("go").result())
+    await server.until(lambda: server.requests("turn/start"))
+    await connection.aclose()
+    with pytest.raises(ConnectionClosed):
+        await waiting
+
+
+async def test_naming_a_thread(server, connect) -> None:
+    server.answers["thread/name/set"] = lambda m: [server.reply(m, {})]
+    thread = await (await connect()).start_thread()
+    await thread.set_name("ABC-1: fix")
+    (request,) = server.requests("thread/name/set")
+    assert request["params"] == {"threadId": thread.id, "name": "ABC-1: fix"}
+
+
+def test_every_error_of_the_package_has_one_root() -> None:
+    from codex_app_server import errors
+
+    kinds = [getattr(errors, name) for name in errors.__all__ if name[0].isupper()]
+    assert all(issubclass(kind, CodexError) for kind in kinds)
+    for kind in kinds:
+        assert kind.__name__ in (errors.__doc__ or "")
