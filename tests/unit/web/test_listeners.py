@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -113,3 +115,14 @@ def test_a_directory_that_is_missing_is_named(tmp_path: Path) -> None:
 )
 def test_the_address_for_people_can_be_opened(host: str, url: str) -> None:
     assert dashboard_url(host, 4000) == url
+
+
+def test_the_web_framework_is_imported_only_when_it_serves() -> None:
+    script = (
+        "import sys; import symphony.web.server, symphony.web.listeners; "
+        "print(sorted({'starlette', 'uvicorn', 'jinja2', 'httptools'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"

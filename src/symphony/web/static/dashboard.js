@@ -49,6 +49,8 @@
       if (from.nodeValue !== to.nodeValue) from.nodeValue = to.nodeValue;
       return;
     }
+    // A button that tells of its click keeps its word until it is through.
+    if (from.hasAttribute("data-held")) return;
     matchAttributes(from, to);
     matchChildren(from, to);
   }
@@ -104,20 +106,25 @@
   }
 
   async function copy(text) {
-    if (navigator.clipboard) return navigator.clipboard.writeText(text);
-    const area = document.createElement("textarea");
-    area.value = text;
-    document.body.append(area);
-    area.select();
-    const done = document.execCommand("copy");
-    area.remove();
-    if (!done) throw new Error("copy refused");
+    try {
+      return await navigator.clipboard.writeText(text);
+    } catch {
+      // Off a secure origin, or without the permission, there is only the old way.
+      const area = document.createElement("textarea");
+      area.value = text;
+      document.body.append(area);
+      area.select();
+      const done = document.execCommand("copy");
+      area.remove();
+      if (!done) throw new Error("copy refused");
+    }
   }
 
   board.addEventListener("click", async (event) => {
     const button = event.target.closest("[data-copy]");
-    if (!button) return;
+    if (!button || button.hasAttribute("data-held")) return;
     const label = button.querySelector(".copied");
+    button.dataset.held = "";
     try {
       await copy(button.dataset.copy);
       say(label, "copied");
@@ -125,9 +132,11 @@
     } catch {
       say(label, "failed");
     }
+    button.focus();
     setTimeout(() => {
       say(label, "copy");
       button.classList.remove("done");
+      delete button.dataset.held;
     }, 1200);
   });
 
