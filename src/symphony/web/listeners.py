@@ -42,7 +42,8 @@ def open_tcp(host: str, port: int) -> socket.socket:
             "server_port_invalid", f"server.port (--port): {port} is no port; give 0 to 65535."
         )
     family, address = _resolve(host, port)
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio turns Nagle's delay (40 ms an answer) off only where the protocol is told.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)

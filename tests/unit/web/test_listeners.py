@@ -25,6 +25,11 @@ def test_port_0_takes_a_free_port() -> None:
         assert bound_port(sock) > 0
 
 
+def test_connections_of_a_port_are_recognised_as_tcp_and_answer_without_delay() -> None:
+    with open_tcp("127.0.0.1", 0) as sock:
+        assert sock.proto == socket.IPPROTO_TCP
+
+
 def test_a_port_in_use_names_the_port_and_the_mend(taken: int) -> None:
     with pytest.raises(WebError) as caught:
         open_tcp("127.0.0.1", taken)
