@@ -145,8 +145,9 @@ class SupervisorLink:
         started: asyncio.Future[SpawnedRun] = _future()
         env = {**env, supervisor.MARKER: marker}
         request = {"op": "spawn", "id": ident, "marker": marker, "cwd": cwd}
+        copies = _duplicates(fds)
         self._starting[ident] = (marker, started)
-        self._send({**request, "argv": list(argv), "env": env}, fds)
+        self._send({**request, "argv": list(argv), "env": env}, copies)
         try:
             return await started
         except asyncio.CancelledError:
@@ -179,10 +180,10 @@ class SupervisorLink:
             raise HostError("host_lost", "the host's supervisor is gone")
 
     def _send(self, message: Mapping[str, Any], fds: tuple[int, ...] = ()) -> None:
+        """Queue a message; the descriptors are closed when they have gone."""
         body = json.dumps(message).encode()
         frame = len(body).to_bytes(4, "big") + body
-        # Copies, for the caller may close its own before a full socket takes the frame.
-        self._outbox.append((frame, tuple(os.dup(fd) for fd in fds)))
+        self._outbox.append((frame, fds))
         if len(self._outbox) == 1:
             self._flush()
 
@@ -329,6 +330,24 @@ def _launch(fd: int, instance: str | None) -> subprocess.Popen[bytes]:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
+
+
+def _duplicates(fds: tuple[int, ...]) -> tuple[int, ...]:
+    """Copy descriptors: their owner may close them before a full socket takes the frame."""
+    copies: list[int] = []
+    try:
+        copies.extend(os.dup(fd) for fd in fds)
+    except OSError as error:
+        for copy in copies:
+            os.close(copy)
+        raise no_descriptor(error) from error
+    return tuple(copies)
+
+
+def no_descriptor(error: OSError) -> HostError:
+    """Say that this process can't open any more, and what to mend."""
+    message = f"can't open a pipe: {error.strerror}; raise the limit of open files (ulimit -n)"
+    return HostError("host_start_failed", message)
 
 
 class _RefusedError(Exception):

@@ -10,7 +10,6 @@ or one ``run`` call, and whoever is cancelled while owning one has it killed.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 
 from codex_app_server.transport import FdTransport, Transport
@@ -18,7 +17,7 @@ from codex_app_server.transport import FdTransport, Transport
 from symphony.errors import HostError
 
 from .base import CompletedCommand, ExitStatus, ProcessIdentity, ProcessSpec
-from .link import SpawnedRun, SupervisorLink
+from .link import SpawnedRun, SupervisorLink, no_descriptor
 from .sweep import INSTANCE, RUN_ID
 
 STDERR_RING = 256 * 1024
@@ -29,6 +28,8 @@ COMMAND_KILL_GRACE_S = 1.0
 
 CLOSE_GRACE_S = 2.0
 """What ``aclose`` grants a process that nobody has stopped."""
+
+CONCURRENT_SPAWNS = 8
 
 _READ_SIZE = 65536
 
@@ -167,6 +168,8 @@ class LocalHost:
         self._opening = asyncio.Lock()
         self._processes: set[LocalProcess] = set()
         self._closed = False
+        # The supervisor starts one after the other anyway; what waits here holds no descriptors.
+        self._spawning = asyncio.Semaphore(CONCURRENT_SPAWNS)
 
     @property
     def name(self) -> str:
@@ -189,17 +192,11 @@ class LocalHost:
     async def start(self, spec: ProcessSpec) -> LocalProcess:
         """Start a process in a session of its own (see ``base.Host.start``)."""
         link = await self._current_link()
-        with contextlib.ExitStack() as child_ends, contextlib.ExitStack() as our_ends:
-            child_in, stdin = _pipe(child_ends, our_ends)
-            child_out, stdout = _pipe(child_ends, our_ends, inward=True)
-            child_err, stderr = _pipe(child_ends, our_ends, inward=True)
-            run = await link.spawn(
-                argv=spec.argv,
-                cwd=spec.cwd,
-                env=self._environment(spec),
-                fds=(child_in, child_out, child_err),
-            )
-            our_ends.pop_all()  # the transport and the reader own them from here on
+        with _Pipes() as pipes:
+            async with self._spawning:
+                stdin, stdout, stderr = pipes.outward(), pipes.inward(), pipes.inward()
+                run = await self._spawn(link, spec, pipes)
+            pipes.keep_ours()  # the transport and the reader own them from here on
         process = LocalProcess(
             link,
             run,
@@ -215,17 +212,13 @@ class LocalHost:
     ) -> CompletedCommand:
         """Run a short command to its end (see ``base.Host.run``)."""
         link = await self._current_link()
-        with contextlib.ExitStack() as child_ends, contextlib.ExitStack() as our_ends:
-            child_out, output = _pipe(child_ends, our_ends, inward=True)
-            null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-            child_ends.callback(os.close, null)
-            run = await link.spawn(
-                argv=spec.argv,
-                cwd=spec.cwd,
-                env=self._environment(spec),
-                fds=(null, child_out, child_out),
-            )
-            our_ends.pop_all()
+        with _Pipes() as pipes:
+            async with self._spawning:
+                pipes.nothing()
+                output = pipes.inward()
+                pipes.share_last()
+                run = await self._spawn(link, spec, pipes)
+            pipes.keep_ours()
         tail = TailReader(output, output_cap)
         try:
             await asyncio.wait([run.exited], timeout=timeout_s)
@@ -262,28 +255,68 @@ class LocalHost:
                 self._link = await SupervisorLink.open(instance=self._instance)
             return self._link
 
-    def _environment(self, spec: ProcessSpec) -> dict[str, str]:
+    async def _spawn(self, link: SupervisorLink, spec: ProcessSpec, pipes: _Pipes) -> SpawnedRun:
         env = {**spec.env, RUN_ID: spec.run_id, INSTANCE: self._instance or ""}
         if self._instance is None:
             del env[INSTANCE]
-        return env
+        stdin, stdout, stderr = pipes.child_ends
+        fds = (stdin, stdout, stderr)
+        return await link.spawn(argv=spec.argv, cwd=spec.cwd, env=env, fds=fds)
 
 
-def _pipe(
-    child_ends: contextlib.ExitStack, our_ends: contextlib.ExitStack, *, inward: bool = False
-) -> tuple[int, int]:
-    """Make a pipe, towards us where ``inward``; return the child's end and ours.
+class _Pipes:
+    """The pipes of one process, made in the order stdin, stdout, stderr.
 
-    Raises:
-        HostError: ``host_start_failed``, where the daemon has no descriptors left.
+    As a context manager it closes the child's ends, and ours too unless ``keep_ours`` was called.
+    What runs out of descriptors raises HostError ``host_start_failed``.
     """
-    try:
-        read, write = os.pipe2(os.O_CLOEXEC)
-    except OSError as error:
-        message = f"can't make a pipe: {error.strerror}; raise the limit of open files (ulimit -n)"
-        raise HostError("host_start_failed", message) from error
-    child, ours = (write, read) if inward else (read, write)
-    os.set_blocking(ours, False)
-    child_ends.callback(os.close, child)
-    our_ends.callback(os.close, ours)
-    return child, ours
+
+    def __init__(self) -> None:
+        self.child_ends: list[int] = []
+        self._open: set[int] = set()
+        self._ours: set[int] = set()
+
+    def __enter__(self) -> _Pipes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for fd in self._open:
+            os.close(fd)
+
+    def outward(self) -> int:
+        """Make a pipe to the child; return our end."""
+        read, write = self._make()
+        return self._take(child=read, ours=write)
+
+    def inward(self) -> int:
+        """Make a pipe from the child; return our end."""
+        read, write = self._make()
+        return self._take(child=write, ours=read)
+
+    def nothing(self) -> None:
+        """Let the child read the end of its input at once."""
+        read, write = self._make()
+        os.close(write)
+        self._open.add(read)
+        self.child_ends.append(read)
+
+    def share_last(self) -> None:
+        """Let the next of the child's descriptors be the same as its last one."""
+        self.child_ends.append(self.child_ends[-1])
+
+    def keep_ours(self) -> None:
+        """Leave our ends open: somebody owns them."""
+        self._open -= self._ours
+
+    def _make(self) -> tuple[int, int]:
+        try:
+            return os.pipe2(os.O_CLOEXEC)
+        except OSError as error:
+            raise no_descriptor(error) from error
+
+    def _take(self, *, child: int, ours: int) -> int:
+        os.set_blocking(ours, False)
+        self._open |= {child, ours}
+        self._ours.add(ours)
+        self.child_ends.append(child)
+        return ours

@@ -133,18 +133,24 @@ def signal_process(stat: ProcStat, signum: int) -> bool:
     """Signal exactly this process, never a later one with its number; True where it was sent."""
     try:
         handle = os.pidfd_open(stat.pid)
-    except OSError:
+    except ProcessLookupError:
         return False
+    except OSError:  # no such call here, or no descriptor left: a blink of time stays unguarded
+        handle = -1
     try:
         current = read_stat(stat.pid)
         if current is None or current.start_ticks != stat.start_ticks:
             return False
-        signal.pidfd_send_signal(handle, signum)
+        if handle < 0:
+            os.kill(stat.pid, signum)
+        else:
+            signal.pidfd_send_signal(handle, signum)
         return True
     except OSError:
         return False
     finally:
-        os.close(handle)
+        if handle >= 0:
+            os.close(handle)
 
 
 class Run:
@@ -440,6 +446,7 @@ class Supervisor:
             if run is None:
                 continue
             run.exited = True
+            run.kill_within(LEFTOVER_GRACE_S)
             code = os.waitstatus_to_exitcode(status)
             how = {"signal": -code} if code < 0 else {"code": code}
             self.channel.send(event="exited", id=run.id, **how)
@@ -459,7 +466,6 @@ class Supervisor:
                 self._kill(run, family, now)
             elif not run.termed:
                 self._terminate(run, family)
-                run.kill_within(LEFTOVER_GRACE_S)
 
     def _terminate(self, run: Run, family: list[ProcStat]) -> None:
         run.termed = True

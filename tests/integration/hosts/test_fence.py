@@ -24,7 +24,7 @@ while :; do sleep 636; done
 """
 
 DAEMON = """
-import asyncio, os, sys
+import asyncio, os, signal, sys
 from symphony.hosts.base import ProcessSpec
 from symphony.hosts.local import LocalHost
 
@@ -36,7 +36,11 @@ async def main():
             run_id=f"run-{number}", argv=["sh", "-c", script], cwd="/",
             env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"}))
         assert await process.transport.receive() == b"up\\n"
-    print("ready", host.supervisor_pid, flush=True)
+    # A copy of the daemon that outlives it and holds all of its descriptors open.
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+    print("ready", child, flush=True)
     await asyncio.sleep(600)
 
 asyncio.run(main())
@@ -56,12 +60,16 @@ def start_daemon(instance: str) -> subprocess.Popen[bytes]:
 async def test_nothing_lives_after_the_daemon_was_killed(instance, marked, eventually, signum):
     with start_daemon(instance) as daemon:
         assert daemon.stdout is not None
-        assert daemon.stdout.readline().startswith(b"ready")
+        ready, copy = daemon.stdout.readline().split()
+        assert ready == b"ready"
         # Five times: the shell, its sleep, and five descendants; and the supervisor.
         await eventually(lambda: len(marked(instance)) >= 5 * 7 + 1)
         daemon.send_signal(signum)
         daemon.wait()
-        await eventually(lambda: marked(instance) == [])
+        try:
+            await eventually(lambda: marked(instance) == [])
+        finally:
+            os.kill(int(copy), signal.SIGKILL)
 
 
 async def test_the_supervisor_ignores_signals_meant_for_the_daemon(host, spec):
@@ -120,6 +128,48 @@ async def test_the_supervisor_is_small_and_stays_small(host, spec):
         await run.stop(20.0)
     assert before < 12 * 1024
     assert per_run < 512
+
+
+FEW_DESCRIPTORS = """
+import asyncio, resource, sys
+from symphony.errors import HostError
+from symphony.hosts.base import ProcessSpec
+from symphony.hosts.local import LocalHost
+
+def spec(*argv):
+    return ProcessSpec(run_id="r", argv=argv, cwd="/", env={"PATH": "/usr/bin:/bin"})
+
+async def main():
+    host = LocalHost(instance=sys.argv[1])
+    await host.open()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (160, 160))
+    answers = await asyncio.gather(
+        *(host.start(spec("cat")) for _ in range(80)), return_exceptions=True)
+    failed = [answer for answer in answers if isinstance(answer, BaseException)]
+    started = [answer for answer in answers if not isinstance(answer, BaseException)]
+    assert len(failed) > 10 and len(started) > 20, (len(failed), len(started))
+    assert {(type(error), error.category) for error in failed} == {
+        (HostError, "host_start_failed")}, failed
+    assert "ulimit -n" in failed[0].message
+    await asyncio.gather(*(process.stop(20) for process in started))
+    done = await host.run(spec("echo", "works"), timeout_s=20)
+    print(done.output, end="")
+    await host.aclose()
+
+asyncio.run(main())
+"""
+
+
+def test_running_out_of_descriptors_is_an_error_of_the_start_and_passes(instance):
+    done = subprocess.run(
+        [sys.executable, "-c", FEW_DESCRIPTORS, instance],
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+    assert (done.stdout, done.stderr) == ("works\n", "")
 
 
 def private_kib(pid: int | None) -> int:
