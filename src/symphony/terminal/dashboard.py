@@ -10,6 +10,8 @@ Neighbours: ``observe.humanize`` for texts, ``throughput`` for the token rate.
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 import threading
 import time
@@ -30,6 +32,7 @@ from .throughput import Throughput
 if TYPE_CHECKING:
     from rich.console import Console
 
+_log = logging.getLogger("symphony.terminal")
 FRAME_INTERVAL_S = 0.25
 _IDLE_INTERVAL_S = 1.0
 _LEAVE_TIMEOUT_S = 1.0
@@ -292,7 +295,7 @@ class TerminalView:
     @staticmethod
     def possible() -> bool:
         """Tell whether standard output is a terminal that can be drawn on."""
-        return sys.stdout.isatty()
+        return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
     async def run(self, subscribe: Callable[[], AsyncIterator[Snapshot]]) -> None:
         """Draw each newest snapshot until the subscription ends or the task is cancelled.
@@ -312,6 +315,15 @@ class TerminalView:
             painter.join(_LEAVE_TIMEOUT_S)
 
     def _paint(self) -> None:
+        try:
+            self._draw_until_stopped()
+        except (OSError, SystemExit):
+            # The terminal is gone, for which rich exits; the daemon goes on.
+            return
+        except Exception:
+            _log.exception("the terminal view failed; the daemon goes on without it")
+
+    def _draw_until_stopped(self) -> None:
         from rich.console import Console
         from rich.live import Live
 
@@ -323,19 +335,15 @@ class TerminalView:
             redirect_stdout=False,
             redirect_stderr=False,
         )
-        try:
-            with live:
-                while not self._stopping.is_set():
-                    self._changed.clear()
-                    live.update(self._frame(console, console.height), refresh=True)
-                    self.frames += 1
-                    self._stopping.wait(FRAME_INTERVAL_S)
-                    # Without news a frame a second moves the ages and countdowns.
-                    self._changed.wait(_IDLE_INTERVAL_S - FRAME_INTERVAL_S)
-            console.print(self._frame(console, None))
-        except OSError:
-            # The terminal is gone; the daemon goes on.
-            return
+        with live:
+            while not self._stopping.is_set():
+                self._changed.clear()
+                live.update(self._frame(console, console.height), refresh=True)
+                self.frames += 1
+                self._stopping.wait(FRAME_INTERVAL_S)
+                # Without news a frame a second moves the ages and countdowns.
+                self._changed.wait(_IDLE_INTERVAL_S - FRAME_INTERVAL_S)
+        console.print(self._frame(console, None))
 
     def _frame(self, console: Console, height: int | None) -> Text:
         now = self._clock()

@@ -10,6 +10,7 @@ Neighbours: ``listeners`` opens the sockets first; Starlette, Jinja2 and uvicorn
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["WebError", "WebServer"]
 
+_log = logging.getLogger("symphony.web")
 _GRACE_S = 1
 """Seconds that answers in flight have when the server stops; uvicorn takes whole ones."""
 
@@ -91,12 +93,18 @@ class WebServer:
             self._tcp.close()
 
     async def run(self) -> None:
-        """Serve until ``stop`` is called or the task is cancelled; then close the sockets."""
+        """Serve until ``stop`` is called or the task is cancelled; then close the sockets.
+
+        A fault of the server itself is logged and ends it alone: nothing may depend on being
+        watched (SPEC 13.7).
+        """
         sockets = [self._control.sock] if self._control is not None else []
         sockets += [self._tcp] if self._tcp is not None else []
         try:
             if sockets and not self._stopping.is_set():
                 await self._serve(sockets)
+        except Exception:
+            _log.exception("the web server failed; the daemon goes on without it")
         finally:
             self.close()
 

@@ -71,6 +71,7 @@ class Site:
         self.backend = backend
         self.server = server
         self.path = path
+        self.finished = asyncio.Event()
         self.tcp = httpx2.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=10)
         self.unix = httpx2.AsyncClient(
             base_url="http://symphony",
@@ -94,10 +95,15 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
     path = tmp_path / "control.sock"
     server.listen_control(path)
     server.listen_tcp("127.0.0.1", 0)
+    site = Site(backend, server, path)
+
+    async def serve() -> None:
+        await server.run()
+        site.finished.set()
+
     async with asyncio.TaskGroup() as group:
-        group.create_task(server.run())
+        group.create_task(serve())
         await server.wait_started()
-        site = Site(backend, server, path)
         async with site.tcp, site.unix:
             yield site
             server.stop()

@@ -423,6 +423,26 @@ async def test_stopping_ends_streams_within_a_second(
         assert loop.time() - started < 1.0
 
 
+async def test_a_reader_that_stopped_reading_delays_neither_others_nor_the_end(
+    site: Site, snapshots: ModuleType
+) -> None:
+    rows = tuple(snapshots.running(f"MT-{number}") for number in range(500))
+    stalled = socket.socket()
+    stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    stalled.connect(("127.0.0.1", site.server.port))
+    stalled.sendall(b"GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    async with listening(site.unix, "/api/v1/events") as events:
+        for sequence in range(1, 5):
+            site.publish(snapshots.snapshot(sequence=sequence, running=rows))
+            assert json.loads((await events.next())[1])["sequence"] == sequence
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    site.server.stop()
+    await site.finished.wait()
+    assert loop.time() - started < 2.0
+    stalled.close()
+
+
 # ---- server
 
 
@@ -463,6 +483,17 @@ async def test_a_port_in_use_is_a_config_error_and_the_control_socket_still_serv
         async with httpx2.AsyncClient(transport=transport, base_url="http://x") as client:
             assert (await client.get("/healthz")).status_code == 200
         server.stop()
+
+
+async def test_a_fault_of_the_server_ends_the_server_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, site: Site
+) -> None:
+    server = WebServer(site.backend)
+    server.listen_control(tmp_path / "fourth.sock")
+    assert server._control is not None
+    server._control.sock.close()
+    await server.run()
+    assert "the daemon goes on without it" in caplog.text
 
 
 async def test_a_plain_client_of_the_standard_library_is_served(site: Site) -> None:

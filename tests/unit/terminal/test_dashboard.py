@@ -208,5 +208,25 @@ async def test_a_cancelled_view_leaves_the_terminal_as_it_was(snapshots: ModuleT
     assert "\x1b[?1049l" in terminal.getvalue()
 
 
+async def test_a_terminal_that_breaks_does_not_break_the_daemon(snapshots: ModuleType) -> None:
+    class Broken(Terminal):
+        def write(self, text: str) -> int:
+            if "MT-101" in text:
+                self.loop.call_soon_threadsafe(self.drawn.set)
+                raise BrokenPipeError
+            return len(text)
+
+    terminal = Broken()
+    console = Console(file=terminal, force_terminal=True, width=115, height=40, color_system=None)
+
+    async def subscribe() -> AsyncIterator[Snapshot]:
+        yield snapshots.busy()
+        await terminal.drawn.wait()
+
+    view = TerminalView(lambda: URLS, console=console)
+    await view.run(subscribe)
+    assert view.frames <= 1
+
+
 def test_the_view_is_not_possible_on_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert TerminalView.possible() is False
