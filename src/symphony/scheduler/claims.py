@@ -69,6 +69,7 @@ class RetryQueued:
         failures: Failed runs in a row.
         error: The last run's error, for the prompt and the row.
         host: Where it ran last and should run again.
+        generation: Which tracker scope last showed the issue.
         hold: The gate that it found shut when due; then it contends for slots, not for time.
         read_failures: Tracker reads in a row that failed when due.
         read_error: The last of those errors.
@@ -84,6 +85,7 @@ class RetryQueued:
     thread_id: str | None = None
     host: str | None = None
     workspace_path: str | None = None
+    generation: int = 0
     hold: Gate | None = None
     read_failures: int = 0
     read_error: str | None = None
@@ -137,7 +139,10 @@ class Rechecking:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blocked:
-    """Another attempt can't help before a person acts (input, approval, login, a bad model)."""
+    """Another attempt can't help before a person acts (input, approval, login, a bad model).
+
+    The event fields are those of the run's last protocol event, for the row.
+    """
 
     issue: Issue
     category: str
@@ -148,6 +153,7 @@ class Blocked:
     thread_id: str | None = None
     host: str | None = None
     workspace_path: str | None = None
+    generation: int = 0
     missing_since: float | None = None
     session_id: str | None = None
     last_event: str | None = None
@@ -201,6 +207,15 @@ def describe(claim: Claim) -> str:
             return f"blocked since {iso(claim.since_wall)} ({claim.category}): {claim.error}"
         case Cleaning():
             return "its workspace is being removed"
+
+
+def is_same(claim: Running | RetryQueued | Blocked, issue: Issue, generation: int) -> bool:
+    """Say whether an issue that the tracker shows is the claimed one.
+
+    Within one tracker scope the id decides. After a change of the scope (``generation``) an equal
+    id may name another issue; then its key differs.
+    """
+    return claim.generation == generation or claim.issue.identifier == issue.identifier
 
 
 class Claims:

@@ -15,7 +15,7 @@ from symphony.model.clock import Instant
 from symphony.model.issue import Issue, IssueId
 from symphony.model.run import RunSpec
 
-from .claims import Dispatching, Rechecking, RetryQueued, Running
+from .claims import Dispatching, Rechecking, RetryQueued, Running, is_same
 from .commands import (
     Command,
     DropClaim,
@@ -216,6 +216,8 @@ def retry_read(
             state.claims.put(replace(claim.retry, due_mono=now.mono, hold=None))
             continue
         issue = found.get(issue_id)
+        if issue is not None and not is_same(claim.retry, issue, state.generation):
+            issue = None
         standing = None if issue is None else state.rules.standing(issue)
         if issue is not None and standing is Standing.WANTED:
             commands.extend(_start_or_wait(state, view, claim, issue, now))
@@ -269,7 +271,13 @@ def let_go(state: SchedulerState, issue: Issue, reason: str) -> list[Command]:
 def _start_or_wait(
     state: SchedulerState, view: View, claim: Rechecking, issue: Issue, now: Instant
 ) -> list[Command]:
-    retry = replace(claim.retry, issue=issue, read_failures=0, read_error=None)
+    retry = replace(
+        claim.retry,
+        issue=issue,
+        generation=state.generation,
+        read_failures=0,
+        read_error=None,
+    )
     # The claim's own slot counts as free: the issue's state, and so its slot, may have changed.
     state.claims.drop(issue.id)
     gate = first_shut(issue, view)

@@ -14,7 +14,7 @@ from symphony.model.clock import Instant
 from symphony.model.issue import Issue, IssueId
 from symphony.model.run import StopReason
 
-from .claims import Blocked, Claim, RetryQueued, Running
+from .claims import Blocked, Claim, RetryQueued, Running, is_same
 from .commands import Command, Level, RefreshIssues, RefreshPurpose, StopRun
 from .dispatch import let_go
 from .eligibility import Standing
@@ -64,8 +64,14 @@ def reconciled(
     for issue_id in pending.ids:
         claim = state.claims.get(issue_id)
         issue = found.get(issue_id)
+        if (
+            issue is not None
+            and isinstance(claim, (Running, RetryQueued, Blocked))
+            and not is_same(claim, issue, state.generation)
+        ):
+            issue = None
         match claim:
-            case Running() if issue is not None and _is_same(state, claim, issue):
+            case Running() if issue is not None:
                 commands.extend(_running_seen(state, claim, issue))
             case Running():
                 commands.extend(_running_missing(state, claim, pending, now))
@@ -79,14 +85,6 @@ def reconciled(
                 # The claim changed while the read was in flight, or its own read decides.
                 pass
     return commands
-
-
-def _is_same(state: SchedulerState, claim: Running, issue: Issue) -> bool:
-    """Say whether a found issue is the one that runs.
-
-    After a change of the tracker an equal id may name another issue; then its key differs.
-    """
-    return claim.generation == state.generation or claim.issue.identifier == issue.identifier
 
 
 def _running_seen(state: SchedulerState, claim: Running, issue: Issue) -> list[Command]:
@@ -159,7 +157,7 @@ def _mark_missing(state: SchedulerState, claim: Running | Blocked, now: Instant)
 def _idle_seen(
     state: SchedulerState, claim: Blocked | RetryQueued, issue: Issue, now: Instant
 ) -> list[Command]:
-    claim = replace(claim, issue=issue)
+    claim = replace(claim, issue=issue, generation=state.generation)
     if isinstance(claim, Blocked):
         claim = replace(claim, missing_since=None)
     match state.rules.standing(issue):

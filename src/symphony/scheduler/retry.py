@@ -236,6 +236,7 @@ def _queue(
         thread_id=(ended.thread_id or run.spec.thread_id) if retry.resume else None,
         host=run.spec.host,
         workspace_path=run.workspace_path,
+        generation=run.generation,
     )
     state.claims.put(claim)
     level = Level.WARNING if retry.kind is RetryKind.FAILURE else Level.INFO
@@ -269,6 +270,7 @@ def _block(
         thread_id=ended.thread_id or run.spec.thread_id,
         host=run.spec.host,
         workspace_path=run.workspace_path,
+        generation=run.generation,
         session_id=ended.session_id,
         last_event=ended.last_event,
         last_message=ended.last_message,

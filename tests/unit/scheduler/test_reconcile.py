@@ -391,6 +391,43 @@ def test_another_issue_of_the_same_id_in_the_new_tracker_is_not_the_one_that_run
     assert running(driver, one).issue is one
 
 
+@pytest.mark.parametrize("kind", [OutcomeKind.COMPLETED, OutcomeKind.INPUT_REQUIRED])
+def test_an_issue_of_the_same_id_does_not_inherit_what_the_former_tracker_left(
+    drive, issue, settings, kind
+):
+    driver = drive()
+    one = issue("A-1")
+    (spec,) = driver.start(one)
+    driver.end(spec, kind, thread_id="t")
+    driver.send(other_tracker(settings))
+    stranger = replace(one, identifier="B-7")
+    if kind is OutcomeKind.COMPLETED:
+        driver.offer()
+        driver.wake(1)
+        driver.show(RETRY, stranger)
+    else:
+        driver.show(RECONCILE, stranger)
+        driver.offer()
+        driver.wake(5)
+        driver.show(CONFIRM, stranger)
+    assert driver.of(DropClaim) == [DropClaim(one.id)]
+    (fresh,) = driver.poll([stranger])
+    assert (fresh.issue.identifier, fresh.thread_id) == ("B-7", None)
+
+
+def test_a_renamed_issue_goes_on_under_its_id(drive, issue):
+    driver = drive()
+    one = issue("A-1")
+    (spec,) = driver.start(one)
+    renamed = replace(one, identifier="B-7")
+    assert reconcile(driver, renamed) == []
+    assert running(driver, one).issue is renamed
+    driver.end(spec)
+    driver.wake(1)
+    driver.show(RETRY, replace(one, identifier="C-1"))
+    assert driver.started()[0].issue.identifier == "C-1"
+
+
 def test_a_run_that_the_changed_tracker_still_shows_is_reconciled_again(drive, issue, settings):
     driver = drive()
     one = issue("A-1")
@@ -503,8 +540,9 @@ def test_a_stalled_run_of_a_missing_issue_is_not_stopped_twice(drive, issue):
     one = issue("A-1")
     (spec,) = driver.start(one)
     driver.send(RunSilent(spec.run_id, 301.0))
-    reconcile(driver)
-    reconcile(driver)
+    for _ in range(3):
+        reconcile(driver)
+        driver.advance(10)
     stops = [command for command in driver.history if isinstance(command, StopRun)]
     assert len(stops) == 1
 
