@@ -76,8 +76,8 @@ def allocate(
     if candidates is not None:
         state.waiting = tuple(waiting)
     return [
-        *_ask(state, retry_cause, RefreshPurpose.RETRY, retries, now),
-        *_ask(state, fresh_cause, RefreshPurpose.DISPATCH, fresh, now),
+        *_ask(state, retry_cause, RefreshPurpose.RETRY, retries, now=now),
+        *_ask(state, fresh_cause, RefreshPurpose.DISPATCH, fresh, now=now),
     ]
 
 
@@ -123,6 +123,7 @@ def _ask(
     cause: Cause,
     purpose: RefreshPurpose,
     ids: Sequence[IssueId],
+    *,
     now: Instant,
 ) -> list[Command]:
     if not ids:
@@ -152,7 +153,7 @@ def recheck_due(state: SchedulerState, now: Instant) -> list[Command]:
         gate = first_shut(claim.issue, view, claimed=True)
         host = _host(view, claim.host) if gate is None else None
         state.claims.put(Rechecking(retry=claim, cause=cause, host=host))
-    return _ask(state, cause, RefreshPurpose.RETRY, [claim.issue.id for claim in due], now)
+    return _ask(state, cause, RefreshPurpose.RETRY, [claim.issue.id for claim in due], now=now)
 
 
 def dispatch_read(
@@ -220,7 +221,7 @@ def retry_read(
             issue = None
         standing = None if issue is None else state.rules.standing(issue)
         if issue is not None and standing is Standing.WANTED:
-            commands.extend(_start_or_wait(state, view, claim, issue, now))
+            commands.extend(_start_or_wait(state, view, claim, issue, now=now))
         elif issue is not None and standing is Standing.TERMINAL:
             commands.extend(clean(state, replace(claim.retry, issue=issue), now))
         else:
@@ -269,7 +270,7 @@ def let_go(state: SchedulerState, issue: Issue, reason: str) -> list[Command]:
 
 
 def _start_or_wait(
-    state: SchedulerState, view: View, claim: Rechecking, issue: Issue, now: Instant
+    state: SchedulerState, view: View, claim: Rechecking, issue: Issue, *, now: Instant
 ) -> list[Command]:
     retry = replace(
         claim.retry,

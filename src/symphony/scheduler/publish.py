@@ -7,13 +7,15 @@ Both functions look and change nothing; a snapshot costs one walk over the claim
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from symphony.model.clock import Instant
 from symphony.model.issue import Issue
 from symphony.model.run import Phase, RunId, RunProgress
+from symphony.model.usage import TokenUsage
 
-from .claims import Blocked, Cleaning, Dispatching, Rechecking, RetryQueued, Running
+from .claims import Blocked, Cleaning, Rechecking, RetryQueued, Running
 from .eligibility import Gate, gates
 from .snapshot import (
     BlockedRow,
@@ -56,27 +58,10 @@ def build_snapshot(
         sequence: One more than the last snapshot's.
         rate_limits: The newest useful payload of Codex, as received, or None.
     """
-    running: list[RunningRow] = []
-    retrying: list[RetryingRow] = []
-    blocked: list[BlockedRow] = []
-    cleaning: list[str] = []
-    usage, seconds = state.usage, state.seconds
-    for claim in state.claims:
-        match claim:
-            case Running():
-                row = _running_row(claim, progress.get(claim.spec.run_id), now)
-                usage, seconds = usage + row.usage, seconds + row.runtime_s
-                running.append(row)
-            case RetryQueued():
-                retrying.append(_retrying_row(claim, now))
-            case Rechecking():
-                retrying.append(_retrying_row(claim.retry, now))
-            case Blocked():
-                blocked.append(_blocked_row(claim))
-            case Cleaning():
-                cleaning.append(claim.issue.identifier)
-            case Dispatching():
-                pass
+    rows = _claim_rows(state, progress, now)
+    live = TokenUsage()
+    for row in rows.running:
+        live = live + row.usage
     poll, park = state.poll, state.park
     wait_s = None if poll.next_mono is None else max(0.0, poll.next_mono - now.mono)
     return Snapshot(
@@ -84,12 +69,12 @@ def build_snapshot(
         generated_wall=now.wall,
         generated_mono=now.mono,
         workflow_id=state.workflow_id,
-        running=tuple(running),
-        retrying=tuple(retrying),
-        blocked=tuple(blocked),
-        cleaning=tuple(cleaning),
-        usage=usage,
-        seconds_running=seconds,
+        running=tuple(rows.running),
+        retrying=tuple(rows.retrying),
+        blocked=tuple(rows.blocked),
+        cleaning=tuple(rows.cleaning),
+        usage=state.usage + live,
+        seconds_running=state.seconds + sum(row.runtime_s for row in rows.running),
         rate_limits=rate_limits,
         polling=PollingRow(
             checking=poll.checking, next_poll_in_s=wait_s, interval_s=state.rules.interval_s
@@ -102,6 +87,36 @@ def build_snapshot(
         parked=None if park is None else park.reason,
         parked_until_wall=None if park is None else park.until_wall,
     )
+
+
+@dataclass(slots=True)
+class _ClaimRows:
+    running: list[RunningRow] = field(default_factory=list)
+    retrying: list[RetryingRow] = field(default_factory=list)
+    blocked: list[BlockedRow] = field(default_factory=list)
+    cleaning: list[str] = field(default_factory=list)
+
+
+def _claim_rows(
+    state: SchedulerState, progress: Mapping[RunId, RunProgress], now: Instant
+) -> _ClaimRows:
+    rows = _ClaimRows()
+    for claim in state.claims:
+        match claim:
+            case Running():
+                rows.running.append(_running_row(claim, progress.get(claim.spec.run_id), now))
+            case RetryQueued():
+                rows.retrying.append(_retrying_row(claim, now))
+            case Rechecking():
+                rows.retrying.append(_retrying_row(claim.retry, now))
+            case Blocked():
+                rows.blocked.append(_blocked_row(claim))
+            case Cleaning():
+                rows.cleaning.append(claim.issue.identifier)
+            case _:
+                # Chosen issues are shown once they run.
+                pass
+    return rows
 
 
 def _issue_fields(issue: Issue) -> _IssueFields:

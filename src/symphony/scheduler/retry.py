@@ -201,14 +201,14 @@ def settle(state: SchedulerState, run: Running, ended: RunEnded, now: Instant) -
     run = replace(run, workspace_path=workspace_path)
     match verdict:
         case Retry():
-            return _queue(state, run, ended, verdict, now)
+            return _queue(state, run, ended, verdict, now=now)
         case ParkAll():
             return [
                 *park(state, verdict.delay_s, verdict.retry.error or "usage limit", now),
-                *_queue(state, run, ended, verdict.retry, now),
+                *_queue(state, run, ended, verdict.retry, now=now),
             ]
         case Block():
-            return _block(state, run, ended, verdict, now)
+            return _block(state, run, ended, verdict, now=now)
         case Release():
             state.claims.drop(run.issue.id)
             return [
@@ -223,7 +223,7 @@ def settle(state: SchedulerState, run: Running, ended: RunEnded, now: Instant) -
 
 
 def _queue(
-    state: SchedulerState, run: Running, ended: RunEnded, retry: Retry, now: Instant
+    state: SchedulerState, run: Running, ended: RunEnded, retry: Retry, *, now: Instant
 ) -> list[Command]:
     claim = RetryQueued(
         issue=run.issue,
@@ -258,7 +258,7 @@ def _queue(
 
 
 def _block(
-    state: SchedulerState, run: Running, ended: RunEnded, verdict: Block, now: Instant
+    state: SchedulerState, run: Running, ended: RunEnded, verdict: Block, *, now: Instant
 ) -> list[Command]:
     claim = Blocked(
         issue=run.issue,
