@@ -421,7 +421,7 @@ class AnyOrder(RuleBasedStateMachine):
 
 TestAnyOrder = AnyOrder.TestCase
 TestAnyOrder.settings = settings(
-    max_examples=60,
+    max_examples=150,
     stateful_step_count=50,
     deadline=None,
     database=None,
