@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from codex_app_server import ClientInfo, Connection
+from codex_app_server import BinaryNotFound, ClientInfo, Connection, SubprocessTransport
+from codex_app_server.binary import resolve_binary
+from codex_app_server.home import prepare_home, provider_config, write_config
+
+from symphony.demo.model_server import ModelServer
+from symphony.demo.script import IssueScript, Script, Turn
 
 # looptime asks for a loop in plain tests too, which makes one that nobody closes before 3.12.
 asyncio.set_event_loop(None)
@@ -21,6 +26,7 @@ asyncio.set_event_loop(None)
 ROOT = Path(__file__).resolve().parents[2]
 THREAD = "01a1fd25-e09e-74c1-943c-73e02be4ab8b"
 TURN = "01a1fd25-e0b6-7742-9de8-d610c8205536"
+MODEL = "gpt-5.5"
 Message = dict[str, Any]
 
 
@@ -146,28 +152,21 @@ async def connect(server: FakeServer) -> AsyncIterator[Connect]:
         await connection.aclose()
 
 
-def _binary(version: str) -> str:
-    if version == "0.163.0":
-        if importlib.util.find_spec("codex_cli_bin") is None:
-            pytest.skip("codex_cli_bin is not installed")
-        from codex_cli_bin import bundled_codex_path
-
-        return str(bundled_codex_path())
-    folder = ROOT / ".codex-binaries" / version / "vendor"
-    found = [path for path in folder.rglob("codex") if path.is_file() and os.access(path, os.X_OK)]
-    if not found:
-        pytest.skip(f"codex {version} is not there: make codex VERSION={version}")
-    return str(found[0])
+def _binary(version: str) -> Path:
+    try:
+        if version == "wheel":
+            return resolve_binary(environment={"PATH": ""}).path
+        return resolve_binary(ROOT / ".codex-binaries" / version).path
+    except (BinaryNotFound, OSError) as error:
+        pytest.skip(f"codex {version} is not there ({error})")
 
 
-@pytest.fixture(params=["0.169.0", "0.163.0", "0.125.0"])
-def codex_version(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def codex_binary(codex_version: str) -> str:
-    return _binary(codex_version)
+@pytest.fixture(
+    params=["0.169.0", "wheel", pytest.param("0.125.0", marks=pytest.mark.slow)],
+)
+def codex_binary(request: pytest.FixtureRequest) -> Path:
+    """One native binary of each version that is at hand; the wheel's is 0.163.0."""
+    return _binary(str(request.param))
 
 
 @pytest.fixture
@@ -216,3 +215,51 @@ def eventually() -> Callable[[Callable[[], Any]], Awaitable[None]]:
 def pass_time() -> Callable[[float], Awaitable[None]]:
     """Returns ``await pass_time(seconds)`` for tests under virtual time."""
     return asyncio.sleep
+
+
+class RealCodex:
+    """A real app-server with a scripted model: opens connections, each to a process of its own.
+
+    ``workspace`` is the directory of the agents; prompts name a script as ``Issue: <name>``.
+    """
+
+    def __init__(self, binary: Path, folder: Path, base_url: str, model: ModelServer) -> None:
+        self.workspace = folder / "workspace"
+        self.workspace.mkdir()
+        self.home = prepare_home(folder / "codex", seed=False)
+        write_config(self.home, provider_config(base_url, model=MODEL))
+        self.model = model
+        self.transports: list[SubprocessTransport] = []
+        self._binary = binary
+        self._connections: list[Connection] = []
+        user = folder / "home"
+        user.mkdir()
+        self._env = {"PATH": os.environ["PATH"], "HOME": str(user), "CODEX_HOME": str(self.home)}
+
+    async def open(self, *arguments: str, **options: Any) -> Connection:
+        transport = await SubprocessTransport.spawn(
+            [str(self._binary), *arguments, "app-server"], cwd=self.workspace, env=self._env
+        )
+        self.transports.append(transport)
+        connection = await Connection.open(transport, ClientInfo("test", "1"), **options)
+        self._connections.append(connection)
+        return connection
+
+    async def aclose(self) -> None:
+        for connection in self._connections:
+            await connection.aclose()
+
+
+@pytest.fixture
+async def codex(codex_binary: Path, cache_dir: Path) -> AsyncIterator[Callable[..., Any]]:
+    """Returns ``await codex(name=turn, ...)``: a `RealCodex` whose model follows these turns."""
+    async with AsyncExitStack() as stack:
+
+        async def start(**turns: Turn) -> RealCodex:
+            issues = {name: IssueScript((one,)) for name, one in turns.items()}
+            model = await stack.enter_async_context(ModelServer(Script(issues)))
+            real = RealCodex(codex_binary, cache_dir, await model.start(), model)
+            stack.push_async_callback(real.aclose)
+            return real
+
+        yield start
