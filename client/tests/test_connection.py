@@ -13,6 +13,7 @@ from codex_app_server import (
     Overloaded,
     RequestError,
     RequestTimeout,
+    SubprocessTransport,
     Tool,
     UnexpectedReply,
 )
@@ -67,6 +68,37 @@ async def test_a_server_that_ends_in_the_handshake_is_a_typed_error(server) -> N
     server.returncode = 127
     with pytest.raises(ConnectionClosed, match="127"):
         await Connection.open(server, ClientInfo("test", "1"))
+
+
+async def test_a_transport_that_fails_ends_every_waiter(server, connect) -> None:
+    reported: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+    connection = await connect()
+    call = asyncio.create_task(connection.call("x", {}))
+    await server.until(lambda: server.requests("x"))
+    server.feed_bytes("no bytes at all")
+    with pytest.raises(ConnectionClosed, match="TypeError"):
+        await call
+    assert len(reported) == 1
+
+
+async def test_a_program_that_is_no_server_tells_its_exit_status() -> None:
+    transport = await SubprocessTransport.spawn(["sh", "-c", "exit 127"])
+    with pytest.raises(ConnectionClosed) as caught:
+        await Connection.open(transport, ClientInfo("test", "1"))
+    assert caught.value.returncode == 127
+
+
+@pytest.mark.slow
+async def test_a_line_of_130_megabytes_is_read(server, connect) -> None:
+    connection = await connect()
+    body = b"x" * 130_000_000
+    server.answers["fs/readFile"] = lambda m: []
+    call = asyncio.create_task(connection.call("fs/readFile", {}))
+    await server.until(lambda: server.requests("fs/readFile"))
+    line = b'{"id":%d,"result":"' % server.sent[-1]["id"] + body + b'"}\n'
+    server.feed_bytes(*[line[at : at + 262144] for at in range(0, len(line), 262144)])
+    assert len(await call) == 130_000_000
 
 
 @pytest.mark.looptime

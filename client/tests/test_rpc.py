@@ -147,6 +147,17 @@ def test_junk_is_a_value_and_what_follows_is_read(line: bytes, reason: str) -> N
     assert isinstance(junk[0].params, InvalidParams)
 
 
+def test_deep_nesting_is_no_trap() -> None:
+    deep = b"[" * 50_000 + b"]" * 50_000
+    line = (
+        b'{"method":"item/completed","params":{"threadId":"t","turnId":"u","item":' + deep + b"}}"
+    )
+    (run,) = Rpc().receive(line + b"\n", 0.0)
+    assert isinstance(run, Run)
+    assert run.events[0].data == {}
+    assert run.events[0].params is not None
+
+
 def test_an_overlong_line_is_a_value() -> None:
     rpc = Rpc(max_line_bytes=200)
     found = rpc.receive(lines({"method": "x" * 300}, {"method": "m", "params": {}}), 0.0)

@@ -269,6 +269,22 @@ async def test_a_handler_that_raises_is_answered_with_the_safe_reply(server, con
     assert records[0].error == "ValueError: bad luck"
 
 
+async def test_a_fault_in_on_answered_is_reported_and_harms_nobody(
+    server, connect, eventually
+) -> None:
+    reported: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+
+    def broken(record: ServerRequestRecord) -> None:
+        raise ZeroDivisionError
+
+    await connect(handlers=ServerRequestHandlers(on_answered=broken))
+    server.feed(request(server, COMMAND))
+    assert (await server.replied(0))["result"] == {"decision": "decline"}
+    await eventually(lambda: reported)
+    assert isinstance(reported[0]["exception"], ZeroDivisionError)
+
+
 async def test_a_request_resolved_elsewhere_gets_no_reply(server, connect, eventually) -> None:
     records: list[ServerRequestRecord] = []
     handlers = ServerRequestHandlers(command="manual", on_answered=records.append)

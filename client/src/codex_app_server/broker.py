@@ -162,17 +162,26 @@ class Broker:
             outcome, error = RequestOutcome.FAILED, f"{type(problem).__name__}: {problem}"
             answer = safe_reply(info)
         await self._reply(info, outcome, answer, error)
-        if self._handlers.on_answered is not None:
-            self._handlers.on_answered(
-                ServerRequestRecord(
-                    request=info,
-                    outcome=outcome,
-                    answer=answer,
-                    policy=policy,
-                    error=error,
-                    asked_at=asked_at,
-                    answered_at=time.monotonic(),
-                )
+        self._tell(
+            ServerRequestRecord(
+                request=info,
+                outcome=outcome,
+                answer=answer,
+                policy=policy,
+                error=error,
+                asked_at=asked_at,
+                answered_at=asyncio.get_running_loop().time(),
+            )
+        )
+
+    def _tell(self, record: ServerRequestRecord) -> None:
+        if self._handlers.on_answered is None:
+            return
+        try:
+            self._handlers.on_answered(record)
+        except Exception as error:
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": "on_answered of a codex connection raised", "exception": error}
             )
 
     async def _reply(

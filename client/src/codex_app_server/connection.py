@@ -44,6 +44,7 @@ __all__ = ["ClientInfo", "Connection", "ServerInfo"]
 
 THREAD_STARTS = 4
 EXIT_STATUS_S = 0.05
+BROKEN_PIPE_S = 0.25
 
 
 class Connection:
@@ -450,8 +451,10 @@ class Connection:
                     self._resume.clear()
                     await self._resume.wait()
             self._handle(self._rpc.finish(self._loop.time()))
-        except OSError as error:
-            reason = f"reading from the server failed: {error}"
+        except Exception as error:
+            # A fault of the transport, or ours: whatever it is, nobody may wait for ever.
+            reason = f"reading from the server failed: {type(error).__name__}: {error}"
+            self._report("the reader of a codex connection failed", error)
         returncode = await self._exit_status()
         self._finish(ConnectionClosed(reason, returncode))
         await self._broker.aclose()
@@ -494,14 +497,20 @@ class Connection:
             self._on_events(events)
         except Exception as error:
             # A fault of the caller's must not end the connection; it is reported, not lost.
-            self._loop.call_exception_handler(
-                {"message": "on_events of a codex connection raised", "exception": error}
-            )
+            self._report("on_events of a codex connection raised", error)
+
+    def _report(self, message: str, error: Exception) -> None:
+        self._loop.call_exception_handler({"message": message, "exception": error})
 
     async def _send(self, line: bytes) -> None:
         if self._end is not None:
             raise self._end
-        await self._transport.send(line)
+        try:
+            await self._transport.send(line)
+        except ConnectionClosed as broken:
+            # The reader is about to learn why; its word has the exit status.
+            await asyncio.wait([self._closed], timeout=BROKEN_PIPE_S)
+            raise self._closed.result() if self._closed.done() else broken from None
 
     def _find_tool(self, thread_id: str, name: str) -> Tool | None:
         thread = self._router.threads.get(thread_id)

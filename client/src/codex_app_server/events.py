@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+_UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 DELTA_METHODS = frozenset(
     {
@@ -263,12 +264,12 @@ def _decode_params(method: str, raw: bytes) -> Any:
         return UnknownNotification(method, _lenient_params(raw))
     try:
         return decode(raw).params
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except _UNDECODABLE as error:
         return InvalidParams(method, _lenient_params(raw), str(error))
 
 
 def _lenient_params(raw: bytes) -> Any:
     try:
         return _decode_any(raw).params
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except _UNDECODABLE:
         return None
