@@ -37,6 +37,13 @@ _log = logging.getLogger(__name__)
 STOP_GRACE_S = 5.0
 """From closing stdin to SIGKILL when a run ends."""
 
+LAST_WORDS_S = 15.0
+"""How long a turn may go on after the agent itself has moved its issue out of the active states.
+
+Agents move the issue and then finish: they push, comment, answer. A watched board is read again
+within milliseconds, so without this time every such turn would be cut off.
+"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerContext:
@@ -87,7 +94,11 @@ class Attempt:
         if self._stopped is not None:
             return
         self._stopped = stopped(reason, self._stop_message(reason))
-        if self._body is not None:
+        if self._body is None:
+            return
+        if reason in _ISSUE_LEFT and self._session is not None and self._session.acted:
+            asyncio.get_running_loop().call_later(LAST_WORDS_S, self._body.cancel)
+        else:
             self._body.cancel()
 
     async def run(self) -> Outcome:
@@ -139,7 +150,8 @@ class Attempt:
         self._phase(Phase.BUILDING_PROMPT)
         prompt = await self._first_prompt(frozen, self._workspace)
         self._phase(Phase.LAUNCHING_AGENT_PROCESS)
-        session = await self._open_session(frozen.settings, self._workspace)
+        async with self._context.session_options.home_gate.passage():
+            session = await self._open_session(frozen.settings, self._workspace)
         return await self._turns(session, prompt)
 
     async def _prepare(self) -> Workspace:
@@ -153,7 +165,7 @@ class Attempt:
         spec = self.spec
         # Rendering runs a template engine over user text: it is kept off the loop.
         return await asyncio.to_thread(
-            lambda: PromptTemplate.compile(frozen.prompt_template).render(
+            lambda: PromptTemplate.compile(frozen.prompt_template, frozen.prompt_line).render(
                 self._issue,
                 spec.attempt,
                 retry_kind=spec.retry_kind,
@@ -198,6 +210,8 @@ class Attempt:
             ended = await self._one_turn(session, prompt, number)
             if ended is not None:
                 return ended
+            if self._stopped is not None:
+                return Outcome(kind=OutcomeKind.COMPLETED, stop_reason=self._stopped.stop_reason)
             issue = await self._read_issue_again()
             settings = self._context.workflow().settings
             if issue is None or not _continues(issue, settings):
@@ -334,6 +348,8 @@ class Attempt:
             },
         )
 
+
+_ISSUE_LEFT = frozenset({StopReason.TERMINAL, StopReason.INACTIVE, StopReason.UNROUTABLE})
 
 _TURN_EVENTS = {
     OutcomeKind.FAILED: "turn_failed",

@@ -21,6 +21,18 @@ EventSink = Callable[[str, Any], None]
 
 _TOKEN_USAGE = "thread/tokenUsage/updated"
 _RATE_LIMITS = "account/rateLimits/updated"
+# They accompany every answer of the model and would hide what the agent does.
+_QUIET = frozenset(
+    {
+        _TOKEN_USAGE,
+        _RATE_LIMITS,
+        "thread/status/changed",
+        "remoteControl/status/changed",
+        "serverRequest/resolved",
+        "turn/diff/updated",
+        "mcpServer/startupStatus/updated",
+    }
+)
 _KEPT = frozenset({"item/completed", "turn/completed", "error", "warning", "turn/plan/updated"})
 
 
@@ -55,9 +67,10 @@ class Narrator:
                     self._rate_limits(limits)
             elif method in _KEPT:
                 self._history(method, event)
-        if events:
+        newest = next((event for event in reversed(events) if event.method not in _QUIET), None)
+        if newest is not None:
             progress.last_event = "notification"
-            progress.last_message = events[-1]
+            progress.last_message = newest
             progress.last_event_wall = now.wall
 
     def happened(self, event: str, detail: Mapping[str, Any] | None = None) -> None:

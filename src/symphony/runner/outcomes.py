@@ -72,8 +72,10 @@ def stopped(reason: StopReason, message: str) -> Outcome:
 
 def exited(error: codex.ConnectionClosed, stderr_tail: str) -> Outcome:
     """Return the outcome of an app-server that went away by itself."""
-    last_line = next((line for line in reversed(stderr_tail.splitlines()) if line.strip()), "")
-    said = f": {last_line.strip()[:300]}" if last_line else ""
+    lines = [line.strip() for line in stderr_tail.splitlines() if line.strip()]
+    # A Rust program ends with its error first and a backtrace after it.
+    telling = next((line for line in lines if line.startswith("Error")), lines[-1] if lines else "")
+    said = f": {telling[:300]}" if telling else ""
     return Outcome(kind=OutcomeKind.FAILED, category="port_exit", message=f"{_line(error)}{said}")
 
 

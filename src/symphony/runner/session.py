@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ class SessionOptions:
         temp_root: Where each run's own temp directory is made.
         fallback_path: A directory with a native ``codex`` for when PATH has none, or None.
         instance: The daemon's marker, by which a later start finds leftovers.
+        home_gate: Lets one app-server set a fresh CODEX_HOME up before others use it.
     """
 
     environ: Mapping[str, str]
@@ -63,6 +65,29 @@ class SessionOptions:
     temp_root: Path
     fallback_path: Path | None
     instance: str
+    home_gate: HomeGate
+
+
+class HomeGate:
+    """Lets the first app-server set the CODEX_HOME up alone.
+
+    Several that start at once in a fresh home race for its databases, and the losers exit. Once one
+    has answered the handshake, the gate stands open.
+    """
+
+    def __init__(self) -> None:
+        self._first = asyncio.Lock()
+        self._open = False
+
+    @asynccontextmanager
+    async def passage(self) -> AsyncIterator[None]:
+        """Hold this while an app-server starts, until it has answered the handshake."""
+        if self._open:
+            yield
+            return
+        async with self._first:
+            yield
+            self._open = True
 
 
 class Session:
@@ -70,7 +95,7 @@ class Session:
 
     Attributes:
         thread: None until the thread has been opened.
-        fresh: False where an earlier thread was resumed, so its history is there already.
+        acted: Whether the agent has called a tool of the tracker in the present turn.
     """
 
     def __init__(
@@ -88,6 +113,7 @@ class Session:
         self.requests = requests
         self.connection: codex.Connection | None = None
         self.thread: codex.Thread | None = None
+        self.acted = False
         self._spec = spec
         self._workspace = workspace
         self._settings = settings
@@ -144,10 +170,7 @@ class Session:
                 raise codex.RequestTimeout("initialize", start_s) from None
             finally:
                 limit.reschedule(None)
-        tools = [
-            _tool(spec, tracker, narrator, run_id=self._spec.run_id, issue=issue)
-            for spec in tracker.agent_tools()
-        ]
+        tools = [self._tool(spec, tracker, narrator, issue) for spec in tracker.agent_tools()]
         self.thread = await self._open_thread(self.connection, tools)
         return self.thread
 
@@ -180,10 +203,37 @@ class Session:
         except codex.CodexError as error:
             _log.debug("Thread could not be named", extra={"error": str(error)})
 
+    def _tool(
+        self, spec: ToolSpec, tracker: Tracker, narrator: Narrator, issue: Callable[[], Issue]
+    ) -> codex.Tool:
+        """Offer one tool of the tracker; it runs here, with the tracker of this session's start."""
+
+        async def call(arguments: Any, _: codex.ToolCallContext) -> codex.ToolOutput:
+            narrator.call_began(TOOL_LIMIT_S)
+            # Before the call: a watched board may be read again before the call has returned.
+            self.acted = True
+            try:
+                context = ToolContext(issue=issue(), run_id=self._spec.run_id)
+                result = await tracker.call_tool(spec.name, arguments, context)
+            finally:
+                narrator.call_ended()
+            event = "tool_call_completed" if result.success else "tool_call_failed"
+            narrator.happened(event, {"tool": spec.name})
+            return codex.ToolOutput.text(result.text, success=result.success)
+
+        return codex.Tool(
+            name=spec.name,
+            description=spec.description,
+            input_schema=spec.input_schema,
+            handler=call,
+            timeout_s=TOOL_LIMIT_S,
+        )
+
     def turn(self, prompt: str, *, idle_s: float) -> codex.Turn:
         """Return the next turn of the thread, not yet started."""
         if self.thread is None:
             raise RuntimeError("the session has no thread yet")
+        self.acted = False
         return self.thread.run(
             prompt,
             cwd=self._workspace,
@@ -248,36 +298,4 @@ async def launch_session(
         settings=settings,
         temp_dir=temp_dir,
         environ=options.environ,
-    )
-
-
-def _tool(
-    spec: ToolSpec,
-    tracker: Tracker,
-    narrator: Narrator,
-    *,
-    run_id: str,
-    issue: Callable[[], Issue],
-) -> codex.Tool:
-    """Offer one tool of the tracker; it runs here, with the tracker of this session's start."""
-
-    async def call(arguments: Any, context: codex.ToolCallContext) -> codex.ToolOutput:
-        narrator.call_began(TOOL_LIMIT_S)
-        try:
-            result = await tracker.call_tool(
-                spec.name, arguments, ToolContext(issue=issue(), run_id=run_id)
-            )
-        finally:
-            narrator.call_ended()
-        narrator.happened(
-            "tool_call_completed" if result.success else "tool_call_failed", {"tool": spec.name}
-        )
-        return codex.ToolOutput.text(result.text, success=result.success)
-
-    return codex.Tool(
-        name=spec.name,
-        description=spec.description,
-        input_schema=spec.input_schema,
-        handler=call,
-        timeout_s=TOOL_LIMIT_S,
     )
