@@ -1,10 +1,13 @@
 """The errors of Symphony, one root.
 
 SymphonyError
-├── ConfigError             the workflow file or a setting: name the key and the mend
+├── ConfigError             the workflow file or a setting: name the key and the mend;
+│   │                       codex_not_found, logs_root_unusable, workflow_exists
 │   ├── WorkflowFileError   missing_workflow_file, workflow_parse_error,
 │   │                       workflow_front_matter_not_a_map
-│   └── SettingsError       invalid_workflow_config: every fault at once
+│   ├── SettingsError       invalid_workflow_config: every fault at once
+│   └── WebError            server_port_in_use, server_port_forbidden, server_port_invalid,
+│                           server_host_invalid, control_socket_unusable (in web.listeners)
 ├── PromptError             template_parse_error, template_render_error
 ├── TrackerError            unsupported_tracker_kind, invalid_tracker_config, missing_tracker_secret,
 │                           tracker_request, tracker_status, tracker_response, tracker_pagination,

@@ -43,6 +43,7 @@ class Executor:
         ledger: Made durable before a run starts.
         make_attempt: Builds the worker of one run.
         progress: Live records by run; entries exist from StartRun to RunEnded.
+        describe: Turns a run's newest event into a line for people.
         before_poll: Called before candidates are read (the workflow file is looked at again, in
             case its watch missed something: SPEC 6.2).
     """
@@ -58,6 +59,7 @@ class Executor:
         ledger: Ledger,
         make_attempt: AttemptFactory,
         progress: dict[RunId, RunProgress],
+        describe: Callable[[Any], str],
         before_poll: Callable[[], None] = lambda: None,
     ) -> None:
         self._tasks = tasks
@@ -68,6 +70,7 @@ class Executor:
         self._ledger = ledger
         self._make_attempt = make_attempt
         self._attempts: dict[RunId, Attempt] = {}
+        self._describe = describe
         self._before_poll = before_poll
         self._running: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
@@ -219,6 +222,10 @@ class Executor:
             thread_id=progress.thread_id,
             host=progress.host,
             workspace_path=progress.workspace_path,
+            session_id=progress.session_id,
+            last_event=progress.last_event,
+            last_message=self._describe(progress.last_message),
+            last_event_wall=progress.last_event_wall,
         )
         await self._write(
             f"end {spec.run_id}",

@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import codex_app_server as codex
 from codex_app_server.home import HomeError, prepare_home
@@ -41,7 +41,7 @@ from symphony.observe.bus import SnapshotBus
 from symphony.observe.humanize import humanize
 from symphony.observe.logs import LogHandle, get_logger, setup_logging
 from symphony.runner.attempt import Attempt, RunnerContext
-from symphony.runner.session import SessionOptions
+from symphony.runner.session import HomeGate, SessionOptions
 from symphony.scheduler.events import (
     ConfigBroken,
     ConfigRepaired,
@@ -82,6 +82,7 @@ class DaemonOptions:
         logs_root: Where ``log/symphony.log`` goes, or None for the state directory.
         instance: A name for the state directory, or None for one made of the workflow's path.
         show_terminal: Whether the terminal view may take the terminal.
+        quiet: Whether only warnings go to stderr where there is no terminal view.
         environ: The environment; secrets are looked up in it.
         on_ready: Called with the daemon's addresses once the API answers.
     """
@@ -91,6 +92,7 @@ class DaemonOptions:
     logs_root: Path | None = None
     instance: str | None = None
     show_terminal: bool = True
+    quiet: bool = False
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     on_ready: Callable[[Daemon], None] | None = None
 
@@ -172,12 +174,17 @@ class Daemon:
         handle = setup_logging(
             self._state_dir.logs_root,
             log_format=settings.logging.format,
-            stderr="none" if self._takes_terminal(settings) else "all",
+            stderr=self._stderr_lines(settings),
         )
         stack.callback(handle.close)
         for warning in self._state_dir.warnings:
             _log.warning("State directory", problem=warning)
         return handle
+
+    def _stderr_lines(self, settings: Settings) -> Literal["none", "warnings", "all"]:
+        if self._takes_terminal(settings):
+            return "none"
+        return "warnings" if self.options.quiet else "all"
 
     def _takes_terminal(self, settings: Settings) -> bool:
         return (
@@ -201,6 +208,7 @@ class Daemon:
         self._host = LocalHost(instance=self._state_dir.instance)
         stack.push_async_callback(self._host.aclose)
         self._workspaces = self._make_workspaces()
+        await self._workspaces.open()
         self._web = self._open_web(stack, workflow.settings)
 
     def _build_tracker(self, settings: Settings) -> Tracker:
@@ -254,6 +262,7 @@ class Daemon:
             temp_root=self._state_dir.cache / "tmp",
             fallback_path=self._fallback,
             instance=self._state_dir.instance,
+            home_gate=HomeGate(),
         )
 
     # -- running ------------------------------------------------------------------------------
@@ -285,6 +294,7 @@ class Daemon:
             ledger=self._ledger,
             make_attempt=lambda spec, progress: Attempt(spec, progress, context),
             progress=self._progress,
+            describe=_settle,
             before_poll=self._store.recheck,
         )
         self.bus = self._the_bus = SnapshotBus(self._snapshot)
@@ -481,8 +491,13 @@ class Daemon:
 
 def _settle(message: Any) -> str:
     """Turn a run's newest event into a text for people."""
+    if message is None or isinstance(message, str):
+        return message or ""
     if isinstance(message, codex.Event):
         # Whole files and outputs are not decoded for the sake of one line.
         params = message.data if len(message.raw) <= _DECODED_BYTES else {}
         return humanize("notification", {"method": message.method, "params": params})
-    return humanize(str(message.get("event")), message)
+    event = str(message.get("event"))
+    if event == "turn_completed":
+        return humanize("notification", {"method": "turn/completed", "params": {}})
+    return humanize(event, message)
