@@ -1,7 +1,8 @@
-"""Fixtures that all tests share: the real Codex, private homes, and the skips that REQUIRE forbids."""
+"""Shared fixtures: the real Codex, private homes, and the skips that REQUIRE forbids."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import tempfile
@@ -38,3 +39,12 @@ def cache_dir() -> Iterator[Path]:
     directory = Path(tempfile.mkdtemp(dir=base))
     yield directory
     shutil.rmtree(directory, ignore_errors=True)
+
+
+def pytest_sessionstart() -> None:
+    """Keep synchronous tests from leaking an event loop.
+
+    On Python 3.11 plugins ask the policy for a loop in plain tests; it would be made, never closed,
+    and fail some later test as a ResourceWarning.
+    """
+    asyncio.set_event_loop(None)
