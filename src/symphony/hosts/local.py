@@ -132,7 +132,7 @@ class LocalProcess:
         return self._stderr.text()
 
     async def wait(self) -> ExitStatus:
-        """Wait until the process itself has ended; its tree follows within a second."""
+        """Wait until the process itself has ended; its tree follows shortly."""
         return await asyncio.shield(self._run.exited)
 
     async def stop(self, grace_s: float) -> ExitStatus:

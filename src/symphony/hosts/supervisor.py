@@ -43,7 +43,7 @@ from collections.abc import Iterator
 MARKER = "SYMPHONY_SPAWN"
 """Environment variable whose value is unique to one started process and inherited by its tree."""
 
-LEFTOVER_GRACE_S = 0.5
+LEFTOVER_GRACE_S = 1.0
 """Between TERM and KILL for what a main process leaves behind."""
 
 GIVE_UP_S = 5.0
@@ -170,7 +170,7 @@ class Run:
         self.give_up_at: float | None = None
 
     def kill_within(self, delay_s: float) -> None:
-        """Have the tree killed after this delay; an earlier deadline stays."""
+        """Have the tree asked to end now and killed after this delay; an earlier one stays."""
         at = time.monotonic() + delay_s
         self.kill_at = at if self.kill_at is None else min(self.kill_at, at)
 
@@ -296,8 +296,7 @@ class Supervisor:
         """Wait for the next thing to happen, and do what follows from it."""
         want = select.POLLIN | (select.POLLOUT if self.channel.pending else 0)
         self._poll.register(self.channel.sock, want)
-        ending = any(run.exited or run.kill_at is not None for run in self.runs.values())
-        ready = {fd for fd, _ in self._poll.poll(TICK_S * 1000 if ending else None)}
+        ready = {fd for fd, _ in self._poll.poll(TICK_S * 1000 if self._ending() else None)}
         if self._daemon_fd in ready:
             raise ChannelClosed
         if self._wake_fd in ready:
@@ -320,10 +319,7 @@ class Supervisor:
             return
         run = self.runs.get(int(str(message["id"])))
         if run is not None:
-            grace_s = float(str(message["grace_s"]))
-            run.kill_within(grace_s)
-            if grace_s > 0:
-                self._terminate(run, self.members(run))
+            run.kill_within(float(str(message["grace_s"])))
 
     # Starting
 
@@ -384,16 +380,12 @@ class Supervisor:
 
     # Whose a process is
 
-    def members(self, run: Run) -> list[ProcStat]:
+    def _members(self, run: Run, table: dict[int, ProcStat], orphans: set[int]) -> list[ProcStat]:
         """Return the living processes of a run, its main process included."""
-        if run.exited and not self._adopted():
-            return []
-        table = scan_processes()
         ours = descendants(table, {self.pid}) - {self.pid}
-        roots = set()
+        roots = orphans if run.exited else orphans | {run.pid}
         if self._holds_session(run, table):
-            roots = {pid for pid in ours if run.pid in (table[pid].session, table[pid].pgrp)}
-        roots.update(pid for pid in ours if table[pid].ppid == self.pid and self._owns(run, pid))
+            roots |= {pid for pid in ours if run.pid in (table[pid].session, table[pid].pgrp)}
         family = descendants(table, roots) & ours
         return [table[pid] for pid in family if table[pid].alive]
 
@@ -403,33 +395,41 @@ class Supervisor:
         same = leader is None or leader.start_ticks == run.start_ticks
         return same and self._sessions.get(run.pid) is run
 
-    def _owns(self, run: Run, pid: int) -> bool:
-        """Say whether a direct child of ours belongs to this run (rule 4)."""
-        owner = self._mains.get(pid)
-        if owner is not None:
-            return owner is run
-        stat = read_stat(pid)
-        if stat is None:
-            return False
-        for claim in (stat.session, stat.pgrp):
-            if claim in self._sessions:
-                return self._sessions[claim] is run
-        marker = read_environment(pid).get(MARKER.encode())
-        for other in self.runs.values():
-            if other.marker == marker:
-                return other is run
-        # Nobody's that still exists: it falls with the last run that could have brought it forth.
-        suspects = [r for r in self.runs.values() if r.start_ticks <= stat.start_ticks]
-        return run.exited and all(suspect.exited for suspect in suspects)
+    def _orphans(self) -> dict[int, set[int]]:
+        """Return the processes that we have adopted, by the id of the run that they belong to.
 
-    def _adopted(self) -> set[int]:
-        """Return our direct children that are no main process: they have lost their parents."""
+        When a main process has ended, all that lives of its run descends from these.
+        """
+        found: dict[int, set[int]] = {}
+        for pid in self._children() - self._mains.keys():
+            owner = self._owner(pid)
+            if owner is not None:
+                found.setdefault(owner.id, set()).add(pid)
+        return found
+
+    def _children(self) -> set[int]:
         try:
             with open(f"/proc/self/task/{self.pid}/children", "rb", buffering=0) as file:
-                children = {int(pid) for pid in file.readall().split()}
+                return {int(pid) for pid in file.readall().split()}
         except OSError:  # a kernel without CONFIG_PROC_CHILDREN
-            children = {p for p, stat in scan_processes().items() if stat.ppid == self.pid}
-        return children - self._mains.keys()
+            return {pid for pid, stat in scan_processes().items() if stat.ppid == self.pid}
+
+    def _owner(self, pid: int) -> Run | None:
+        """Return the run that an adopted process belongs to, as far as it can be told (rule 4)."""
+        stat = read_stat(pid)
+        if stat is None or not stat.alive:
+            return None
+        for claim in (stat.session, stat.pgrp):
+            if claim in self._sessions:
+                return self._sessions[claim]
+        marker = read_environment(pid).get(MARKER.encode())
+        for run in self.runs.values():
+            if run.marker == marker:
+                return run
+        suspects = [run for run in self.runs.values() if run.start_ticks <= stat.start_ticks]
+        if all(run.exited for run in suspects):
+            return next((run for run in self.runs.values() if run.exited), None)
+        return None
 
     # Ending
 
@@ -453,19 +453,26 @@ class Supervisor:
 
     def _look_after_endings(self) -> None:
         """Take every tree that is being ended one step further, down to ``ended``."""
-        for run in list(self.runs.values()):
-            now = time.monotonic()
-            overdue = run.kill_at is not None and now >= run.kill_at
-            if not run.exited and not overdue:
-                continue
-            family = self.members(run)
-            if not family:
-                if run.exited:
-                    self._forget(run, [])
-            elif overdue:
-                self._kill(run, family, now)
-            elif not run.termed:
-                self._terminate(run, family)
+        ending = self._ending()
+        if not ending:
+            return
+        orphans = self._orphans()
+        table: dict[int, ProcStat] | None = None  # read once for all of them, and only if needed
+        now = time.monotonic()
+        for run, kill_at in ending:
+            own = orphans.get(run.id, set())
+            if run.exited and not own:
+                self._forget(run, [])
+            elif now >= kill_at or not run.termed:
+                table = table or scan_processes()
+                family = self._members(run, table, own)
+                if now >= kill_at:
+                    self._kill(run, family, now)
+                else:
+                    self._terminate(run, family)
+
+    def _ending(self) -> list[tuple[Run, float]]:
+        return [(run, run.kill_at) for run in self.runs.values() if run.kill_at is not None]
 
     def _terminate(self, run: Run, family: list[ProcStat]) -> None:
         run.termed = True
@@ -478,7 +485,7 @@ class Supervisor:
             signal_process(stat, signal.SIGKILL)
         if run.give_up_at is None:
             run.give_up_at = now + GIVE_UP_S
-        elif now >= run.give_up_at:
+        elif now >= run.give_up_at and family:
             self._forget(run, [stat.pid for stat in family])
 
     def _forget(self, run: Run, left: list[int]) -> None:

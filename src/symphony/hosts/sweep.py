@@ -38,6 +38,7 @@ INSTANCE = "SYMPHONY_INSTANCE"
 """Environment variable that names the daemon (its state directory) a process belongs to."""
 
 _ROUNDS = 20
+_EXEC_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ def end_trees(
 
     Args:
         identities: Recorded main processes of this boot. They only widen the search, to unmarked
-            members of a session whose main process has ended; none is killed for its pid.
+            members of their sessions while a marked one is there; none is killed for its pid.
         run_ids: Values of ``SYMPHONY_RUN_ID``.
         spawns: Values of ``SYMPHONY_SPAWN``.
         instance: Value of ``SYMPHONY_INSTANCE``.
@@ -101,11 +102,16 @@ def end_trees(
     recorded = {i.pid: i.start_ticks for i in identities if i.boot_id == boot_id}
     ended: dict[int, EndedProcess] = {}
     deadline = time.monotonic() + timeout_s
-    # Rounds, for a process may fork between the look and the kill.
+    # Rounds, for a process may fork between the look and the kill. The last two find nothing: one
+    # that is just being executed shows no environment for a moment.
+    quiet = 0
     for _ in range(_ROUNDS):
         ours = _find(wanted, recorded)
-        if not ours:
+        quiet = 0 if ours else quiet + 1
+        if quiet == 2:
             break
+        if quiet == 1:
+            select.select([], [], [], _EXEC_S)
         for stat in ours:
             ended.setdefault(stat.pid, _describe(stat))
         handles = [handle for stat in ours if (handle := _kill(stat)) is not None]
@@ -126,24 +132,22 @@ def _find(wanted: set[tuple[bytes, bytes]], recorded: dict[int, int]) -> list[Pr
         for pid, stat in table.items()
         if pid not in spared and stat.alive and not wanted.isdisjoint(read_environment(pid).items())
     }
-    # A marked process's session is ours where its leader is marked, or is a recorded one that has
-    # ended since: the number can't have been taken again while the session has members.
+    # A marked process's session is ours where its leader is marked too, or is a recorded one. If
+    # that has ended, its number can't have been taken again while the session has members.
     sessions = {
         session
         for session in (table[pid].session for pid in marked)
-        if session in marked or _has_ended(session, recorded, table)
+        if session in marked or _is_recorded(session, recorded, table)
     }
     roots = marked | {pid for pid, stat in table.items() if stat.session in sessions}
     family = descendants(table, roots) - spared
     return [table[pid] for pid in sorted(family) if table[pid].alive]
 
 
-def _has_ended(pid: int, recorded: dict[int, int], table: dict[int, ProcStat]) -> bool:
-    """Say whether this is a recorded process that runs no more, perhaps still unreaped."""
+def _is_recorded(pid: int, recorded: dict[int, int], table: dict[int, ProcStat]) -> bool:
+    """Say whether this is a recorded process, which may have ended, or be about to."""
     stat = table.get(pid)
-    return pid in recorded and (
-        stat is None or (stat.start_ticks == recorded[pid] and not stat.alive)
-    )
+    return pid in recorded and (stat is None or stat.start_ticks == recorded[pid])
 
 
 def _spared(table: dict[int, ProcStat]) -> set[int]:

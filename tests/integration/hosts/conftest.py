@@ -76,10 +76,13 @@ def base_env(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def spec(tmp_path: Path, base_env: dict[str, str]):
-    def make(*argv: str, run_id: str = "run-1", cwd: str | None = None, **env: str) -> ProcessSpec:
+def spec(tmp_path: Path, base_env: dict[str, str], instance: str):
+    def make(*argv: str, run_id: str = "", cwd: str | None = None, **env: str) -> ProcessSpec:
         return ProcessSpec(
-            run_id=run_id, argv=argv, cwd=cwd or str(tmp_path), env={**base_env, **env}
+            run_id=run_id or f"{instance}-run",
+            argv=argv,
+            cwd=cwd or str(tmp_path),
+            env={**base_env, **env},
         )
 
     return make

@@ -148,6 +148,22 @@ async def test_stop_ends_a_tree_that_ignores_end_of_input_and_term(host, spec, t
     assert await process.stop(0.4) == ExitStatus(signal=9)
 
 
+async def test_stop_closes_stdin_first_then_asks_then_kills(host, spec):
+    patient = "trap 'echo asked; exit 5' TERM; read line; echo end of input; "
+    quick = await host.start(spec("sh", "-c", patient + "exit 4"))
+    assert await quick.stop(20.0) == ExitStatus(code=4)
+    asked = await host.start(spec("sh", "-c", patient + "while :; do sleep 0.05; done"))
+    # EOF alone does not end this one, TERM does, long before KILL would.
+    assert await asked.stop(2.0) == ExitStatus(code=5)
+
+
+async def test_leftovers_are_asked_before_they_are_killed(host, spec, tmp_path):
+    leftover = "trap 'echo asked > asked; exit' TERM; echo > up; while :; do sleep 0.05; done"
+    script = f'setsid sh -c "{leftover}" & while [ ! -e up ]; do :; done'
+    assert (await host.run(spec("sh", "-c", script), timeout_s=20)).status == ExitStatus(code=0)
+    assert (tmp_path / "asked").read_text() == "asked\n"
+
+
 async def test_a_stopped_process_is_ended_too(host, spec):
     process = await host.start(spec("sh", "-c", "kill -STOP $$; exit 0"))
     status = await process.stop(0.2)

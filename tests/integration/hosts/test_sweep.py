@@ -117,7 +117,7 @@ async def test_unmarked_members_of_a_recorded_session_fall_with_a_marked_one(spa
 
 async def test_our_own_process_its_ancestors_and_descendants_are_spared(host, spec, instance):
     process = await host.start(spec("cat"))
-    assert await sweep([process.identity], run_ids=["run-1"], instance=instance) == []
+    assert await sweep([process.identity], run_ids=[f"{instance}-run"], instance=instance) == []
     assert lives(process.identity.pid)
     await process.stop(10.0)
 
