@@ -285,6 +285,16 @@ async def test_a_fault_in_on_answered_is_reported_and_harms_nobody(
     assert isinstance(reported[0]["exception"], ZeroDivisionError)
 
 
+async def test_a_handler_may_close_the_connection(server, connect, eventually) -> None:
+    async def close(info: ServerRequestInfo) -> None:
+        await connection.aclose()
+
+    connection = await connect(handlers=ServerRequestHandlers(command=close))
+    server.feed(request(server, COMMAND))
+    await eventually(lambda: server.closed)
+    assert connection.is_closed
+
+
 async def test_a_request_resolved_elsewhere_gets_no_reply(server, connect, eventually) -> None:
     records: list[ServerRequestRecord] = []
     handlers = ServerRequestHandlers(command="manual", on_answered=records.append)

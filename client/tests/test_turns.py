@@ -429,13 +429,20 @@ async def test_a_thread_that_waits_on_approval_elsewhere_is_not_silent(
 
 
 @pytest.mark.looptime
-async def test_a_server_that_ignores_the_interrupt_cannot_hold_the_caller(server, connect) -> None:
+async def test_a_server_that_ignores_the_interrupt_cannot_hold_the_caller(
+    server, connect, eventually
+) -> None:
     thread = await (await connect()).start_thread()
     server.answers["turn/interrupt"] = lambda m: []
     turn = thread.run("go", timeouts=TurnTimeouts(total_s=10))
     with pytest.raises(TurnTimeout):
         await turn
     assert asyncio.get_running_loop().time() < 25
+    with pytest.raises(TurnInProgress, match=server.turn_id):
+        await thread.run("it would be merged into the first")
+    server.feed(server.ended("interrupted"))
+    await eventually(lambda: not thread.is_busy)
+    assert (await thread.run("again").start()).id == server.turn_id
 
 
 async def test_usage_is_what_the_turn_added(server, connect) -> None:

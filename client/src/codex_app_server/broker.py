@@ -136,7 +136,8 @@ class Broker:
 
     async def aclose(self) -> None:
         """Cancel all handlers and wait for their end."""
-        tasks = [task for _, task in self._open.values()]
+        current = asyncio.current_task()  # a handler may be the one who closes
+        tasks = [task for _, task in self._open.values() if task is not current]
         for task in tasks:
             task.cancel()
         if tasks:

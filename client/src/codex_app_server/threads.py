@@ -54,11 +54,17 @@ class Thread:
         self.usage_total = usage_total
         self._tools = {tool.name: tool for tool in tools}
         self._turn: Turn | None = None
+        self._lingering: str | None = None
 
     @property
     def turn(self) -> Turn | None:
         """The turn that runs or is being started, or None."""
         return self._turn
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a turn runs, is being started, or was given up without a reported end."""
+        return self._turn is not None or self._lingering is not None
 
     def run(
         self,
@@ -144,19 +150,28 @@ class Thread:
         """
         if self._turn is not None and self._turn is not turn:
             raise TurnInProgress(thread_id=self.id, turn_id=self._turn.id)
+        if self._lingering is not None:
+            raise TurnInProgress(thread_id=self.id, turn_id=self._lingering)
         self._turn = turn
 
-    def release(self, turn: Turn, total: TokenUsage | None) -> None:
-        """Free the thread after a turn; ``total`` is the last token total that it saw."""
+    def release(self, turn: Turn, total: TokenUsage | None, *, ended: bool) -> None:
+        """Free the thread after a turn; ``total`` is the last token total that it saw.
+
+        A turn that was given up before the server reported its end (``ended`` false) keeps the
+        thread busy until that report comes.
+        """
         if self._turn is turn:
             self._turn = None
+            self._lingering = None if ended else turn.id
         if total is not None:
             self.usage_total = total
 
     def deliver(self, events: list[Event]) -> None:
         """Take events that belong to no running turn (late ones, thread-wide ones)."""
         for event in events:
-            if event.method == "thread/tokenUsage/updated":
+            if event.method == "turn/completed" and event.turn_id == self._lingering:
+                self._lingering = None
+            elif event.method == "thread/tokenUsage/updated":
                 usage = event.data.get("tokenUsage")
                 if isinstance(usage, dict):
                     self.usage_total = TokenUsage.decode(usage.get("total"))

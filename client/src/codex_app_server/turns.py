@@ -255,6 +255,7 @@ class Turn:
         if self._iterating:
             raise RuntimeError("this turn is iterated already")
         self._iterating = True
+        self._discard = False
         try:
             await self.start()
             sink, events = self._sink, self._sink.events
@@ -380,7 +381,8 @@ class Turn:
         self._finished.set()
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
-        self.thread.release(self, self._machine.total)
+        ended = outcome is not None or isinstance(self._error, ConnectionClosed)
+        self.thread.release(self, self._machine.total, ended=ended)
         self._connection.retire(self)
 
     def _result(self) -> TurnResult:

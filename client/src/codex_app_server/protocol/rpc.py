@@ -233,9 +233,7 @@ class Rpc:
         turn_id: str | None = None
         decode_delta = self._decode_delta
         expect_delta = self._expect_delta
-        event: Event | None
         for line in lines:
-            event = None
             if expect_delta:
                 try:
                     event = decode_delta(line)  # type: ignore[arg-type] # Oversized: TypeError
@@ -243,12 +241,17 @@ class Rpc:
                     expect_delta = False
                 else:
                     body = event.params
-                    if run is not None and body.turn_id == turn_id and body.thread_id == thread_id:
-                        event.raw = line  # type: ignore[assignment] # decoded, so it is bytes
-                        event.received_at = now
+                    event.raw = line  # type: ignore[assignment] # decoded, so it is bytes
+                    event.received_at = now
+                    if run is None or body.turn_id != turn_id or body.thread_id != thread_id:
+                        thread_id, turn_id = body.thread_id, body.turn_id
+                        run = Run(thread_id, turn_id, [event], True)
+                        append = run.events.append
+                        found.append(run)
+                    else:
                         append(event)
-                        continue
-            inbound = self._classify(event or self._decode_line(line), line, now)
+                    continue
+            inbound = self._classify(self._decode_line(line), line, now)
             if isinstance(inbound, Event):
                 expect_delta = inbound.method in DELTA_METHODS
                 if run is None or (inbound.thread_id, inbound.turn_id) != (thread_id, turn_id):
