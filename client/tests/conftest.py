@@ -263,3 +263,21 @@ async def codex(codex_binary: Path, cache_dir: Path) -> AsyncIterator[Callable[.
             return real
 
         yield start
+
+
+@pytest.fixture(autouse=True)
+def no_child_is_left() -> Iterator[None]:
+    """Fails a test after which a child process of ours is alive or not reaped."""
+    before = _children()
+    yield
+    assert _children() <= before
+
+
+def _children() -> set[str]:
+    found: set[str] = set()
+    for task in Path(f"/proc/{os.getpid()}/task").iterdir():
+        try:
+            found |= set((task / "children").read_text().split())
+        except OSError:
+            continue
+    return found
