@@ -41,7 +41,7 @@ async def main():
     if child == 0:
         signal.pause()
     print("ready", child, flush=True)
-    await asyncio.sleep(600)
+    await asyncio.Event().wait()
 
 asyncio.run(main())
 """
