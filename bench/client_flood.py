@@ -1,0 +1,202 @@
+"""What an event costs the client library, beside the least that Python can do with it.
+
+    python client_flood.py CASE AGENT EVENTS      prints one line of JSON
+
+``floor`` reads chunks of 256 KiB, splits them, decodes each line into typed structs with msgspec
+and hands whole batches to a consumer: nothing about ids, calls, turns or limits. ``iterate`` is the
+library's ``async for event in turn``, ``await`` its ``await turn``. Each case has a fresh
+interpreter; the agent sends its events as fast as they are taken. Time runs from just before
+``turn/start`` to the turn's end; CPU is that of this process alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import codex_app_server as codex
+import msgspec
+
+CHUNK = 256 * 1024
+LIMIT_S = 120.0
+
+
+class Envelope(msgspec.Struct, gc=False):
+    """A message of the server, its body not decoded yet."""
+
+    method: str | None = None
+    params: msgspec.Raw = msgspec.Raw(b"")
+
+
+class Delta(msgspec.Struct, rename="camel", gc=False):
+    """Params of ``item/agentMessage/delta``."""
+
+    thread_id: str
+    turn_id: str
+    item_id: str
+    delta: str
+
+
+class Span:
+    """CPU, wall clock and memory between ``start`` and ``end``."""
+
+    def start(self) -> None:
+        self._wall, self._cpu, self._rss = time.monotonic(), _cpu_s(), _peak_mib()
+
+    def end(self, events: int) -> dict[str, float]:
+        cpu, wall = _cpu_s() - self._cpu, time.monotonic() - self._wall
+        return {
+            "CPU of an event_us": cpu / events * 1e6,
+            "events a second": events / wall,
+            "RSS growth_mib": _peak_mib() - self._rss,
+        }
+
+
+async def floor(agent: str, events: int) -> dict[str, float]:
+    """The least: no library, nothing but decoding and handing over."""
+    process = await asyncio.create_subprocess_exec(
+        agent,
+        "--burst",
+        str(events),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        limit=1 << 26,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    for number, method in enumerate(("initialize", "thread/start")):
+        process.stdin.write(b'{"id":%d,"method":"%s","params":{}}\n' % (number, method.encode()))
+        await process.stdout.readline()
+    await process.stdout.readline()  # thread/started
+    span = Span()
+    span.start()
+    process.stdin.write(b'{"id":3,"method":"turn/start","params":{}}\n')
+    seen = await _decode_all(process.stdout)
+    figures = span.end(seen)
+    process.stdin.close()
+    await process.wait()
+    return figures
+
+
+async def _decode_all(stream: asyncio.StreamReader) -> int:
+    """Decode until the turn's end and hand over in batches; return how many deltas came through."""
+    decode_envelope = msgspec.json.Decoder(Envelope).decode
+    decode_delta = msgspec.json.Decoder(Delta).decode
+    ready: deque[Any] = deque()
+    wake = asyncio.Event()
+
+    async def consume() -> int:
+        seen = 0
+        while True:
+            await wake.wait()
+            wake.clear()
+            while ready:
+                message = ready.popleft()
+                if type(message) is Delta:
+                    seen += 1
+                elif message.method == "turn/completed":
+                    return seen
+
+    consumer = asyncio.create_task(consume())
+    rest = b""
+    while not consumer.done():
+        lines = (rest + await stream.read(CHUNK)).split(b"\n")
+        rest = lines.pop()
+        for line in lines:
+            envelope = decode_envelope(line)
+            is_delta = envelope.method == "item/agentMessage/delta"
+            ready.append(decode_delta(envelope.params) if is_delta else envelope)
+        wake.set()
+        await asyncio.sleep(0)
+    return await consumer
+
+
+async def iterate(agent: str, events: int) -> dict[str, float]:
+    """The library's iterator over all events of a turn."""
+
+    async def consume(turn: codex.Turn) -> int:
+        seen = 0
+        async for event in turn:
+            seen += event.merged if event.is_delta else 0
+        return seen
+
+    return await _with_library(agent, events, consume)
+
+
+async def await_(agent: str, events: int) -> dict[str, float]:
+    """The library where only the turn's result is wanted."""
+
+    async def consume(turn: codex.Turn) -> int:
+        await turn
+        return events
+
+    return await _with_library(agent, events, consume)
+
+
+async def _with_library(
+    agent: str, events: int, consume: Callable[[codex.Turn], Awaitable[int]]
+) -> dict[str, float]:
+    transport = await codex.SubprocessTransport.spawn([agent, "--burst", str(events)])
+    client = codex.ClientInfo(name="bench", version="1")
+    async with await codex.Connection.open(transport, client) as connection:
+        thread = await connection.start_thread(cwd="/")
+        span = Span()
+        span.start()
+        seen = await consume(thread.run("go"))
+        figures = span.end(events)
+    if seen != events:
+        raise SystemExit(f"{seen} of {events} events came through")
+    return figures
+
+
+CASES: dict[str, Callable[[str, int], Awaitable[dict[str, float]]]] = {
+    "floor": floor,
+    "iterate": iterate,
+    "await": await_,
+}
+
+
+def measure(case: str, agent: Path, events: int) -> dict[str, float]:
+    """Run one case in a fresh interpreter.
+
+    Raises:
+        subprocess.SubprocessError: It failed or took too long.
+    """
+    done = subprocess.run(
+        [sys.executable, __file__, case, str(agent), str(events)],
+        stdout=subprocess.PIPE,
+        timeout=LIMIT_S,
+        check=True,
+    )
+    figures: dict[str, float] = json.loads(done.stdout)
+    return figures
+
+
+def _cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def _peak_mib() -> float:
+    # Not ru_maxrss: that starts with the size of the process that made this one.
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+async def _main() -> None:
+    case, agent, events = sys.argv[1:]
+    print(json.dumps(await CASES[case](agent, int(events))))
+
+
+if __name__ == "__main__":
+    asyncio.run(_main())
