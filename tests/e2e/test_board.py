@@ -74,7 +74,7 @@ async def history(board: Board) -> dict[str, dict[str, Any]]:
     from symphony.config.loading import workflow_id
     from symphony.config.state_dir import locate
     from symphony.ledger import Ledger
-    from symphony.service.daemon import read_clock
+    from symphony.service.options import read_clock
 
     state_dir = locate(board.sample.workflow_path, instance=board.instance, env=board.environ)
     ledger = await Ledger.open(

@@ -26,7 +26,7 @@ from symphony.demo.repository import DemoSample, IssueReport, add_sixth_issue, m
 from symphony.demo.story import MODEL, PROVIDER, demo_script
 from symphony.ledger import Ledger
 from symphony.service import Daemon, DaemonOptions
-from symphony.service.daemon import read_clock
+from symphony.service.options import read_clock
 
 SCRIPTED_LIMIT_S = 120.0
 LIVE_LIMIT_S = 3600.0
@@ -115,9 +115,9 @@ class _Demo:
             environ["HOME"], environ["CODEX_HOME"] = str(home), str(login)
         return environ
 
-    def _greet(self, daemon: Daemon) -> None:
+    def _greet(self, url: str | None) -> None:
         if not sys.stdout.isatty():
-            print(f"Dashboard: {daemon.url}", flush=True)
+            print(f"Dashboard: {url}", flush=True)
 
     async def _drive(self, daemon: Daemon, sample: DemoSample) -> bool:
         """Run the daemon until the board is done; return whether it was in time."""

@@ -26,7 +26,6 @@ from symphony.model.issue import Issue, normalize_state
 from symphony.model.run import Outcome, OutcomeKind, Phase, RunProgress, RunSpec, StopReason
 from symphony.runner.narrator import Narrator
 from symphony.runner.outcomes import outcome_of, stopped
-from symphony.runner.prompt import PromptTemplate, continuation_prompt
 from symphony.runner.session import Session, SessionOptions, launch_session
 from symphony.scheduler.events import Event, RunIssueChanged
 from symphony.trackers.base import Tracker
@@ -163,9 +162,13 @@ class Attempt:
 
     async def _first_prompt(self, frozen: Workflow, workspace: Workspace) -> str:
         spec = self.spec
-        # Rendering runs a template engine over user text: it is kept off the loop.
-        return await asyncio.to_thread(
-            lambda: PromptTemplate.compile(frozen.prompt_template, frozen.prompt_line).render(
+
+        def render() -> str:
+            # The template engine costs as much to import as all else at a start together.
+            from symphony.runner.prompt import PromptTemplate
+
+            template = PromptTemplate.compile(frozen.prompt_template, frozen.prompt_line)
+            return template.render(
                 self._issue,
                 spec.attempt,
                 retry_kind=spec.retry_kind,
@@ -174,7 +177,8 @@ class Attempt:
                 previous_error=spec.previous_error,
                 workspace=workspace.path,
             )
-        )
+
+        return await asyncio.to_thread(render)
 
     async def _open_session(self, settings: Settings, workspace: Workspace) -> Session:
         session = self._session = await launch_session(
@@ -220,7 +224,7 @@ class Attempt:
                 self._log("info", "Reached agent.max_turns", turn=number)
                 return Outcome(kind=OutcomeKind.COMPLETED)
             number += 1
-            prompt = continuation_prompt(number, settings.agent.max_turns)
+            prompt = await asyncio.to_thread(_continuation, number, settings.agent.max_turns)
             self._log("info", "Continuing agent run", turn=f"{number}/{settings.agent.max_turns}")
 
     async def _one_turn(self, session: Session, prompt: str, number: int) -> Outcome | None:
@@ -357,6 +361,12 @@ _TURN_EVENTS = {
     OutcomeKind.INPUT_REQUIRED: "turn_input_required",
     OutcomeKind.APPROVAL_REQUIRED: "approval_required",
 }
+
+
+def _continuation(number: int, max_turns: int) -> str:
+    from symphony.runner.prompt import continuation_prompt
+
+    return continuation_prompt(number, max_turns)
 
 
 def _continues(issue: Issue, settings: Settings) -> bool:

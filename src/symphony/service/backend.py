@@ -25,8 +25,8 @@ class EngineBackend:
     def __init__(
         self,
         *,
-        bus: Callable[[], SnapshotBus],
-        state: Callable[[], SchedulerState],
+        bus: SnapshotBus,
+        state: SchedulerState,
         ledger: Ledger,
         post: Callable[[Event], None],
         clock: Callable[[], Instant],
@@ -41,15 +41,15 @@ class EngineBackend:
 
     def snapshot(self) -> Snapshot | None:
         """Return the last published snapshot."""
-        return self._bus().latest
+        return self._bus.latest
 
     def subscribe(self) -> AsyncIterator[Snapshot]:
         """Iterate over published snapshots, newest only."""
-        return self._bus().subscribe()
+        return self._bus.subscribe()
 
     def request_refresh(self) -> RefreshReceipt | None:
         """Ask for a poll now; None once the daemon is stopping."""
-        state = self._state()
+        state = self._state
         if state.shutting_down:
             return None
         now = self._clock()

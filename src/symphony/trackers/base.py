@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from symphony.model.issue import Issue, IssueId
 
@@ -92,6 +92,18 @@ class Tracker(Protocol):
 
     async def aclose(self) -> None:
         """Close connections."""
+        ...
+
+
+@runtime_checkable
+class ChecksAtStart(Protocol):
+    """A tracker that can tell at start what a person should mend first."""
+
+    async def faults_at_start(self) -> Sequence[str]:
+        """Return a sentence for each fault, naming place and mend; none where all is well.
+
+        Asked once, before anything is dispatched. Later the same faults are warnings.
+        """
         ...
 
 

@@ -98,6 +98,11 @@ class LocalTracker:
     async def aclose(self) -> None:
         """Nothing stays open between calls."""
 
+    async def faults_at_start(self) -> Sequence[str]:
+        """Name every malformed file: whoever starts the daemon is there to mend it."""
+        view = await asyncio.to_thread(self.board.read)
+        return [str(fault) for fault in view.malformed]
+
     async def _read(self) -> tuple[BoardView, Mapping[IssueId, Issue]]:
         view = await asyncio.to_thread(self.board.read)
         if self._normalised is None or self._normalised[0] is not view:

@@ -1,0 +1,215 @@
+"""Builds the parts of one daemon, in the order in which their faults are worth telling.
+
+Each part is closed by the exit stack in the reverse order. Nothing is dispatched while parts are
+being built: a fault here ends the start with one message and leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from codex_app_server.home import HomeError, prepare_home
+
+from symphony.config.loading import build_workflow
+from symphony.config.settings import Settings
+from symphony.config.state_dir import StateDir, locate
+from symphony.config.store import WorkflowStore
+from symphony.engine.loop import Mailbox
+from symphony.engine.trackers import TrackerSlot
+from symphony.errors import ConfigError, StateDirError
+from symphony.hosts.local import LocalHost
+from symphony.ledger import Ledger
+from symphony.observe.bus import SnapshotBus
+from symphony.observe.logs import LogHandle, get_logger, setup_logging
+from symphony.runner.session import HomeGate, SessionOptions
+from symphony.scheduler.state import SchedulerState, new_state
+from symphony.service.backend import EngineBackend
+from symphony.service.options import DaemonOptions, read_clock
+from symphony.service.preflight import bundled_codex_dir, check_codex_command
+from symphony.service.view import View
+from symphony.trackers import registry
+from symphony.trackers.base import ChecksAtStart, Tracker
+from symphony.web.server import WebServer
+from symphony.workspaces.manager import Workspaces
+
+_log = get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Parts:
+    """The parts of a daemon that is about to run."""
+
+    store: WorkflowStore
+    state_dir: StateDir
+    logs: LogHandle
+    trackers: TrackerSlot
+    ledger: Ledger
+    host: LocalHost
+    workspaces: Workspaces
+    state: SchedulerState
+    view: View
+    bus: SnapshotBus
+    mailbox: Mailbox
+    web: WebServer
+    session_options: SessionOptions
+
+
+async def build_parts(options: DaemonOptions, stack: AsyncExitStack) -> Parts:
+    """Build all parts.
+
+    Raises:
+        SymphonyError: The daemon can't start: configuration, state directory, port, tracker.
+    """
+    store, fallback = _load(options)
+    settings = store.current.settings
+    state_dir = locate(
+        store.path, instance=options.instance, logs_root=options.logs_root, env=options.environ
+    )
+    state_dir.prepare()
+    stack.enter_context(state_dir.lock())
+    logs = _open_logs(options, settings, state_dir)
+    stack.callback(logs.close)
+    trackers = TrackerSlot(await _first_tracker(options, store, logs))
+    stack.push_async_callback(trackers.aclose)
+    codex_home = _codex_home(options, state_dir)
+    ledger = await _open_ledger(stack, store, state_dir)
+    host = LocalHost(instance=state_dir.instance)
+    stack.push_async_callback(host.aclose)
+    workspaces = Workspaces(
+        settings=lambda: store.current.settings,
+        host=host,
+        environ=options.environ,
+        secret_names=lambda: tuple(trackers.current.secret_environment_names),
+    )
+    await workspaces.open()
+    state = new_state(settings, workflow_id=store.current.workflow_id, seed=secrets.randbits(128))
+    view, mailbox = View(state), Mailbox()
+    bus = SnapshotBus(view.snapshot)
+    stack.callback(bus.close)
+    web = WebServer(
+        EngineBackend(
+            bus=bus,
+            state=state,
+            ledger=ledger,
+            post=mailbox.post,
+            clock=read_clock,
+            workspace_path=workspaces.path_for,
+        )
+    )
+    stack.callback(web.close)
+    _listen(web, options, settings, state_dir)
+    return Parts(
+        store=store,
+        state_dir=state_dir,
+        logs=logs,
+        trackers=trackers,
+        ledger=ledger,
+        host=host,
+        workspaces=workspaces,
+        state=state,
+        view=view,
+        bus=bus,
+        mailbox=mailbox,
+        web=web,
+        session_options=SessionOptions(
+            environ=options.environ,
+            codex_home=codex_home,
+            temp_root=state_dir.cache / "tmp",
+            fallback_path=fallback,
+            instance=state_dir.instance,
+            home_gate=HomeGate(),
+        ),
+    )
+
+
+def build_tracker(
+    settings: Settings, options: DaemonOptions, base_dir: Path, logs: LogHandle
+) -> Tracker:
+    """Build the tracker of these settings, and tell the log which values it must never write.
+
+    Raises:
+        TrackerError: It can't be built.
+    """
+    tracker = registry.build(settings.tracker, options.environ, base_dir)
+    logs.redactor.add(*(options.environ.get(name) for name in tracker.secret_environment_names))
+    return tracker
+
+
+def takes_terminal(options: DaemonOptions, settings: Settings) -> bool:
+    """Say whether the terminal view is shown."""
+    return (
+        options.show_terminal and settings.observability.dashboard_enabled and sys.stdout.isatty()
+    )
+
+
+def _load(options: DaemonOptions) -> tuple[WorkflowStore, Path | None]:
+    base_dir = options.workflow_path.absolute().parent
+    store = WorkflowStore(
+        options.workflow_path,
+        lambda source: build_workflow(
+            source,
+            environ=options.environ,
+            profiles=registry.PROFILES,
+            validate_tracker=lambda settings: registry.validate(
+                settings.tracker, options.environ, base_dir
+            ),
+        ),
+    )
+    fallback = bundled_codex_dir()
+    check_codex_command(
+        store.current.settings.codex.command, environ=options.environ, fallback=fallback
+    )
+    return store, fallback
+
+
+def _open_logs(options: DaemonOptions, settings: Settings, state_dir: StateDir) -> LogHandle:
+    lines: Literal["none", "warnings", "all"] = "warnings" if options.quiet else "all"
+    handle = setup_logging(
+        state_dir.logs_root,
+        log_format=settings.logging.format,
+        stderr="none" if takes_terminal(options, settings) else lines,
+    )
+    for warning in state_dir.warnings:
+        _log.warning("State directory", problem=warning)
+    return handle
+
+
+async def _first_tracker(options: DaemonOptions, store: WorkflowStore, logs: LogHandle) -> Tracker:
+    tracker = build_tracker(store.current.settings, options, store.path.parent, logs)
+    faults = await tracker.faults_at_start() if isinstance(tracker, ChecksAtStart) else ()
+    if faults:
+        listed = "\n".join(f"  {fault}" for fault in faults)
+        raise ConfigError("tracker_faulty", f"the tracker has faults to mend first:\n{listed}")
+    return tracker
+
+
+def _codex_home(options: DaemonOptions, state_dir: StateDir) -> Path:
+    try:
+        return prepare_home(state_dir.codex_home, environment=options.environ)
+    except HomeError as error:
+        raise StateDirError("state_dir_unusable", str(error)) from error
+
+
+async def _open_ledger(stack: AsyncExitStack, store: WorkflowStore, state_dir: StateDir) -> Ledger:
+    ledger = await Ledger.open(
+        state_dir.ledger, workflow_id=store.current.workflow_id, clock=read_clock
+    )
+    stack.push_async_callback(ledger.aclose)
+    if ledger.notice:
+        _log.warning("Ledger", problem=ledger.notice)
+    return ledger
+
+
+def _listen(
+    web: WebServer, options: DaemonOptions, settings: Settings, state_dir: StateDir
+) -> None:
+    """Open the sockets: a port that is in use is told now, before anything has started."""
+    web.listen_control(state_dir.socket)
+    port = options.port if options.port is not None else settings.server.port
+    if port is not None:
+        web.listen_tcp(settings.server.host, port)
