@@ -145,16 +145,18 @@ class Attempt:
 
     async def _work(self) -> Outcome:
         frozen = self._context.workflow()
-        self._workspace = await self._prepare()
+        workspace = await self._prepare()
         self._phase(Phase.BUILDING_PROMPT)
-        prompt = await self._first_prompt(frozen, self._workspace)
+        prompt = await self._first_prompt(frozen, workspace)
         self._phase(Phase.LAUNCHING_AGENT_PROCESS)
         async with self._context.session_options.home_gate.passage():
-            session = await self._open_session(frozen.settings, self._workspace)
+            session = await self._open_session(frozen.settings, workspace)
         return await self._turns(session, prompt)
 
     async def _prepare(self) -> Workspace:
         workspace = await self._context.workspaces.prepare(self.spec)
+        # From here on after_run runs, also where before_run fails.
+        self._workspace = workspace
         self._progress.workspace_path = workspace.path
         await self._record(self._context.ledger.run_workspace(self.spec.run_id, workspace.path))
         await self._context.workspaces.before_run(workspace, self.spec)

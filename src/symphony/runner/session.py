@@ -155,21 +155,15 @@ class Session:
         settings = self._settings.codex
         request_s = settings.read_timeout_s
         start_s = request_s if "read_timeout_ms" in settings.model_fields_set else PATIENT_START_S
-        async with asyncio.timeout(start_s) as limit:
-            try:
-                self.connection = await codex.Connection.open(
-                    self.process.transport,
-                    CLIENT,
-                    request_timeout_s=start_s,
-                    thread_start_timeout_s=start_s,
-                    max_line_bytes=MAX_LINE_BYTES,
-                    handlers=self.requests.handlers(),
-                    on_events=narrator.batch,
-                )
-            except TimeoutError:
-                raise codex.RequestTimeout("initialize", start_s) from None
-            finally:
-                limit.reschedule(None)
+        self.connection = await codex.Connection.open(
+            self.process.transport,
+            CLIENT,
+            request_timeout_s=start_s,
+            thread_start_timeout_s=start_s,
+            max_line_bytes=MAX_LINE_BYTES,
+            handlers=self.requests.handlers(),
+            on_events=narrator.batch,
+        )
         tools = [self._tool(spec, tracker, narrator, issue) for spec in tracker.agent_tools()]
         self.thread = await self._open_thread(self.connection, tools)
         return self.thread
