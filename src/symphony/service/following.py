@@ -1,4 +1,4 @@
-"""Follows what may change while a daemon runs: the workflow file and a board that can be watched."""
+"""Follows what may change while a daemon runs: the workflow file, and a board with a watch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the daemon shows of itself: snapshots of the state and the runs' records, and rate limits."""
+"""What the daemon shows of itself: the state, the live records of its runs, the rate limits."""
 
 from __future__ import annotations
 
