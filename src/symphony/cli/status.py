@@ -6,6 +6,7 @@ import http.client
 import json
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +31,21 @@ def show_status(workflow: Path, *, as_json: bool, instance: str | None) -> int:
     return 0
 
 
-def fetch(workflow: Path, path: str, *, instance: str | None = None) -> Any:
-    """GET a path of the daemon's API.
+def fetch(
+    workflow: Path,
+    path: str,
+    *,
+    instance: str | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Any:
+    """GET a path of the daemon's API, found by the workflow's path (and environment, for XDG).
 
     Raises:
         ControlError: ``daemon_not_running`` or ``control_request_failed``.
     """
     from symphony.config.state_dir import find_instance
 
-    holder = find_instance(workflow.expanduser(), instance=instance)
+    holder = find_instance(workflow.expanduser(), instance=instance, env=environ)
     if holder is None:
         raise ControlError(
             "daemon_not_running",

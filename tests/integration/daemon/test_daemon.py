@@ -1,0 +1,164 @@
+"""What a running daemon does when its workflow, its board or its agents change under it."""
+
+from __future__ import annotations
+
+import signal
+
+from .conftest import Place
+
+HANGING = [[{"hang": True}]]
+MOVING = [[{"tool": "local_board", "arguments": {"action": "move", "state": "Done"}}]]
+
+
+def config_problem(place: Place) -> str | None:
+    return ((place.state() or {}).get("problems") or {}).get("config")
+
+
+async def test_a_broken_edit_keeps_the_last_good_workflow_and_is_shown(place: Place) -> None:
+    place.script(turns=HANGING)
+    await place.start()
+    good = place.workflow.read_text()
+
+    place.write("---\ntracker: {kind: local, active_states: 7}\n---\nx\n")
+    broken = await place.until(lambda: config_problem(place))
+    place.board.add("Waits while the workflow is broken")
+    waiting = await place.until(lambda: (place.state() or {}).get("waiting"))
+    place.write(good + "More.\n")
+    running = await place.until(lambda: place.rows("running"))
+
+    assert "tracker.active_states" in broken
+    assert waiting[0]["issue_identifier"] == "AB-1"
+    assert "AB-1" in running
+    assert config_problem(place) is None
+    assert "keeping last known good configuration" in place.log()
+    assert await place.stop() == 0
+
+
+async def test_a_deleted_workflow_changes_nothing_but_is_shown(place: Place) -> None:
+    place.script(turns=HANGING)
+    place.board.add("Goes on")
+    await place.start()
+    await place.until(lambda: place.rows("running"))
+
+    place.workflow.unlink()
+
+    assert "WORKFLOW.md" in await place.until(lambda: config_problem(place))
+    assert place.rows("running")
+
+
+async def test_a_malformed_board_file_at_run_time_hides_no_other_issue(place: Place) -> None:
+    place.script(turns=HANGING)
+    await place.start()
+
+    (place.root / "board" / "AB-7.md").write_text("---\nstate: Todo\n---\nno title\n")
+    place.board.add("Is well")
+
+    running = await place.until(lambda: place.rows("running"))
+    assert len(running) == 1
+    assert "AB-7.md" in await place.until(lambda: place.log() if "AB-7" in place.log() else "")
+
+
+async def test_a_person_who_closes_an_issue_stops_its_agent_and_cleans_up(place: Place) -> None:
+    place.script(turns=HANGING, linger=True)
+    issue = place.board.add("Is closed by hand")
+    await place.start()
+    await place.until(lambda: place.rows("running").get(issue.identifier, {}).get("turn_count"))
+    workspace = place.root / "workspaces" / issue.identifier
+    assert workspace.is_dir()
+
+    place.board.move(issue.identifier, "Done")
+
+    await place.until(lambda: not place.processes() or not place.rows("running"))
+    await place.until(lambda: not workspace.exists())
+    assert place.rows("retrying") == {}
+
+
+async def test_an_issue_that_leaves_the_active_states_keeps_its_workspace(place: Place) -> None:
+    place.script(turns=HANGING)
+    issue = place.board.add("Is put back")
+    await place.start()
+    await place.until(lambda: place.rows("running"))
+
+    place.board.move(issue.identifier, "Backlog")
+
+    await place.until(lambda: not place.rows("running"))
+    assert (place.root / "workspaces" / issue.identifier).is_dir()
+
+
+async def test_failures_back_off_and_are_shown_with_their_reason(place: Place) -> None:
+    place.script(turns=[[{"status": "failed", "error": {"message": "out of paint"}}]])
+    issue = place.board.add("Fails")
+    await place.start()
+
+    row = (await place.until(lambda: place.rows("retrying")))[issue.identifier]
+
+    assert row["attempt"] == 1
+    assert "out of paint" in row["error"]
+    assert len(place.starts()) == 1
+
+
+async def test_a_stalled_agent_is_ended_and_retried_later(place: Place) -> None:
+    place.configure(codex={"stall_timeout_ms": 400})
+    place.script(turns=HANGING, linger=True)
+    issue = place.board.add("Falls silent")
+    await place.start()
+
+    row = (await place.until(lambda: place.rows("retrying")))[issue.identifier]
+
+    assert "stalled for" in row["error"]
+    assert len(place.starts()) == 1
+    await place.until(lambda: place.rows("running") == {})
+
+
+async def test_a_question_blocks_the_issue_and_a_restart_remembers(place: Place) -> None:
+    question = {"ask": "mcpServer/elicitation/request", "params": {"message": "Which colour?"}}
+    place.script(turns=[[question, {"hang": True}]])
+    issue = place.board.add("Needs a person")
+    await place.start()
+    row = (await place.until(lambda: place.rows("blocked")))[issue.identifier]
+    assert "Which colour?" in row["error"]
+    place.daemons[-1].send_signal(signal.SIGKILL)
+    await place.daemons[-1].wait()
+
+    await place.start()
+
+    again = await place.until(lambda: place.rows("blocked"))
+    assert "Which colour?" in again[issue.identifier]["error"]
+    assert len(place.starts()) == 1
+
+
+async def test_a_retry_keeps_its_attempt_and_delay_over_a_restart(place: Place) -> None:
+    place.script(turns=[[{"status": "failed", "error": {"message": "no"}}]])
+    issue = place.board.add("Fails")
+    await place.start()
+    before = (await place.until(lambda: place.rows("retrying")))[issue.identifier]
+    assert await place.stop() == 0
+
+    await place.start()
+
+    after = (await place.until(lambda: place.rows("retrying")))[issue.identifier]
+    assert (after["attempt"], after["error"]) == (before["attempt"], before["error"])
+    assert after["due_at"] == before["due_at"]
+    assert len(place.starts()) == 1
+
+
+async def test_a_stop_signal_ends_agents_that_ignore_everything(place: Place) -> None:
+    place.script(turns=HANGING, linger=True)
+    place.board.add("Is stubborn")
+    await place.start()
+    await place.until(lambda: (place.rows("running").get("AB-1") or {}).get("turn_count"))
+
+    assert await place.stop() == 0
+    assert place.processes() == []
+
+
+async def test_a_refresh_is_accepted_and_an_agent_moves_its_issue(place: Place) -> None:
+    place.configure(polling={"interval_ms": 60_000})
+    place.script(turns=MOVING)
+    issue = place.board.add("Is moved by its agent")
+    await place.start()
+
+    await place.until(lambda: place.board.get(issue.identifier).state == "Done")
+    await place.until(lambda: not (place.root / "workspaces" / issue.identifier).exists())
+
+    assert place.state()["counts"]["running"] == 0
