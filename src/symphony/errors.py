@@ -9,9 +9,9 @@ SymphonyError
 │   └── WebError            server_port_in_use, server_port_forbidden, server_port_invalid,
 │                           server_host_invalid, control_socket_unusable (in web.listeners)
 ├── PromptError             template_parse_error, template_render_error
-├── TrackerError            unsupported_tracker_kind, invalid_tracker_config, missing_tracker_secret,
-│                           tracker_request, tracker_status, tracker_response, tracker_pagination,
-│                           tracker_rate_limited
+├── TrackerError            unsupported_tracker_kind, invalid_tracker_config,
+│                           missing_tracker_secret, tracker_request, tracker_status,
+│                           tracker_response, tracker_pagination, tracker_rate_limited
 ├── WorkspaceError          workspace_*, invalid_workspace_cwd
 │   └── HookError           workspace_hook_failed, workspace_hook_timeout
 ├── HostError               host_start_failed, host_lost, codex_not_found

@@ -29,7 +29,7 @@ import time
 class Server:
     def __init__(self, script):
         self.script = script
-        self.record_file = open(script["record"], "a", buffering=1) if "record" in script else None
+        self.record_path = script.get("record")
         self.thread = f"thr-{os.getpid()}"
         self.turns = 0
         self.asked = 0
@@ -39,8 +39,10 @@ class Server:
         self.turn = None
 
     def record(self, **entry):
-        if self.record_file:
-            self.record_file.write(json.dumps({"at": time.monotonic(), "pid": os.getpid(), **entry}) + "\n")
+        if self.record_path:
+            line = json.dumps({"at": time.monotonic(), "pid": os.getpid(), **entry})
+            with open(self.record_path, "a") as file:
+                file.write(line + "\n")
 
     def send(self, message):
         sys.stdout.write(json.dumps(message) + "\n")
@@ -74,7 +76,8 @@ class Server:
         if number is None:
             return
         if method == "initialize":
-            self.send({"id": number, "result": {"userAgent": self.script.get("user_agent", "fake")}})
+            agent = self.script.get("user_agent", "fake")
+            self.send({"id": number, "result": {"userAgent": agent}})
         elif method in ("thread/start", "thread/resume"):
             self.send({"id": number, "result": {"thread": {"id": self.thread}}})
         elif method == "turn/start":

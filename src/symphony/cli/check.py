@@ -15,7 +15,7 @@ def check_workflow(workflow: Path) -> int:
     """
     from symphony.config.loading import load_workflow
     from symphony.runner.prompt import check_prompt
-    from symphony.service.preflight import bundled_codex_dir, check_codex_command
+    from symphony.service.preflight import check_codex_command, find_codex
     from symphony.trackers import registry
 
     path = workflow.expanduser().absolute()
@@ -29,7 +29,7 @@ def check_workflow(workflow: Path) -> int:
         check_prompt=check_prompt,
     )
     check_codex_command(
-        loaded.settings.codex.command, environ=os.environ, fallback=bundled_codex_dir()
+        loaded.settings.codex.command, environ=os.environ, fallback=find_codex(os.environ).last
     )
     for warning in loaded.warnings:
         print(f"warning: {warning}", file=sys.stderr)

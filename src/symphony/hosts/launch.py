@@ -58,7 +58,11 @@ def is_simple_command(command: str) -> bool:
 
 
 def codex_argv(
-    command: str, *, secret_names: Iterable[str] = (), fallback_dir: Path | None = None
+    command: str,
+    *,
+    secret_names: Iterable[str] = (),
+    first_dir: Path | None = None,
+    fallback_dir: Path | None = None,
 ) -> tuple[str, ...]:
     """Return the command line that runs ``codex.command`` of the workflow.
 
@@ -66,10 +70,13 @@ def codex_argv(
         command: As written; only bash expands it.
         secret_names: Environment variables that must not reach it. Those that no shell could
             hold are left out here; ``codex_environment`` removes them all the same.
+        first_dir: A directory that goes before the login shell's own PATH.
         fallback_dir: A directory with a native ``codex``, searched last and only where the login
             shell's own PATH has none.
     """
     lines = [*_unset_lines(secret_names)]
+    if first_dir is not None:
+        lines.append(f'export PATH={shlex.quote(str(first_dir))}:"$PATH"')
     if fallback_dir is not None:
         folder = shlex.quote(str(fallback_dir))
         lines.append(f'command -v codex >/dev/null 2>&1 || export PATH="$PATH":{folder}')

@@ -55,7 +55,8 @@ class SessionOptions:
         environ: The daemon's own environment.
         codex_home: The private CODEX_HOME.
         temp_root: Where each run's own temp directory is made.
-        fallback_path: A directory with a native ``codex`` for when PATH has none, or None.
+        codex_first: A directory with a native ``codex`` that goes before PATH, or None.
+        codex_last: A directory with a native ``codex`` for when PATH has none, or None.
         instance: The daemon's marker, by which a later start finds leftovers.
         home_gate: Lets one app-server set a fresh CODEX_HOME up before others use it.
     """
@@ -63,7 +64,8 @@ class SessionOptions:
     environ: Mapping[str, str]
     codex_home: Path
     temp_root: Path
-    fallback_path: Path | None
+    codex_first: Path | None
+    codex_last: Path | None
     instance: str
     home_gate: HomeGate
 
@@ -273,7 +275,10 @@ async def launch_session(
         ProcessSpec(
             run_id=spec.run_id,
             argv=codex_argv(
-                settings.codex.command, secret_names=secrets, fallback_dir=options.fallback_path
+                settings.codex.command,
+                secret_names=secrets,
+                first_dir=options.codex_first,
+                fallback_dir=options.codex_last,
             ),
             cwd=workspace,
             env=codex_environment(

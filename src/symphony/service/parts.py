@@ -30,7 +30,7 @@ from symphony.runner.session import HomeGate, SessionOptions
 from symphony.scheduler.state import SchedulerState, new_state
 from symphony.service.backend import EngineBackend
 from symphony.service.options import DaemonOptions, read_clock
-from symphony.service.preflight import bundled_codex_dir, check_codex_command
+from symphony.service.preflight import CodexPlaces, check_codex_command, find_codex
 from symphony.service.view import View
 from symphony.trackers import registry
 from symphony.trackers.base import ChecksAtStart, Tracker
@@ -65,7 +65,7 @@ async def build_parts(options: DaemonOptions, stack: AsyncExitStack) -> Parts:
     Raises:
         SymphonyError: The daemon can't start: configuration, state directory, port, tracker.
     """
-    store, fallback = _load(options)
+    store, places = _load(options)
     settings = store.current.settings
     state_dir = locate(
         store.path, instance=options.instance, logs_root=options.logs_root, env=options.environ
@@ -120,7 +120,8 @@ async def build_parts(options: DaemonOptions, stack: AsyncExitStack) -> Parts:
             environ=options.environ,
             codex_home=codex_home,
             temp_root=state_dir.cache / "tmp",
-            fallback_path=fallback,
+            codex_first=places.first,
+            codex_last=places.last,
             instance=state_dir.instance,
             home_gate=HomeGate(),
         ),
@@ -147,7 +148,7 @@ def takes_terminal(options: DaemonOptions, settings: Settings) -> bool:
     )
 
 
-def _load(options: DaemonOptions) -> tuple[WorkflowStore, Path | None]:
+def _load(options: DaemonOptions) -> tuple[WorkflowStore, CodexPlaces]:
     base_dir = options.workflow_path.absolute().parent
     store = WorkflowStore(
         options.workflow_path,
@@ -160,11 +161,11 @@ def _load(options: DaemonOptions) -> tuple[WorkflowStore, Path | None]:
             ),
         ),
     )
-    fallback = bundled_codex_dir()
+    places = find_codex(options.environ)
     check_codex_command(
-        store.current.settings.codex.command, environ=options.environ, fallback=fallback
+        store.current.settings.codex.command, environ=options.environ, fallback=places.last
     )
-    return store, fallback
+    return store, places
 
 
 def _open_logs(options: DaemonOptions, settings: Settings, state_dir: StateDir) -> LogHandle:

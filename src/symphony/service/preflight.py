@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from codex_app_server.binary import resolve_binary
@@ -18,13 +19,38 @@ _SHELL_WORDS = set("|&;<>()$`\\\"'*?[#~=%!{}\n")
 _LOGIN_SHELL_LIMIT_S = 90.0
 
 
-def bundled_codex_dir() -> Path | None:
-    """Return the directory of the native codex of the installed PyPI package, or None."""
+@dataclass(frozen=True, slots=True)
+class CodexPlaces:
+    """Where native binaries of Codex lie, for the PATH of agents.
+
+    Attributes:
+        first: A directory that goes before the user's PATH: the native binary behind npm's node
+            wrapper, which costs 43 MiB a run and outlives its own SIGKILL. None without one.
+        last: A directory that is searched where PATH has no codex: the PyPI package's. Or None.
+    """
+
+    first: Path | None = None
+    last: Path | None = None
+
+
+def find_codex(environ: Mapping[str, str]) -> CodexPlaces:
+    """Look for native binaries behind a wrapper on PATH and in the installed PyPI package."""
+    return CodexPlaces(_behind_npm_wrapper(environ), _bundled())
+
+
+def _behind_npm_wrapper(environ: Mapping[str, str]) -> Path | None:
     try:
-        binary = resolve_binary(environment={})
+        found = resolve_binary(environment=environ, wheel=False)
     except BinaryNotFound:
         return None
-    return binary.path.parent
+    return found.path.parent if found.source == "npm" else None
+
+
+def _bundled() -> Path | None:
+    try:
+        return resolve_binary(environment={}).path.parent
+    except BinaryNotFound:
+        return None
 
 
 def check_codex_command(command: str, *, environ: Mapping[str, str], fallback: Path | None) -> None:

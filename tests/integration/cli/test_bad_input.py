@@ -1,4 +1,4 @@
-"""What a start with bad input says: one message with the place and the mend, and a non-zero exit."""
+"""A start with bad input: one message with the place and the mend, and a non-zero exit."""
 
 from __future__ import annotations
 

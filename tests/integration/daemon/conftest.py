@@ -120,7 +120,7 @@ class Place:
     async def until(self, look: Callable[[], Any], *, limit_s: float = 30.0) -> Any:
         """Wait until ``look``, which asks the daemon or its files, answers something true."""
         async with asyncio.timeout(limit_s):
-            while not (answer := await asyncio.to_thread(look)):
+            while not (answer := await asyncio.to_thread(look)):  # noqa: ASYNC110  # another process
                 await asyncio.sleep(0.02)
         return answer
 

@@ -11,7 +11,7 @@ import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +128,8 @@ class Bench:
                 environ=self.environ,
                 codex_home=cache / "home",
                 temp_root=cache / "tmp",
-                fallback_path=None,
+                codex_first=None,
+                codex_last=None,
                 instance="test",
                 home_gate=HomeGate(),
             ),

@@ -184,3 +184,15 @@ def test_a_file_that_is_no_program_is_told_apart(tmp_path):
 def test_other_ends_are_not_explained_away():
     for status in (ExitStatus(code=0), ExitStatus(code=78), ExitStatus(signal=9)):
         assert launch_error(status, command="codex", environ=dict(os.environ)) is None
+
+
+def test_a_native_binary_goes_before_the_path_of_the_login_shell(tmp_path: Path) -> None:
+    for name, said in (("native", "native"), ("wrapper", "wrapper")):
+        program = tmp_path / name / "codex"
+        program.parent.mkdir()
+        program.write_text(f"#!/bin/sh\necho {said}\n")
+        program.chmod(0o755)
+    env = {"PATH": f"{tmp_path / 'wrapper'}:/usr/bin:/bin", "HOME": str(tmp_path)}
+    argv = codex_argv("codex app-server", first_dir=tmp_path / "native")
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout == "native\n"
