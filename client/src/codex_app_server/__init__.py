@@ -38,7 +38,14 @@ from codex_app_server.errors import (
 from codex_app_server.events import Event, InvalidParams, MalformedLine, UnknownNotification
 from codex_app_server.protocol.turn import TokenUsage
 from codex_app_server.threads import Thread
-from codex_app_server.tools import Tool, ToolCallContext, ToolOutput
+from codex_app_server.tools import (
+    FunctionTool,
+    Tool,
+    ToolCallContext,
+    ToolOutput,
+    tool,
+    tools_of,
+)
 from codex_app_server.transport import FdTransport, SubprocessTransport, Transport
 from codex_app_server.turns import Turn, TurnResult, TurnTimeouts
 
@@ -51,6 +58,7 @@ __all__ = [
     "ConnectionClosed",
     "Event",
     "FdTransport",
+    "FunctionTool",
     "InvalidArgument",
     "InvalidParams",
     "MalformedLine",
@@ -81,4 +89,6 @@ __all__ = [
     "TurnTimeouts",
     "UnexpectedReply",
     "UnknownNotification",
+    "tool",
+    "tools_of",
 ]

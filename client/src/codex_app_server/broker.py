@@ -35,7 +35,7 @@ from codex_app_server.tools import Tool, ToolCallContext, call_tool
 __all__ = ["Broker", "PendingRequest"]
 
 Send = Callable[[bytes], Awaitable[None]]
-FindTool = Callable[[str, str], Tool | None]
+FindTool = Callable[[str, str, str | None], Tool | None]
 
 
 class PendingRequest:
@@ -70,7 +70,7 @@ class Broker:
     Args:
         handlers: Policies.
         send: Writes a line.
-        find_tool: ``(thread_id, name)`` to the tool, or None.
+        find_tool: ``(thread_id, name, namespace)`` to the tool, or None.
     """
 
     def __init__(self, handlers: ServerRequestHandlers, send: Send, find_tool: FindTool) -> None:
@@ -255,7 +255,7 @@ class Broker:
             tool=name,
             namespace=_text(info.params.get("namespace")),
         )
-        tool = self._find_tool(context.thread_id, name)
+        tool = self._find_tool(context.thread_id, name, context.namespace)
         limit = tool.timeout_s if tool is not None else None
         async with asyncio.timeout(self._handlers.timeout_s if limit is None else limit):
             output = await call_tool(tool, info.params.get("arguments"), context)

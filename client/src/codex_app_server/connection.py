@@ -512,6 +512,6 @@ class Connection:
             await asyncio.wait([self._closed], timeout=BROKEN_PIPE_S)
             raise self._closed.result() if self._closed.done() else broken from None
 
-    def _find_tool(self, thread_id: str, name: str) -> Tool | None:
+    def _find_tool(self, thread_id: str, name: str, namespace: str | None) -> Tool | None:
         thread = self._router.threads.get(thread_id)
-        return None if thread is None else thread.find_tool(name)
+        return None if thread is None else thread.find_tool(name, namespace)

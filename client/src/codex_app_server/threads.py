@@ -52,7 +52,7 @@ class Thread:
         self.info: dict[str, Any] = {}
         self.warnings: list[str] = []
         self.usage_total = usage_total
-        self._tools = {tool.name: tool for tool in tools}
+        self._tools = {(tool.namespace, tool.name): tool for tool in tools}
         self._turn: Turn | None = None
         self._lingering: str | None = None
 
@@ -134,9 +134,9 @@ class Thread:
         """
         await self.connection.call("thread/name/set", {"threadId": self.id, "name": name})
 
-    def find_tool(self, name: str) -> Tool | None:
-        """Return the tool of that name, or None."""
-        return self._tools.get(name)
+    def find_tool(self, name: str, namespace: str | None = None) -> Tool | None:
+        """Return the tool of that name in that namespace, or None."""
+        return self._tools.get((namespace, name))
 
     def take_tools(self, other: Thread) -> None:
         """Adopt the tools of another object for the same thread."""

@@ -1,22 +1,41 @@
 """Dynamic tools: what the agent may call on our side, and how its calls are answered.
 
-Invariant: every call gets a valid answer. A tool that raises, is unknown or returns something
-odd yields ``success: false`` and a text that the model can read; a JSON-RPC error would lose it.
-Called by `codex_app_server.broker`, each call in a task of its own, so calls run in parallel.
+    @tool
+    async def look_up(key: str, limit: int = 10) -> list[str]:
+        '''Look a key up in the catalogue.'''
+
+Invariant: every call gets a valid answer. A tool that raises, is unknown, gets arguments that its
+schema forbids or returns something odd yields ``success: false`` and a text that the model can
+read; a JSON-RPC error would lose it. Called by `codex_app_server.broker`, each call in a task of
+its own, so calls run in parallel. `codex_app_server.schemas` reads signatures.
 """
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import functools
+import inspect
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, overload
 
 import msgspec
 from msgspec import Struct
 
 from codex_app_server.errors import InvalidArgument
+from codex_app_server.schemas import read_signature
 
-__all__ = ["Tool", "ToolCallContext", "ToolOutput", "call_tool", "tool_specs"]
+__all__ = [
+    "FunctionTool",
+    "Tool",
+    "ToolCallContext",
+    "ToolOutput",
+    "call_tool",
+    "tool",
+    "tool_specs",
+    "tools_of",
+]
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]+\Z")
 
@@ -56,6 +75,20 @@ class ToolOutput(Struct, frozen=True):
         """Return one text."""
         return cls(({"type": "inputText", "text": text},), success)
 
+    @classmethod
+    def image(cls, image: bytes | str, *, mime: str = "image/png") -> ToolOutput:
+        """Return one image: its bytes, or a URL (``https:`` or ``data:``)."""
+        return cls(({"type": "inputImage", "imageUrl": _url(image, mime)},))
+
+    @classmethod
+    def audio(cls, audio: bytes | str, *, mime: str = "audio/wav") -> ToolOutput:
+        """Return one sound: its bytes, or a URL."""
+        return cls(({"type": "inputAudio", "audioUrl": _url(audio, mime)},))
+
+    def __add__(self, other: ToolOutput) -> ToolOutput:
+        """Return both contents; successful if both are."""
+        return ToolOutput((*self.content, *other.content), self.success and other.success)
+
     def encode(self) -> dict[str, Any]:
         """Return the reply to ``item/tool/call``."""
         return {"success": self.success, "contentItems": [dict(item) for item in self.content]}
@@ -66,7 +99,7 @@ ToolHandler = Callable[[Any, ToolCallContext], Awaitable[ToolResult]]
 
 
 class Tool(Struct, frozen=True):
-    """A tool that the agent may call.
+    """A tool that the agent may call; `tool` makes one out of a function.
 
     Attributes:
         name: Letters, digits, ``_`` and ``-``.
@@ -76,6 +109,9 @@ class Tool(Struct, frozen=True):
             the keys of the wire (``success``, ``contentItems``) is passed as it is; any other
             value becomes JSON text. What it raises becomes a failed result.
         timeout_s: After which the call counts as failed; None: the connection's limit.
+        namespace: Groups tools under a name of their own; servers before 0.163 refuse it.
+        namespace_description: For the model; the first tool of a namespace that has one counts.
+        defer_loading: The server may keep the tool from the model until it searches for it.
 
     Raises:
         InvalidArgument: A name that the server would refuse, or a schema that is no object.
@@ -86,40 +122,163 @@ class Tool(Struct, frozen=True):
     input_schema: Mapping[str, Any]
     handler: ToolHandler
     timeout_s: float | None = None
+    namespace: str | None = None
+    namespace_description: str = ""
+    defer_loading: bool = False
 
     def __post_init__(self) -> None:
-        if not _NAME.match(self.name):
-            raise InvalidArgument(
-                f"tool name {self.name!r}: use letters, digits, '_' and '-' only, at least one"
-            )
+        for what, name in (("tool", self.name), ("namespace", self.namespace)):
+            if name is not None and not _NAME.match(name):
+                raise InvalidArgument(
+                    f"{what} name {name!r}: use letters, digits, '_' and '-' only, at least one"
+                )
         if not isinstance(self.input_schema, Mapping):
             raise InvalidArgument(f"tool {self.name}: input_schema is not a mapping")
 
 
-def tool_specs(tools: Sequence[Tool]) -> list[dict[str, Any]]:
-    """Return ``dynamicTools`` of ``thread/start``.
+class FunctionTool(Tool, frozen=True, kw_only=True):
+    """A tool made by `tool` out of a function; calling it calls the function.
+
+    Attributes:
+        function: As it was decorated.
+    """
+
+    function: Callable[..., Any]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function itself, unchecked."""
+        return self.function(*args, **kwargs)
+
+    def __get__(self, instance: object | None, owner: type | None = None) -> FunctionTool:
+        """Bind a method's tool to its instance, as Python binds the method."""
+        if instance is None:
+            return self
+        return _make(self, functools.partial(self.function, instance), self.function)
+
+
+@overload
+def tool(function: Callable[..., Any], /) -> FunctionTool: ...
+@overload
+def tool(
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    namespace: str | None = None,
+    namespace_description: str = "",
+    timeout_s: float | None = None,
+    defer_loading: bool = False,
+) -> Callable[[Callable[..., Any]], FunctionTool]: ...
+
+
+def tool(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    **members: Any,
+) -> FunctionTool | Callable[[Callable[..., Any]], FunctionTool]:
+    """Make a function or a method a tool: its schema from its annotations and defaults.
+
+    The docstring's text is the description, its ``Args:`` section describes the parameters. A
+    parameter annotated `ToolCallContext` gets the context and is no argument. A plain function
+    runs in a thread of its own, so it may block; a coroutine function runs in the loop. Arguments
+    that do not fit come back to the model as a failed call which says what is wrong.
+
+    Args:
+        function: What is decorated.
+        name: The function's by default.
+        description: The docstring's by default.
+        members: ``namespace``, ``namespace_description``, ``timeout_s``, ``defer_loading``: see
+            `Tool`.
 
     Raises:
-        InvalidArgument: Two tools of one name.
+        InvalidArgument: A parameter without a type or of one that JSON cannot carry, or a bad name.
     """
-    seen: set[str] = set()
-    for tool in tools:
-        if tool.name in seen:
-            raise InvalidArgument(f"two tools are named {tool.name!r}")
-        seen.add(tool.name)
+
+    def decorate(function: Callable[..., Any]) -> FunctionTool:
+        first = next(iter(inspect.signature(function).parameters), None)
+        template = FunctionTool(
+            name=name or function.__name__,
+            description="",
+            input_schema={},
+            handler=_unbound,
+            function=function,
+            **members,
+        )
+        if description is not None:
+            template = msgspec.structs.replace(template, description=description)
+        if first == "self":
+            # Read now all the same: a fault of the signature is found where it is written.
+            read_signature(function, special=(ToolCallContext,), skip_first=True)
+            return template
+        return _make(template, function, function)
+
+    return decorate if function is None else decorate(function)
+
+
+def tools_of(instance: object, *, namespace: str | None = None) -> list[Tool]:
+    """Return the tools of an object whose class decorates methods with `tool`.
+
+    Args:
+        instance: Whose methods the tools call.
+        namespace: For tools that name none themselves; its description is the class's docstring.
+
+    Raises:
+        InvalidArgument: The class has no decorated method.
+    """
+    names = [name for name in dir(type(instance)) if _is_tool(type(instance), name)]
+    found: list[Tool] = [getattr(instance, name) for name in names]
+    if not found:
+        raise InvalidArgument(f"{type(instance).__name__} has no method decorated with @tool")
+    if namespace is None:
+        return found
+    text = inspect.getdoc(type(instance)) or ""
     return [
-        {
-            "name": tool.name,
-            "description": tool.description,
-            "inputSchema": dict(tool.input_schema),
-        }
-        for tool in tools
+        one
+        if one.namespace is not None
+        else msgspec.structs.replace(one, namespace=namespace, namespace_description=text)
+        for one in found
     ]
+
+
+def tool_specs(tools: Sequence[Tool]) -> list[dict[str, Any]]:
+    """Return ``dynamicTools`` of ``thread/start``; tools of one namespace in one entry.
+
+    Raises:
+        InvalidArgument: Two tools of one name in one namespace.
+    """
+    seen: set[tuple[str | None, str]] = set()
+    specs: list[dict[str, Any]] = []
+    spaces: dict[str, dict[str, Any]] = {}
+    for one in tools:
+        if (one.namespace, one.name) in seen:
+            raise InvalidArgument(f"two tools are named {one.name!r}")
+        seen.add((one.namespace, one.name))
+        spec: dict[str, Any] = {
+            "name": one.name,
+            "description": one.description,
+            "inputSchema": dict(one.input_schema),
+        }
+        if one.defer_loading:
+            spec["deferLoading"] = True
+        if one.namespace is None:
+            specs.append(spec)
+            continue
+        space = spaces.get(one.namespace)
+        if space is None:
+            space = {"type": "namespace", "name": one.namespace, "description": "", "tools": []}
+            spaces[one.namespace] = space
+            specs.append(space)
+        space["description"] = space["description"] or one.namespace_description
+        space["tools"].append({"type": "function", **spec})
+    return specs
 
 
 async def call_tool(tool: Tool | None, arguments: Any, context: ToolCallContext) -> ToolOutput:
     """Call a tool; whatever happens in it becomes an output. Cancellation passes through."""
     if tool is None:
+        # A resumed thread offers the tools that it was started with, whoever serves it.
         return ToolOutput.text(f"unknown tool: {context.tool}", success=False)
     try:
         return _output(await tool.handler(arguments, context))
@@ -127,6 +286,47 @@ async def call_tool(tool: Tool | None, arguments: Any, context: ToolCallContext)
         text = str(error)
         kind = type(error).__name__
         return ToolOutput.text(f"{tool.name} failed: {kind}: {text}".rstrip(": "), success=False)
+
+
+def _make(
+    template: FunctionTool, target: Callable[..., Any], function: Callable[..., Any]
+) -> FunctionTool:
+    bound = target is not function
+    signature = read_signature(function, special=(ToolCallContext,), skip_first=bound)
+    asynchronous = inspect.iscoroutinefunction(function)
+
+    async def handler(arguments: Any, context: ToolCallContext) -> Any:
+        try:
+            keywords = signature.convert(arguments)
+        except msgspec.ValidationError as error:
+            return ToolOutput.text(f"invalid arguments: {error}", success=False)
+        keywords |= dict.fromkeys(signature.special.values(), context)
+        if asynchronous:
+            return await target(**keywords)
+        result = await asyncio.to_thread(target, **keywords)
+        return await result if inspect.isawaitable(result) else result
+
+    return msgspec.structs.replace(
+        template,
+        description=template.description or signature.description,
+        input_schema=signature.schema,
+        handler=handler,
+    )
+
+
+async def _unbound(arguments: Any, context: ToolCallContext) -> ToolResult:
+    text = f"{context.tool} is a method: pass tools_of(an instance)"
+    return ToolOutput.text(text, success=False)
+
+
+def _is_tool(owner: type, name: str) -> bool:
+    return isinstance(inspect.getattr_static(owner, name, None), FunctionTool)
+
+
+def _url(data: bytes | str, mime: str) -> str:
+    if isinstance(data, str):
+        return data
+    return f"data:{mime};base64,{base64.b64encode(data).decode()}"
 
 
 def _output(result: ToolResult) -> ToolOutput:
