@@ -21,6 +21,8 @@ from pathlib import Path
 from codex_app_server.binary import resolve_binary
 from codex_app_server.home import provider_config, write_config
 
+from symphony.config.loading import workflow_id
+from symphony.config.state_dir import locate
 from symphony.demo.model_server import ModelServer
 from symphony.demo.repository import DemoSample, IssueReport, add_sixth_issue, make_sample, verify
 from symphony.demo.story import MODEL, PROVIDER, demo_script
@@ -31,6 +33,7 @@ from symphony.service.options import read_clock
 SCRIPTED_LIMIT_S = 120.0
 LIVE_LIMIT_S = 3600.0
 _LOOK_INTERVAL_S = 0.1
+_LOG_LINES = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +162,7 @@ class _Demo:
         failed = [report.identifier for report in reports if not report.ok]
         elapsed = time.monotonic() - self._started
         if failed or not done:
+            self._show_log_end(sample, environ)
             print(f"\nNot done after {elapsed:.1f} s: {', '.join(failed) or 'stopped early'}")
             return 1
         print(
@@ -167,12 +171,15 @@ class _Demo:
         )
         return 0
 
+    def _show_log_end(self, sample: DemoSample, environ: dict[str, str]) -> None:
+        log = locate(sample.workflow_path, env=environ).logs_root / "log" / "symphony.log"
+        if log.exists():
+            lines = log.read_text("utf-8", "replace").splitlines()[-_LOG_LINES:]
+            print("\nThe end of the daemon's log:", *lines, sep="\n", file=sys.stderr)
+
     async def _efforts(
         self, sample: DemoSample, environ: dict[str, str], reports: Sequence[IssueReport]
     ) -> dict[str, _Effort]:
-        from symphony.config.loading import workflow_id
-        from symphony.config.state_dir import locate
-
         state_dir = locate(sample.workflow_path, env=environ)
         if not state_dir.ledger.exists():
             return {}

@@ -25,7 +25,7 @@ class DaemonOptions:
         logs_root: Where ``log/symphony.log`` goes, or None for the state directory.
         instance: A name for the state directory, or None for one made of the workflow's path.
         show_terminal: Whether the terminal view may take the terminal.
-        quiet: Whether only warnings go to stderr where there is no terminal view.
+        quiet: Whether the log goes to its file only, terminal view or not.
         environ: The environment; secrets are looked up in it.
         on_ready: Called with the dashboard's address, or None, once the API answers.
     """

@@ -169,7 +169,7 @@ def _load(options: DaemonOptions) -> tuple[WorkflowStore, CodexPlaces]:
 
 
 def _open_logs(options: DaemonOptions, settings: Settings, state_dir: StateDir) -> LogHandle:
-    lines: Literal["none", "warnings", "all"] = "warnings" if options.quiet else "all"
+    lines: Literal["none", "warnings", "all"] = "none" if options.quiet else "all"
     handle = setup_logging(
         state_dir.logs_root,
         log_format=settings.logging.format,
