@@ -40,14 +40,8 @@ class Report:
             for name in self._names(scenario, ours, other):
                 mine = self._values(scenario, ours, name)
                 theirs = self._values(scenario, other, name) if other else []
-                rows.append(
-                    (
-                        f"{scenario}: {label(name)}",
-                        spread(mine),
-                        spread(theirs),
-                        ratio(mine, theirs),
-                    )
-                )
+                beside = (spread(theirs), ratio(mine, theirs)) if other else ("", "")
+                rows.append((f"{scenario}: {label(name)}", spread(mine), *beside))
         widths = [max(len(row[column]) for row in rows) for column in range(4)]
         return "\n".join(
             "  ".join(
