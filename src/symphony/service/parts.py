@@ -116,15 +116,7 @@ async def build_parts(options: DaemonOptions, stack: AsyncExitStack) -> Parts:
         bus=bus,
         mailbox=mailbox,
         web=web,
-        session_options=SessionOptions(
-            environ=options.environ,
-            codex_home=codex_home,
-            temp_root=state_dir.cache / "tmp",
-            codex_first=places.first,
-            codex_last=places.last,
-            instance=state_dir.instance,
-            home_gate=HomeGate(),
-        ),
+        session_options=_session_options(options, state_dir, codex_home, places),
     )
 
 
@@ -204,6 +196,20 @@ async def _open_ledger(stack: AsyncExitStack, store: WorkflowStore, state_dir: S
     if ledger.notice:
         _log.warning("Ledger", problem=ledger.notice)
     return ledger
+
+
+def _session_options(
+    options: DaemonOptions, state_dir: StateDir, codex_home: Path, places: CodexPlaces
+) -> SessionOptions:
+    return SessionOptions(
+        environ=options.environ,
+        codex_home=codex_home,
+        temp_root=state_dir.cache / "tmp",
+        codex_first=places.first,
+        codex_last=places.last,
+        instance=state_dir.instance,
+        home_gate=HomeGate(),
+    )
 
 
 def _listen(
