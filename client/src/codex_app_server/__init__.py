@@ -1,8 +1,7 @@
 """An async client of the Codex app-server protocol: threads, turns, events, approvals, tools.
 
-    transport = await SubprocessTransport.spawn(["codex", "app-server"])
-    async with await Connection.open(transport, ClientInfo("demo", "1.0")) as connection:
-        thread = await connection.start_thread(cwd="/repo", sandbox="workspace-write")
+    async with await Codex.start() as codex:
+        thread = await codex.start_thread(cwd="/repo", sandbox="workspace-write")
         result = await thread.run("Fix the failing test")
         print(result.final_message)
 
@@ -36,6 +35,16 @@ from codex_app_server.errors import (
     UnexpectedReply,
 )
 from codex_app_server.events import Event, InvalidParams, MalformedLine, UnknownNotification
+from codex_app_server.home import HomeError
+from codex_app_server.launch import (
+    Codex,
+    CommandResult,
+    ConnectionOptions,
+    LaunchOptions,
+    StartOptions,
+    launch_app_server,
+    run_codex,
+)
 from codex_app_server.protocol.turn import TokenUsage
 from codex_app_server.threads import Thread
 from codex_app_server.tools import (
@@ -53,14 +62,19 @@ __all__ = [
     "ActiveWriter",
     "BinaryNotFound",
     "ClientInfo",
+    "Codex",
     "CodexError",
+    "CommandResult",
     "Connection",
     "ConnectionClosed",
+    "ConnectionOptions",
     "Event",
     "FdTransport",
     "FunctionTool",
+    "HomeError",
     "InvalidArgument",
     "InvalidParams",
+    "LaunchOptions",
     "MalformedLine",
     "Overloaded",
     "PendingRequest",
@@ -72,6 +86,7 @@ __all__ = [
     "ServerRequestHandlers",
     "ServerRequestInfo",
     "ServerRequestRecord",
+    "StartOptions",
     "SubprocessTransport",
     "Thread",
     "TokenUsage",
@@ -89,6 +104,8 @@ __all__ = [
     "TurnTimeouts",
     "UnexpectedReply",
     "UnknownNotification",
+    "launch_app_server",
+    "run_codex",
     "tool",
     "tools_of",
 ]

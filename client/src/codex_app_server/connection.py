@@ -19,6 +19,7 @@ from typing import Any, Self
 import msgspec
 
 from codex_app_server import values
+from codex_app_server.api import WideApi
 from codex_app_server.approvals import ServerRequestHandlers
 from codex_app_server.broker import Broker, PendingRequest
 from codex_app_server.calls import Caller
@@ -35,10 +36,12 @@ from codex_app_server.protocol.rpc import Inbound, Response, Rpc, Run
 from codex_app_server.protocol.turn import TokenUsage
 from codex_app_server.ratelimits import RateLimits
 from codex_app_server.routing import Router
+from codex_app_server.subscriptions import Subscriptions
 from codex_app_server.threads import Thread, camel_members
 from codex_app_server.tools import Tool, tool_specs
 from codex_app_server.transport import Transport
 from codex_app_server.turns import Turn
+from codex_app_server.versions import check_floor
 
 __all__ = ["ClientInfo", "Connection", "ServerInfo"]
 
@@ -47,7 +50,7 @@ EXIT_STATUS_S = 0.05
 BROKEN_PIPE_S = 0.25
 
 
-class Connection:
+class Connection(WideApi):
     """A connection to an app-server. Use `open`, and ``async with`` or `aclose`.
 
     Attributes:
@@ -83,6 +86,7 @@ class Connection:
             on_wait=self._resume.set,
         )
         self._router = Router()
+        self._subscriptions = Subscriptions()
         self._rate_limits = RateLimits()
         self._broker = Broker(handlers or ServerRequestHandlers(), self._send, self._find_tool)
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -125,6 +129,7 @@ class Connection:
             ConnectionClosed: The server ended during the handshake.
             RequestTimeout: It did not answer.
             RequestError: It refused.
+            UnsupportedVersion: It is older than `codex_app_server.versions.FLOOR`.
         """
         if "turn/completed" in opt_out:
             raise InvalidArgument("opt_out: without turn/completed no turn would ever end")
@@ -142,6 +147,8 @@ class Connection:
             self.server = await initialize(
                 self.call, client_info, experimental=experimental, opt_out=opt_out
             )
+            check_floor(self.server.version)
+            self._caller.version = self.server.version
             await self._send(self._rpc.notification("initialized"))
         except BaseException:
             await self.aclose()
@@ -169,6 +176,16 @@ class Connection:
     def pending_requests(self) -> list[PendingRequest]:
         """Server requests that wait for a person (policy ``manual``), oldest first."""
         return self._broker.pending
+
+    @property
+    def open_threads(self) -> list[Thread]:
+        """The threads that were opened here."""
+        return list(self._router.threads.values())
+
+    @property
+    def running_turns(self) -> list[Turn]:
+        """Turns that have not ended, also those that are being started."""
+        return self._router.running()
 
     @property
     def malformed_lines(self) -> int:
@@ -399,6 +416,7 @@ class Connection:
         self._caller.close(reason)
         for turn in self._router.running():
             turn.lost(reason)
+        self._subscriptions.lost(reason)
         self._resume.set()
         self._closed.set_result(reason)
 
@@ -444,6 +462,7 @@ class Connection:
 
     async def _read(self) -> None:
         reason = "the server closed its output"
+        end: ConnectionClosed | None = None
         try:
             while chunk := await self._transport.receive():
                 self._handle(self._rpc.receive(chunk, self._loop.time()))
@@ -451,12 +470,14 @@ class Connection:
                     self._resume.clear()
                     await self._resume.wait()
             self._handle(self._rpc.finish(self._loop.time()))
+        except ConnectionClosed as error:
+            end = error  # a transport that knows more than that the stream has ended
         except Exception as error:
             # A fault of the transport, or ours: whatever it is, nobody may wait for ever.
             reason = f"reading from the server failed: {type(error).__name__}: {error}"
             self._report("the reader of a codex connection failed", error)
         returncode = await self._exit_status()
-        self._finish(ConnectionClosed(reason, returncode))
+        self._finish(end or ConnectionClosed(reason, returncode))
         await self._broker.aclose()
 
     async def _exit_status(self) -> int | None:
@@ -475,6 +496,8 @@ class Connection:
                 if not message.only_deltas:
                     self._watch(message.events)
                 self._publish(message.events)
+                if self._subscriptions:
+                    self._subscriptions.publish(message.thread_id, message.events)
                 self._router.route(message, now)
             elif isinstance(message, Response):
                 self._caller.settle(message)

@@ -19,7 +19,14 @@ from typing import Any
 
 from codex_app_server.errors import CodexError
 
-__all__ = ["HomeError", "login_home", "prepare_home", "provider_config", "write_config"]
+__all__ = [
+    "HomeError",
+    "config_arguments",
+    "login_home",
+    "prepare_home",
+    "provider_config",
+    "write_config",
+]
 
 
 class HomeError(CodexError):
@@ -114,6 +121,25 @@ def write_config(home: Path, config: Mapping[str, Any]) -> Path:
     except OSError as error:
         raise HomeError(f"cannot write {target}: {error}") from error
     return target
+
+
+def config_arguments(config: Mapping[str, Any]) -> list[str]:
+    """Return ``-c key=value`` arguments for Codex, one for each leaf of the configuration.
+
+    Args:
+        config: Dotted keys (``features.web_search``) or nested mappings, in any mixture. A name
+            with a dot in it cannot be expressed on Codex's command line.
+
+    Raises:
+        HomeError: A value that TOML cannot hold, named by its path.
+    """
+    arguments: list[str] = []
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            arguments += config_arguments({f"{key}.{name}": one for name, one in value.items()})
+        else:
+            arguments += ["-c", f"{key}={_toml_value(value, (key,))}"]
+    return arguments
 
 
 def _refuse_temp(path: Path, environment: Mapping[str, str]) -> None:

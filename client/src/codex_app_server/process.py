@@ -42,6 +42,7 @@ class SubprocessTransport:
         self._pipes = pipes
         self._stderr_fd: int | None = stderr_fd
         self._stderr = bytearray()
+        self._stderr_total = 0
         self._exited = asyncio.Event()
         self._pidfd: int | None = None
         self._waiter: asyncio.Task[None] | None = None
@@ -121,6 +122,16 @@ class SubprocessTransport:
     def stderr_tail(self) -> str:
         """Return the last 256 KiB of stderr, decoded leniently."""
         return self._stderr.decode("utf-8", "replace")
+
+    @property
+    def stderr_cut(self) -> bool:
+        """Whether the beginning of stderr has been dropped."""
+        return self._stderr_total > len(self._stderr)
+
+    async def close_input(self) -> None:
+        """Write what was sent, then close the child's stdin; its output can still be received."""
+        await self._pipes.drain()
+        self._pipes.close_output()
 
     async def send(self, data: bytes) -> None:
         """See `Transport.send`."""
@@ -223,6 +234,7 @@ class SubprocessTransport:
                 self._close_stderr()
                 return
             self._stderr += data
+            self._stderr_total += len(data)
             if len(self._stderr) > STDERR_RING_BYTES:
                 del self._stderr[:-STDERR_RING_BYTES]
 

@@ -1,0 +1,456 @@
+"""From "which Codex" to a connection, and from a connection to nothing left behind.
+
+    async with await Codex.start(codex_home="private", remove_secrets=["*_TOKEN"]) as codex:
+        thread = await codex.start_thread(cwd="/repo", sandbox="workspace-write")
+        print((await thread.run("Fix the failing test")).final_message)
+
+Invariant: what `Codex.start` began, `Codex.aclose` ends, in this order, each step bounded: running
+turns are interrupted and their background commands cleaned, stdin is closed, SIGTERM, SIGKILL,
+descendants that left the process group are swept, empty mountpoints and a private home removed.
+
+Puts together `binary`, `environment`, `home`, `process`, `cleanup` and `connection`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypedDict, Unpack, cast
+
+from msgspec import Struct
+
+from codex_app_server.approvals import ServerRequestHandlers
+from codex_app_server.binary import CodexBinary, resolve_binary
+from codex_app_server.cleanup import MARK, Mountpoints, sweep
+from codex_app_server.connection import ClientInfo, Connection, ServerInfo
+from codex_app_server.environment import BASIC_NAMES, EnvMode, Redactor, launch_environment
+from codex_app_server.errors import (
+    ActiveWriter,
+    CodexError,
+    ConnectionClosed,
+    InvalidArgument,
+)
+from codex_app_server.events import Event
+from codex_app_server.home import config_arguments, prepare_home
+from codex_app_server.process import SubprocessTransport
+from codex_app_server.threads import Thread
+from codex_app_server.turns import Turn
+
+__all__ = [
+    "Codex",
+    "CommandResult",
+    "ConnectionOptions",
+    "LaunchOptions",
+    "StartOptions",
+    "launch_app_server",
+    "run_codex",
+]
+
+PathLike = str | os.PathLike[str]
+DEFAULT_CLIENT = ClientInfo("codex_app_server", "0.1.0", "codex-app-server for Python")
+INTERRUPT_S = 2.0
+STDERR_IN_ERROR = 500
+
+
+class LaunchOptions(TypedDict, total=False):
+    """How a Codex process is started; every key may be left out.
+
+    Attributes:
+        cwd: Its directory; ours by default. Threads have their own.
+        env: Variables to add (``env_mode="merge"``), or all of them (``"replace"``).
+        env_mode: ``merge`` (default), ``replace`` or ``allow``; see `launch_environment`.
+        allow: Names and patterns that ``allow`` inherits.
+        remove_secrets: Names and patterns of inherited variables that the process, and so the
+            agent, never gets. Their values are masked in `Codex.stderr_tail`.
+        redact: More values to mask there.
+        codex_home: A folder to use as CODEX_HOME (created, not seeded: see `prepare_home`), or
+            ``"private"`` for a fresh one that shares the user's login and is removed at the end.
+            None inherits.
+        config: Overrides of config.toml, dotted or nested.
+        arguments: More arguments before ``app-server``.
+    """
+
+    cwd: PathLike | None
+    env: Mapping[str, str] | None
+    env_mode: EnvMode
+    allow: Sequence[str]
+    remove_secrets: Sequence[str]
+    redact: Sequence[str]
+    codex_home: PathLike | None
+    config: Mapping[str, Any]
+    arguments: Sequence[str]
+
+
+class ConnectionOptions(TypedDict, total=False):
+    """How the connection behaves: see `Connection.open`; every key may be left out."""
+
+    client_info: ClientInfo
+    request_timeout_s: float
+    thread_start_timeout_s: float
+    max_in_flight: int
+    max_line_bytes: int
+    handlers: ServerRequestHandlers | None
+    on_events: Callable[[list[Event]], None] | None
+    experimental: bool
+    opt_out: Sequence[str]
+
+
+class StartOptions(LaunchOptions, ConnectionOptions, total=False):
+    """All options of `Codex.start`."""
+
+
+class CommandResult(Struct, frozen=True):
+    """What a Codex command left.
+
+    Attributes:
+        returncode: Exit status, negative for a signal.
+        stdout: As written.
+        stderr: The last 256 KiB, decoded leniently, secrets masked.
+    """
+
+    returncode: int
+    stdout: bytes
+    stderr: str
+
+
+class _Plan(Struct, frozen=True):
+    """Everything that starting a process needs, decided before anything is started."""
+
+    argv: list[str]
+    cwd: PathLike | None
+    env: dict[str, str]
+    redactor: Redactor
+    run: str
+    binary: CodexBinary | None
+    private_home: Path | None
+
+    async def spawn(self) -> SubprocessTransport:
+        try:
+            return await SubprocessTransport.spawn(self.argv, cwd=self.cwd, env=self.env)
+        except BaseException:
+            self.remove_home()
+            raise
+
+    def stderr(self, transport: SubprocessTransport) -> str:
+        return self.redactor.clean(transport.stderr_tail(), cut=transport.stderr_cut)
+
+    def remove_home(self) -> None:
+        """Remove a private home, unless Codex has put a login of its own into it."""
+        if self.private_home is None:
+            return
+        login = self.private_home / "auth.json"
+        if login.is_file() and not login.is_symlink():
+            return
+        shutil.rmtree(self.private_home, ignore_errors=True)
+
+
+def _plan(codex: PathLike | None, options: LaunchOptions, subcommand: Sequence[str]) -> _Plan:
+    command = codex if isinstance(codex, str) and _is_command(codex) else None
+    home = options.get("codex_home")
+    private: Path | None = None
+    env = dict(options.get("env") or {})
+    composed = launch_environment(
+        env,
+        mode=options.get("env_mode", "merge"),
+        remove_secrets=options.get("remove_secrets", ()),
+        allow=options.get("allow", BASIC_NAMES),
+    )
+    variables = composed.variables
+    binary = None if command is not None else resolve_binary(codex, environment=variables)
+    if home == "private":
+        private = _private_home(variables)
+        variables["CODEX_HOME"] = str(private)
+    elif home is not None:
+        variables["CODEX_HOME"] = str(prepare_home(home, seed=False, environment=variables))
+    if binary is not None and binary.path_dir is not None:
+        path = variables.get("PATH")
+        variables["PATH"] = f"{binary.path_dir}:{path}" if path else str(binary.path_dir)
+    run = uuid.uuid4().hex
+    variables[MARK] = run
+    return _Plan(
+        argv=_argv(command, binary, options, subcommand),
+        cwd=options.get("cwd"),
+        env=variables,
+        redactor=Redactor((*composed.secrets, *options.get("redact", ()))),
+        run=run,
+        binary=binary,
+        private_home=private,
+    )
+
+
+def _is_command(codex: str) -> bool:
+    return len(codex.split()) > 1 and not os.path.exists(codex)
+
+
+def _argv(
+    command: str | None,
+    binary: CodexBinary | None,
+    options: LaunchOptions,
+    subcommand: Sequence[str],
+) -> list[str]:
+    arguments = [*config_arguments(options.get("config", {})), *options.get("arguments", ())]
+    if command is not None:
+        if arguments:
+            raise InvalidArgument(
+                f"config and arguments cannot be added to the command {command!r}: write them "
+                "into it, as -c key=value"
+            )
+        return ["bash", "-lc", command]
+    assert binary is not None
+    return [str(binary.path), *arguments, *subcommand]
+
+
+def _private_home(variables: Mapping[str, str]) -> Path:
+    cache = variables.get("XDG_CACHE_HOME") or os.path.join(
+        variables.get("HOME") or os.path.expanduser("~"), ".cache"
+    )
+    folder = Path(cache) / "codex-app-server"
+    # The check of the place comes first: nothing is made below a temp directory.
+    prepare_home(folder, seed=False, environment=variables)
+    home = Path(tempfile.mkdtemp(prefix="home-", dir=folder))
+    return prepare_home(home, environment=variables)
+
+
+async def launch_app_server(
+    codex: PathLike | None = None, **options: Unpack[LaunchOptions]
+) -> SubprocessTransport:
+    """Start an app-server and return its bare pipes: no handshake, no clean-up but its own.
+
+    For tools that speak the protocol themselves; `Codex.start` is for all others. See there for
+    the arguments; ``codex_home="private"`` is refused, for nobody would remove it.
+    """
+    if options.get("codex_home") == "private":
+        raise InvalidArgument("codex_home='private' needs Codex.start, which removes it again")
+    return await _plan(codex, options, ("app-server",)).spawn()
+
+
+async def run_codex(
+    command: Sequence[str],
+    codex: PathLike | None = None,
+    *,
+    input: bytes = b"",
+    timeout_s: float | None = 120.0,
+    **options: Unpack[LaunchOptions],
+) -> CommandResult:
+    """Run a Codex command to its end, such as ``["features", "list"]``.
+
+    Args:
+        command: The words after ``codex``.
+        codex: The binary; no shell command.
+        input: For its stdin.
+        timeout_s: After which it is ended; None waits for ever.
+        options: See `LaunchOptions`.
+
+    Raises:
+        BinaryNotFound: There is no binary.
+        CodexError: The time is over.
+    """
+    if isinstance(codex, str) and _is_command(codex):
+        raise InvalidArgument(f"codex={codex!r}: run_codex needs a binary, not a shell command")
+    plan = _plan(codex, options, tuple(command))
+    transport = await plan.spawn()
+    output = bytearray()
+    feeding = asyncio.create_task(_feed(transport, input), name="codex-input")
+    try:
+        async with asyncio.timeout(timeout_s):
+            while chunk := await transport.receive():
+                output += chunk
+            await feeding
+            returncode = await transport.wait()
+    except TimeoutError:
+        raise CodexError(f"codex {' '.join(command)} ran longer than {timeout_s:g} s") from None
+    finally:
+        feeding.cancel()
+        await transport.aclose()
+        await asyncio.to_thread(sweep, plan.run)
+        plan.remove_home()
+    return CommandResult(returncode, bytes(output), plan.stderr(transport))
+
+
+async def _feed(transport: SubprocessTransport, data: bytes) -> None:
+    with contextlib.suppress(ConnectionClosed):
+        await transport.send(data)
+    await transport.close_input()
+
+
+class Codex:
+    """A running app-server: its process, its connection, and what cleans up after both.
+
+    Use `start`, and ``async with`` or `aclose`.
+
+    Attributes:
+        connection: For everything that the protocol offers.
+        transport: The process; `SubprocessTransport.pid` and more.
+    """
+
+    connection: Connection
+    transport: SubprocessTransport
+
+    def __init__(self, connection: Connection, transport: SubprocessTransport, plan: _Plan) -> None:
+        self.connection = connection
+        self.transport = transport
+        self._plan = plan
+        self._mountpoints = Mountpoints()
+        self._closing: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def start(cls, codex: PathLike | None = None, **options: Unpack[StartOptions]) -> Self:
+        """Start an app-server and connect to it.
+
+        Args:
+            codex: None looks for the native binary (``CODEX_PATH``, PATH, the package
+                ``openai-codex-cli-bin``); a path or a name is that one; a string of several words
+                is a command for ``bash -lc``, such as ``"codex -c model=x app-server"``.
+            options: See `LaunchOptions` and `ConnectionOptions`.
+
+        Raises:
+            BinaryNotFound: There is no binary, or the given one cannot be started.
+            HomeError: The folder cannot be a CODEX_HOME.
+            InvalidArgument: An option that makes no sense; nothing was started.
+            ConnectionClosed: It ended at once; the text has the end of its stderr.
+            RequestTimeout: It does not answer.
+        """
+        wanted: dict[str, Any] = dict(options)
+        names = ConnectionOptions.__annotations__.keys() & wanted.keys()
+        opening = {name: wanted.pop(name) for name in names}
+        unknown = wanted.keys() - LaunchOptions.__annotations__.keys()
+        if unknown:
+            raise InvalidArgument(f"unknown options: {', '.join(sorted(unknown))}")
+        client = opening.pop("client_info", DEFAULT_CLIENT)
+        plan = _plan(codex, cast("LaunchOptions", wanted), ("app-server",))
+        transport = await plan.spawn()
+        try:
+            connection = await Connection.open(transport, client, **opening)
+        except BaseException as error:
+            await transport.aclose()
+            await asyncio.to_thread(sweep, plan.run)
+            plan.remove_home()
+            if isinstance(error, ConnectionClosed):
+                raise _with_stderr(error, plan.stderr(transport)) from error
+            raise
+        return cls(connection, transport, plan)
+
+    # -- facts ---------------------------------------------------------------------------------
+
+    @property
+    def server(self) -> ServerInfo:
+        """What the server says of itself."""
+        return self.connection.server
+
+    @property
+    def binary(self) -> CodexBinary | None:
+        """What was started; None for a shell command."""
+        return self._plan.binary
+
+    @property
+    def home(self) -> Path | None:
+        """Its CODEX_HOME as the server tells, or None."""
+        home = self.connection.server.codex_home
+        return None if home is None else Path(home)
+
+    def stderr_tail(self) -> str:
+        """Return the last 256 KiB of its stderr, secrets masked."""
+        return self._plan.stderr(self.transport)
+
+    # -- threads -------------------------------------------------------------------------------
+
+    async def start_thread(self, *, cwd: PathLike | None = None, **options: Any) -> Thread:
+        """Start a thread: `Connection.start_thread`, with its directory watched for leftovers."""
+        return await self.connection.start_thread(cwd=self._watched(cwd), **options)
+
+    async def resume_thread(
+        self,
+        thread_id: str,
+        *,
+        cwd: PathLike | None = None,
+        fork_when_held: bool = False,
+        **options: Any,
+    ) -> Thread:
+        """Open a thread that exists: `Connection.resume_thread`.
+
+        Args:
+            thread_id: Of the thread.
+            cwd: Absolute directory of the agent.
+            fork_when_held: Open a copy (with an id of its own) where another process writes it.
+            options: See `Connection.resume_thread`.
+        """
+        directory = self._watched(cwd)
+        try:
+            return await self.connection.resume_thread(thread_id, cwd=directory, **options)
+        except ActiveWriter:
+            if not fork_when_held:
+                raise
+        return await self.fork_thread(thread_id, cwd=directory, **options)
+
+    async def fork_thread(
+        self, thread_id: str, *, cwd: PathLike | None = None, **options: Any
+    ) -> Thread:
+        """Open a copy of a thread: `Connection.fork_thread`."""
+        directory = self._watched(cwd)
+        if directory is not None:
+            options["cwd"] = directory
+        return await self.connection.fork_thread(thread_id, **options)
+
+    def _watched(self, cwd: PathLike | None) -> str | None:
+        if cwd is None:
+            return None
+        path = os.path.abspath(cwd)
+        self._mountpoints.watch(path)
+        return path
+
+    # -- end -----------------------------------------------------------------------------------
+
+    async def aclose(self) -> None:
+        """End everything that was started; see the module. Safe to call twice."""
+        if self._closing is None:
+            closing = self._close()
+            self._closing = asyncio.get_running_loop().create_task(closing, name="codex-close")
+        # A cancelled caller must not leave processes behind: the steps go on.
+        try:
+            await asyncio.shield(self._closing)
+        except asyncio.CancelledError:
+            await asyncio.wait([self._closing])
+            raise
+
+    async def _close(self) -> None:
+        thread_ids = [thread.id for thread in self.connection.open_threads]
+        try:
+            await self._interrupt()
+            await self.connection.aclose()
+        finally:
+            await asyncio.to_thread(self._clean_up, thread_ids)
+
+    async def _interrupt(self) -> None:
+        turns: list[Turn] = self.connection.running_turns
+        if turns and not self.connection.is_closed:
+            interrupting = (turn.interrupt(INTERRUPT_S) for turn in turns)
+            await asyncio.gather(*interrupting, return_exceptions=True)
+
+    def _clean_up(self, thread_ids: Sequence[str]) -> None:
+        sweep(self._plan.run, thread_ids)
+        self._mountpoints.remove()
+        self._plan.remove_home()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+
+def _with_stderr(error: ConnectionClosed, stderr: str) -> ConnectionClosed:
+    said = stderr.strip()[-STDERR_IN_ERROR:]
+    reason = f"{error.reason}; it said: {said}" if said else error.reason
+    return ConnectionClosed(reason, error.returncode)
