@@ -20,6 +20,7 @@ help:
 	@echo "make demo         run the whole way on a sample board with the real Codex; no account, no key"
 	@echo "make test         the tests that every change needs"
 	@echo "make test-full    all tests; REQUIRE=sshd,chromium,bwrap,ray turns their skips into failures"
+	@echo "make soak         thousands of simulated seeds"
 	@echo "make check        format, lint, types, layers, architecture"
 	@echo "make fmt          format and mend what can be mended"
 	@echo "make bench        our figures beside the reference executable's, in one run"
@@ -51,8 +52,14 @@ demo: $(STAMP)
 system-packages:
 	@bash .ci/system-packages
 
+# The tests run on npm's binary of the pinned version too, where it can be had.
+.PHONY: pinned-codex
+pinned-codex:
+	@test -d .codex-binaries/0.169.0 || bash .ci/fetch-codex 0.169.0 >/dev/null \
+	  || echo "Tests that need npm's Codex 0.169.0 are skipped" >&2
+
 .PHONY: test
-test: $(STAMP) system-packages
+test: $(STAMP) system-packages pinned-codex
 	$(RUN)/pytest -n $(WORKERS) -m "not slow and not live" $(ARGS)
 
 .PHONY: test-full
@@ -71,6 +78,10 @@ check: $(STAMP)
 fmt: $(STAMP)
 	$(RUN)/ruff format .
 	$(RUN)/ruff check --fix .
+
+.PHONY: soak
+soak: $(STAMP)
+	$(RUN)/pytest -n $(WORKERS) -m "slow" --timeout 3600 tests/simulation $(ARGS)
 
 .PHONY: bench
 bench: $(STAMP) | $(filter $(TOOLS)%,$(UV))

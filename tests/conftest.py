@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import tempfile
@@ -34,17 +33,7 @@ def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def cache_dir() -> Iterator[Path]:
     """A directory outside the temp directory, where a CODEX_HOME may lie."""
-    base = Path(os.environ.get("SYMPHONY_TEST_CACHE", "~/.cache/symphony-tests")).expanduser()
-    base.mkdir(parents=True, exist_ok=True)
+    base = Path(os.environ["SYMPHONY_TEST_CACHE"])
     directory = Path(tempfile.mkdtemp(dir=base))
     yield directory
     shutil.rmtree(directory, ignore_errors=True)
-
-
-def pytest_sessionstart() -> None:
-    """Keep synchronous tests from leaking an event loop.
-
-    On Python 3.11 plugins ask the policy for a loop in plain tests; it would be made, never closed,
-    and fail some later test as a ResourceWarning.
-    """
-    asyncio.set_event_loop(None)

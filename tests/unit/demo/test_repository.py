@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -154,7 +155,8 @@ def test_a_real_model_backs_off_as_usual(sample: DemoSample, tmp_path: Path):
 
 
 def run_hook(script: str, cwd: Path) -> None:
-    subprocess.run(["bash", "-c", script], cwd=cwd, check=True, capture_output=True)
+    env = {**os.environ, "SYMPHONY_ISSUE_IDENTIFIER": "DEMO-1"}
+    subprocess.run(["bash", "-c", script], cwd=cwd, env=env, check=True, capture_output=True)
 
 
 def test_the_hooks_bring_the_work_back_without_running_what_the_agent_planted(tmp_path: Path):
