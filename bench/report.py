@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import statistics
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -59,9 +60,13 @@ class Report:
                 f"{os.cpu_count()} cores busy meanwhile, at most {max(busy):.1f}: trust CPU more "
                 "than wall clock, and ratios more than either."
             )
-        for sample in self.samples:
-            if sample.error is not None:
-                yield f"{sample.scenario} of {sample.contestant} failed: {sample.error}"
+        faults = Counter(
+            f"{sample.scenario} of {sample.contestant} failed: {sample.error.splitlines()[-1]}"
+            for sample in self.samples
+            if sample.error
+        )
+        for fault, times in faults.items():
+            yield f"{fault} ({times} times)" if times > 1 else fault
 
     def write(self, path: Path, *, versions: dict[str, str]) -> None:
         """Write all samples and what they were taken on."""

@@ -181,7 +181,7 @@ async def _sample(
     except (DaemonFailed, OSError) as fault:
         error = str(fault)
     report.samples.append(Sample(scenario, implementation.name, figures, error))
-    outcome = f"{time.monotonic() - began:.1f} s" if error is None else f"failed: {error}"
+    outcome = f"{time.monotonic() - began:.1f} s" if error is None else f"failed: {error.rstrip()}"
     print(f"# {scenario}, {implementation.name}: {outcome}", file=sys.stderr, flush=True)
 
 

@@ -148,7 +148,8 @@ async def _dispatch(
         for count in counts:
             meter, asked = Meter(), bench.linear.requests
             added = bench.linear.add(count)
-            await daemon.refresh()
+            if not await daemon.refresh():
+                raise DaemonFailed("it refused a refresh")
             took = await daemon.agent_events("thread_start", count, since=added, limit_s=60)
             await daemon.agent_events("turn_start", count, since=added, limit_s=30)
             if count > 1:
@@ -188,7 +189,7 @@ async def _drain(bench: Bench, implementation: Implementation, *, latency_s: flo
         await asyncio.sleep(1.0)
         meter, asked = Meter(), bench.linear.requests
         added = bench.linear.add(DRAINED)
-        await daemon.refresh()
+        await daemon.refresh()  # refused or not: the next poll is at most a second away
         peak = 0.0
         end = added + 90
         while len(bench.linear.done()) < DRAINED:
