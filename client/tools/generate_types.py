@@ -415,11 +415,10 @@ def binary_version(codex: Path, home: Path) -> str:
     return _run([str(codex), "--version"], home).split()[-1]
 
 
-def generate_from_binary(codex: Path) -> tuple[str, str]:
-    """Return a binary's version and the module that its schema gives.
+def bundles_of_binary(codex: Path) -> tuple[str, Json, Json]:
+    """Return a binary's version and its definitions, stable and with the experimental ones.
 
     Raises:
-        SchemaError: See ``generate``.
         subprocess.CalledProcessError: The binary fails.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -431,7 +430,17 @@ def generate_from_binary(codex: Path) -> tuple[str, str]:
         stable, experimental = (
             load_bundle(Path(folder, name)) for name in ("stable", "experimental")
         )
-        version = binary_version(codex, home)
+        return binary_version(codex, home), stable, experimental
+
+
+def generate_from_binary(codex: Path) -> tuple[str, str]:
+    """Return a binary's version and the module that its schema gives.
+
+    Raises:
+        SchemaError: See ``generate``.
+        subprocess.CalledProcessError: The binary fails.
+    """
+    version, stable, experimental = bundles_of_binary(codex)
     return version, generate(version, stable, experimental)
 
 

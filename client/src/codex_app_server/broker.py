@@ -18,6 +18,7 @@ from typing import Any
 
 from codex_app_server.approvals import (
     Answer,
+    Callback,
     RequestKind,
     RequestOutcome,
     ServerRequestHandlers,
@@ -74,6 +75,7 @@ class Broker:
     """
 
     def __init__(self, handlers: ServerRequestHandlers, send: Send, find_tool: FindTool) -> None:
+        self.token_refresh: Callback | None = None
         self._handlers = handlers
         self._send = send
         self._find_tool = find_tool
@@ -222,6 +224,8 @@ class Broker:
         if info.kind is RequestKind.CURRENT_TIME and info.method not in self._handlers.other:
             return "accept", {"currentTimeAt": int(time.time())}
         policy = self._handlers.policy_for(info)
+        if info.kind is RequestKind.TOKEN_REFRESH and self.token_refresh is not None:
+            policy = self.token_refresh
         if policy is None:
             raise _UnsupportedError
         if isinstance(policy, str) and policy != "manual":

@@ -16,15 +16,9 @@ from typing import Any
 
 import msgspec
 
-from codex_app_server.errors import (
-    OVERLOADED,
-    ActiveWriter,
-    ConnectionClosed,
-    Overloaded,
-    RequestError,
-    RequestTimeout,
-)
+from codex_app_server.errors import ConnectionClosed, Overloaded, RequestTimeout
 from codex_app_server.protocol.rpc import Response, Rpc
+from codex_app_server.versions import refusal
 
 __all__ = ["Caller"]
 
@@ -41,6 +35,9 @@ class Caller:
         timeout_s: Default deadline.
         max_in_flight: Calls under way at once.
         on_wait: Told when a call begins to wait for its reply.
+
+    Attributes:
+        version: Of the server, for its refusals; None until it is known.
     """
 
     def __init__(
@@ -58,6 +55,7 @@ class Caller:
         self._timeout_s = timeout_s
         self._in_flight = asyncio.Semaphore(max_in_flight)
         self._on_wait = on_wait
+        self.version: str | None = None
         self._waiters: dict[int | str, asyncio.Future[Response]] = {}
         self._end: ConnectionClosed | None = None
 
@@ -134,12 +132,7 @@ class Caller:
             raise RequestTimeout(method, timeout_s) from None
         if response.code is None:
             return response.result
-        kind = RequestError
-        if response.code == OVERLOADED:
-            kind = Overloaded
-        elif "already has an active writer" in response.message:
-            kind = ActiveWriter
-        raise kind(method, response.code, response.message, response.data)
+        raise refusal(method, response.code, response.message, response.data, self.version)
 
     async def _exchange(self, method: str, params: Mapping[str, Any] | None) -> Response:
         if self._end is not None:

@@ -20,7 +20,7 @@ import msgspec
 
 from codex_app_server import values
 from codex_app_server.api import WideApi
-from codex_app_server.approvals import ServerRequestHandlers
+from codex_app_server.approvals import Callback, ServerRequestHandlers
 from codex_app_server.broker import Broker, PendingRequest
 from codex_app_server.calls import Caller
 from codex_app_server.errors import (
@@ -161,6 +161,14 @@ class Connection(WideApi):
     def rate_limits(self) -> dict[str, Any] | None:
         """The last useful rate limit snapshot, merged; None before the first one."""
         return self._rate_limits.snapshot
+
+    def merge_rate_limits(self, received: object) -> None:
+        """Merge a snapshot that was read into `rate_limits`."""
+        self._rate_limits.update(received)
+
+    def set_token_refresh(self, callback: Callback | None) -> None:
+        """Answer the server's wish for fresh tokens; None leaves it to the handlers again."""
+        self._broker.token_refresh = callback
 
     @property
     def is_closed(self) -> bool:

@@ -5,9 +5,18 @@
     CodexError
     ├── InvalidArgument            refused before anything was sent (also a ValueError)
     ├── BinaryNotFound             the program to start does not exist or may not be run
+    ├── UnsupportedVersion         the server is older than this library can work with
+    ├── LoginFailed                a login ended without success
+    ├── MissingExtra               a part of this library needs a package that is not installed
     ├── ConnectionClosed           the server is gone; ``returncode`` where it is known
+    │   ├── HandshakeRefused       it answered the WebSocket upgrade with an HTTP error: status
+    │   └── SlowClient             it cut a WebSocket client that did not read fast enough
+    ├── ExecFailed                 ``codex exec`` ended without a turn: returncode, stderr
+    ├── RecordingError             a recording cannot be written or read
     ├── RequestTimeout             no reply within the deadline; the connection stays usable
     ├── RequestError               the server refused a request: code, message, data
+    │   ├── ExperimentalRequired   needs the capability experimentalApi
+    │   ├── MethodUnavailable      this server does not know the method; its successor
     │   ├── Overloaded             -32001, after all retries
     │   └── ActiveWriter           another process has this thread open for writing
     ├── UnexpectedReply            a reply without the fields that its method promises
@@ -15,6 +24,8 @@
         ├── TurnInProgress         the thread runs a turn already; nothing was sent
         ├── TurnFailed             turn.status "failed": code, http_status, retryable, resets_at
         ├── TurnInterrupted        turn.status "interrupted"
+        ├── ApprovalNeeded         a session's turn was ended: nobody gives an approval
+        ├── InputNeeded            a session's turn was ended: nobody answers a question
         └── TurnTimeout            total, idle or first_event ran out; the turn was interrupted
 
 Pure: imported by `codex_app_server.protocol`. Facts about failure codes were observed on 0.169.0.
@@ -23,23 +34,33 @@ Pure: imported by `codex_app_server.protocol`. Facts about failure codes were ob
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from codex_app_server.approvals import ServerRequestInfo
 
 __all__ = [
     "ActiveWriter",
+    "ApprovalNeeded",
     "BinaryNotFound",
     "CodexError",
     "ConnectionClosed",
+    "ExperimentalRequired",
+    "InputNeeded",
     "InvalidArgument",
+    "LoginFailed",
+    "MethodUnavailable",
     "Overloaded",
     "RequestError",
     "RequestTimeout",
+    "SlowClient",
     "TurnError",
     "TurnFailed",
     "TurnInProgress",
     "TurnInterrupted",
     "TurnTimeout",
     "UnexpectedReply",
+    "UnsupportedVersion",
     "decode_error_info",
     "is_retryable",
     "limit_reset",
@@ -77,6 +98,37 @@ class BinaryNotFound(CodexError):
     """The program to start does not exist or may not be executed."""
 
 
+class UnsupportedVersion(CodexError):
+    """The server is older than this library can work with.
+
+    Attributes:
+        version: Of the server.
+        floor: The oldest that works.
+    """
+
+    def __init__(self, version: str, floor: str) -> None:
+        self.version = version
+        self.floor = floor
+        super().__init__(
+            f"Codex {version} is too old: this library needs {floor} or newer; "
+            "upgrade it, or name a newer binary"
+        )
+
+
+class LoginFailed(CodexError):
+    """A login ended without success: refused, cancelled, or out of time.
+
+    Attributes:
+        login_id: Or None where the server gave none.
+        reason: The server's words.
+    """
+
+    def __init__(self, reason: str, login_id: str | None = None) -> None:
+        self.reason = reason
+        self.login_id = login_id
+        super().__init__(f"login failed: {reason}")
+
+
 class ConnectionClosed(CodexError):
     """The connection has ended.
 
@@ -90,6 +142,48 @@ class ConnectionClosed(CodexError):
         self.returncode = returncode
         suffix = "" if returncode is None else f" (exit status {returncode})"
         super().__init__(reason + suffix)
+
+
+class MissingExtra(CodexError):
+    """A part of this library needs a package that is not installed; the message names it."""
+
+
+class HandshakeRefused(ConnectionClosed):
+    """A server answered the WebSocket upgrade with an HTTP error.
+
+    Attributes:
+        status: The HTTP status: 401 for a missing or wrong token, 403 for an ``Origin`` header.
+    """
+
+    def __init__(self, reason: str, status: int) -> None:
+        self.status = status
+        super().__init__(reason)
+
+
+class SlowClient(ConnectionClosed):
+    """The server cut a WebSocket client that did not read fast enough.
+
+    Its turns go on in the server. Connect again and resume the threads, and read without pauses:
+    ``overflow="block"`` is for pipes, where the server waits instead.
+    """
+
+
+class ExecFailed(CodexError):
+    """``codex exec`` ended without the end of a turn.
+
+    Attributes:
+        returncode: Exit status, negative for a signal; None where it is not known.
+        stderr: The end of what it wrote there.
+    """
+
+    def __init__(self, message: str, *, returncode: int | None, stderr: str) -> None:
+        self.returncode = returncode
+        self.stderr = stderr
+        super().__init__(message)
+
+
+class RecordingError(CodexError):
+    """A recording cannot be written (a full disk) or read (no such file, a bad line)."""
 
 
 class RequestTimeout(CodexError):
@@ -122,6 +216,39 @@ class RequestError(CodexError):
         self.message = message
         self.data = data
         super().__init__(f"{method} refused ({code}): {message}")
+
+
+class ExperimentalRequired(RequestError):
+    """Something needs the capability ``experimentalApi``, which this connection does not have.
+
+    Attributes:
+        capability: What needs it, such as ``thread/start.dynamicTools``.
+    """
+
+    def __init__(self, method: str, capability: str, code: int = -32600) -> None:
+        self.capability = capability
+        super().__init__(
+            method,
+            code,
+            f"{capability} requires experimentalApi capability: open the connection with "
+            "experimental=True, or do without",
+        )
+
+
+class MethodUnavailable(RequestError):
+    """The connected server does not know the method.
+
+    Attributes:
+        successor: What took its place, in words; None where nothing is known.
+    """
+
+    def __init__(
+        self, method: str, successor: str | None, *, version: str | None = None, code: int = -32600
+    ) -> None:
+        self.successor = successor
+        who = f"Codex {version}" if version else "this server"
+        hint = f"use {successor}" if successor else "see Connection.capabilities for what it knows"
+        super().__init__(method, code, f"{who} does not know {method}: {hint}")
 
 
 class Overloaded(RequestError):
@@ -204,6 +331,40 @@ class TurnInterrupted(TurnError):
 
     def __init__(self, *, thread_id: str, turn_id: str | None) -> None:
         super().__init__("turn interrupted", thread_id=thread_id, turn_id=turn_id)
+
+
+class ApprovalNeeded(TurnError):
+    """The agent wants an approval that nobody gives; the turn was interrupted.
+
+    Attributes:
+        request: What was asked.
+    """
+
+    def __init__(self, request: ServerRequestInfo, *, thread_id: str, turn_id: str | None) -> None:
+        self.request = request
+        super().__init__(
+            f"the agent wants an approval ({request.method}) and nobody gives it: allow it with "
+            "auto_approve or handlers, or choose a policy that does not ask",
+            thread_id=thread_id,
+            turn_id=turn_id,
+        )
+
+
+class InputNeeded(TurnError):
+    """The agent asks a question that nobody answers; the turn was interrupted.
+
+    Attributes:
+        request: What was asked.
+    """
+
+    def __init__(self, request: ServerRequestInfo, *, thread_id: str, turn_id: str | None) -> None:
+        self.request = request
+        super().__init__(
+            f"the agent asks for input ({request.method}) and nobody answers: give handlers, or "
+            "auto_approve to have it answered without a person",
+            thread_id=thread_id,
+            turn_id=turn_id,
+        )
 
 
 class TurnTimeout(TurnError):

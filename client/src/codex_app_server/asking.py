@@ -1,0 +1,105 @@
+"""Sends the typed requests: checks what goes out, decodes what comes back.
+
+Invariants: a value of the wrong type is refused here with the member's name, before anything is
+sent; an enum value that neither the pinned schema nor a newer server can know is refused too; an
+experimental request without the capability is an `ExperimentalRequired` at once. An answer may
+have any additions.
+
+`codex_app_server.protocol.requests` has the methods, `codex_app_server.api` hands this to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+
+from codex_app_server.errors import ExperimentalRequired, InvalidArgument, UnexpectedReply
+from codex_app_server.handshake import ServerInfo
+from codex_app_server.protocol import types
+from codex_app_server.protocol.requests import ENUMS
+from codex_app_server.protocol.unions import TaggedUnion
+from codex_app_server.versions import parse_version
+
+__all__ = ["Asker"]
+
+Call = Callable[..., Awaitable[msgspec.Raw]]
+WHOLE = ""
+"""The name under which a union that is the params as a whole is given."""
+
+
+class Asker:
+    """The requests of one connection.
+
+    Args:
+        call: `Connection.call_raw`.
+        server: What the server says of itself.
+    """
+
+    def __init__(self, call: Call, server: ServerInfo) -> None:
+        self._call = call
+        self._server = server
+        self._decoders: dict[Any, Callable[[Any], Any]] = {}
+
+    async def __call__(
+        self,
+        method: str,
+        params: Mapping[str, Any] | None,
+        timeout_s: float | None,
+        idempotent: bool,
+    ) -> Any:
+        """Send a request and return its decoded answer.
+
+        Raises:
+            InvalidArgument: A member of the wrong type, or an enum value that is none.
+            ExperimentalRequired: The method is experimental and this connection is not.
+            UnexpectedReply: The answer is not of its type.
+            CodexError: As for `Connection.call_raw`.
+        """
+        known = types.CLIENT_REQUESTS[method]
+        if known.experimental and not self._server.experimental:
+            raise ExperimentalRequired(method, method)
+        sent = None if params is None else self._checked(method, params, known.params)
+        raw = await self._call(method, sent, timeout_s=timeout_s, idempotent=idempotent)
+        return self._decoded(method, raw, known.response)
+
+    def _checked(self, method: str, params: Mapping[str, Any], kind: Any) -> Any:
+        if WHOLE in params:
+            members: Any = params[WHOLE]
+        else:
+            members = {name: value for name, value in params.items() if value is not UNSET}
+            self._check_enums(method, members)
+        try:
+            encoded = msgspec.json.encode(members)
+            self._decoder(kind)(encoded)
+        except msgspec.ValidationError as error:
+            raise InvalidArgument(f"{method}: {error}") from None
+        except (TypeError, UnicodeEncodeError, RecursionError, ValueError) as error:
+            raise InvalidArgument(f"{method}: cannot be sent as JSON ({error})") from None
+        return members
+
+    def _check_enums(self, method: str, members: Mapping[str, Any]) -> None:
+        if parse_version(self._server.version) > parse_version(types.SCHEMA_VERSION):
+            return  # a newer server may know more
+        for name, enum in ENUMS.get(method, {}).items():
+            value, allowed = members.get(name), types.KNOWN_VALUES[enum]
+            if isinstance(value, str) and value not in allowed:
+                raise InvalidArgument(
+                    f"{method}: {name}={value!r}: use {', '.join(sorted(allowed))}"
+                )
+
+    def _decoded(self, method: str, raw: msgspec.Raw, kind: Any) -> Any:
+        try:
+            return self._decoder(kind)(raw)
+        except msgspec.ValidationError as error:
+            for name, union in vars(types).items():
+                if isinstance(union, TaggedUnion) and getattr(types, name[1:]) is kind:
+                    return union.one(raw)
+            raise UnexpectedReply(method, str(error)) from None
+
+    def _decoder(self, kind: Any) -> Callable[[Any], Any]:
+        if kind not in self._decoders:
+            self._decoders[kind] = msgspec.json.Decoder(kind).decode
+        return self._decoders[kind]

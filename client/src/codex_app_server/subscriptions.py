@@ -1,0 +1,192 @@
+"""Streams of notifications beside the turns: by thread, by method, or all.
+
+    async with connection.subscribe(methods=["account/updated"]) as events:
+        async for event in events:
+            ...
+
+Invariants: a subscription holds at most ``limit`` events, whatever its reader does, unless
+lifecycle events alone are more (``coalesce``, ``drop_deltas``); it never slows the connection; it
+misses nothing from the moment it is made. It ends when it is closed, or raises `ConnectionClosed`
+after the last event of a lost connection.
+
+`codex_app_server.connection` makes and feeds them; the queue is `codex_app_server.sink`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Literal, Self
+
+from codex_app_server.errors import ConnectionClosed, InvalidArgument
+from codex_app_server.events import Event
+from codex_app_server.sink import Sink
+
+__all__ = ["DropPolicy", "Subscription", "Subscriptions"]
+
+DropPolicy = Literal["coalesce", "drop_deltas", "drop_oldest"]
+DEFAULT_LIMIT = 1024
+
+
+class Subscription:
+    """The notifications that one reader asked for; iterate it. Made by `Connection.subscribe`."""
+
+    def __init__(
+        self,
+        *,
+        thread_id: str | None,
+        methods: frozenset[str] | None,
+        limit: int,
+        drop: DropPolicy,
+        on_close: Callable[[Subscription], None],
+    ) -> None:
+        self.thread_id = thread_id
+        self.methods = methods
+        self._limit = limit
+        self._drop_oldest = drop == "drop_oldest"
+        self._sink = Sink("coalesce" if drop == "drop_oldest" else drop, limit)
+        self._on_close = on_close
+        self._wake: asyncio.Future[None] | None = None
+        self._lost: ConnectionClosed | None = None
+        self._closed = False
+        self._ending = False
+        self._dropped = 0
+
+    @property
+    def dropped(self) -> int:
+        """Events that were dropped because nobody read them in time."""
+        return self._dropped + self._sink.dropped
+
+    def push(self, thread_id: str | None, events: list[Event]) -> None:
+        """Take a batch of one thread; the connection calls this."""
+        if self.thread_id is not None and self.thread_id != thread_id:
+            return
+        if self.methods is not None:
+            events = [event for event in events if event.method in self.methods]
+        if not events:
+            return
+        if self._drop_oldest:
+            queue = self._sink.events
+            queue.extend(events)
+            excess = len(queue) - self._limit
+            for _ in range(excess):
+                queue.popleft()
+            self._dropped += max(0, excess)
+        else:
+            self._sink.push(events, may_block=False)
+        self._notify()
+
+    def lost(self, reason: ConnectionClosed) -> None:
+        """The connection has ended."""
+        self._lost = reason
+        self._notify()
+
+    def _notify(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    async def next(self, timeout_s: float | None = None) -> Event:
+        """Return the next event.
+
+        Raises:
+            TimeoutError: None came in time.
+            ConnectionClosed: The connection has ended and all events were read.
+            StopAsyncIteration: The subscription is closed.
+        """
+        async with asyncio.timeout(timeout_s):
+            return await self.__anext__()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        while not self._sink.events:
+            if self._closed or self._ending:
+                raise StopAsyncIteration
+            if self._lost is not None:
+                raise self._lost
+            if self._wake is not None:
+                raise RuntimeError("this subscription has a reader already")
+            self._wake = asyncio.get_running_loop().create_future()
+            try:
+                await self._wake
+            finally:
+                self._wake = None
+        return self._sink.pop()
+
+    def close_when_read(self) -> None:
+        """Let the reader's iteration end after what waits now."""
+        self._ending = True
+        self._on_close(self)
+        self._notify()
+
+    def close(self) -> None:
+        """End it: what waits is dropped, a reader's iteration ends."""
+        if not self._closed:
+            self._closed = True
+            self._sink.clear()
+            self._on_close(self)
+            self._notify()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Subscriptions:
+    """The subscriptions of one connection."""
+
+    __slots__ = ("_all",)
+
+    def __init__(self) -> None:
+        self._all: set[Subscription] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._all)
+
+    def add(
+        self,
+        thread_id: str | None,
+        methods: Iterable[str] | None,
+        limit: int,
+        drop: DropPolicy,
+    ) -> Subscription:
+        """Make one.
+
+        Raises:
+            InvalidArgument: A limit below 1, an unknown policy, or methods that are one string.
+        """
+        if isinstance(methods, str):
+            raise InvalidArgument(f"methods={methods!r}: give a list of methods")
+        if limit < 1:
+            raise InvalidArgument(f"limit={limit}: use 1 or more")
+        if drop not in ("coalesce", "drop_deltas", "drop_oldest"):
+            raise InvalidArgument(f"drop={drop!r}: use coalesce, drop_deltas or drop_oldest")
+        wanted = None if methods is None else frozenset(methods)
+        made = Subscription(
+            thread_id=thread_id,
+            methods=wanted,
+            limit=limit,
+            drop=drop,
+            on_close=self._all.discard,
+        )
+        self._all.add(made)
+        return made
+
+    def publish(self, thread_id: str | None, events: list[Event]) -> None:
+        """Hand a batch to all who want it."""
+        for one in tuple(self._all):
+            one.push(thread_id, events)
+
+    def lost(self, reason: ConnectionClosed) -> None:
+        """The connection has ended."""
+        for one in tuple(self._all):
+            one.lost(reason)

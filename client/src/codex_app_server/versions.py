@@ -1,0 +1,139 @@
+"""What the connected server can do: its version, its methods, what replaced those that are gone.
+
+Invariants: what a server can do is asked, not derived from its version (`known_methods` reads the
+list in its refusal of an unknown method); the version only decides the floor and which old values
+must be translated. A build without a release number (``0.0.0``) counts as the newest. Pure; facts
+were observed on 0.125.0, 0.163.0 and 0.169.0.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from msgspec import Struct
+
+from codex_app_server.errors import (
+    OVERLOADED,
+    ActiveWriter,
+    ExperimentalRequired,
+    MethodUnavailable,
+    Overloaded,
+    RequestError,
+    UnsupportedVersion,
+)
+
+__all__ = [
+    "FLOOR",
+    "GONE",
+    "PROBE",
+    "Capabilities",
+    "check_floor",
+    "known_methods",
+    "parse_version",
+    "refusal",
+]
+
+FLOOR = "0.125.0"
+"""The oldest version that this library is tested with."""
+
+PROBE = "codex_app_server/probe"
+"""A method that no server knows; its refusal lists those that it does."""
+
+_NEWEST = (1 << 30, 0, 0)
+_VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
+_UNKNOWN_VARIANT = re.compile(r"unknown variant `([^`]+)`")
+_EXPERIMENTAL = re.compile(r"^(\S+) requires experimentalApi capability")
+_QUOTED = re.compile(r"`([^`]+)`")
+
+GONE = {
+    "newConversation": "start_thread (thread/start)",
+    "sendUserMessage": "Thread.run (turn/start)",
+    "sendUserTurn": "Thread.run (turn/start)",
+    "interruptConversation": "Turn.interrupt (turn/interrupt)",
+    "resumeConversation": "resume_thread (thread/resume)",
+    "forkConversation": "fork_thread (thread/fork)",
+    "listConversations": "threads.list (thread/list)",
+    "archiveConversation": "threads.archive (thread/archive)",
+    "addConversationListener": "subscribe; thread/start subscribes by itself",
+    "removeConversationListener": "threads.unsubscribe (thread/unsubscribe)",
+    "loginApiKey": "account.login_api_key (account/login/start)",
+    "loginChatGpt": "account.login_chatgpt (account/login/start)",
+    "cancelLoginChatGpt": "Login.cancel (account/login/cancel)",
+    "logoutChatGpt": "account.logout (account/logout)",
+    "execOneOffCommand": "commands.exec (command/exec)",
+    "getUserAgent": "Connection.server.user_agent (initialize)",
+    "getUserSavedConfig": "config.read (config/read)",
+    "setDefaultModel": "config.write_value (config/value/write)",
+    "userInfo": "account.read (account/read)",
+    "config/write": "config.write_value or config.batch_write",
+    "skills/remote/list": "plugins.list (plugin/list)",
+    "skills/remote/export": "plugins.install (plugin/install)",
+    "skills/remote/read": "skills.list (skills/list)",
+    "skills/remote/write": "plugins.install (plugin/install)",
+    "thread/rollback": "threads.revert (thread/revert)",
+    "device/key/create": "user_verification.enroll (userVerification/enroll)",
+    "device/key/public": "user_verification.status (userVerification/status)",
+    "device/key/sign": "user_verification.verify (userVerification/verify)",
+}
+"""Methods of older versions that newer ones do not have, and what does their work."""
+
+
+class Capabilities(Struct, frozen=True):
+    """What the connected server can do.
+
+    Attributes:
+        version: Of the server, or None.
+        experimental: Whether experimental methods and members may be used.
+        methods: That it knows, experimental ones among them; None where it does not tell.
+    """
+
+    version: str | None
+    experimental: bool
+    methods: frozenset[str] | None
+
+    def supports(self, method: str) -> bool:
+        """Tell whether the server knows a method; True where it does not tell."""
+        return self.methods is None or method in self.methods
+
+
+def parse_version(text: str | None) -> tuple[int, int, int]:
+    """Return a version for comparison; unreadable and ``0.0.0`` ones count as the newest."""
+    match = _VERSION.match(text or "")
+    if match is None:
+        return _NEWEST
+    major, minor, patch = map(int, match.groups())
+    return (major, minor, patch) if major or minor or patch else _NEWEST
+
+
+def check_floor(version: str | None) -> None:
+    """Refuse a server that is too old.
+
+    Raises:
+        UnsupportedVersion: It is.
+    """
+    if version is not None and parse_version(version) < parse_version(FLOOR):
+        raise UnsupportedVersion(version, FLOOR)
+
+
+def known_methods(message: str) -> frozenset[str] | None:
+    """Read the methods out of the refusal of an unknown one; None where it lists none."""
+    _, found, listed = message.partition("expected one of ")
+    return frozenset(_QUOTED.findall(listed)) if found else None
+
+
+def refusal(
+    method: str, code: int, message: str, data: Any = None, version: str | None = None
+) -> RequestError:
+    """Return the typed error of a refused request."""
+    if code == OVERLOADED:
+        return Overloaded(method, code, message, data)
+    if "already has an active writer" in message:
+        return ActiveWriter(method, code, message, data)
+    experimental = _EXPERIMENTAL.match(message)
+    if experimental:
+        return ExperimentalRequired(method, experimental[1], code)
+    unknown = _UNKNOWN_VARIANT.search(message)
+    if unknown and unknown[1] == method and method != PROBE:
+        return MethodUnavailable(method, GONE.get(method), version=version, code=code)
+    return RequestError(method, code, message, data)
