@@ -20,10 +20,15 @@ from codex_app_server.broker import PendingRequest
 from codex_app_server.connection import ClientInfo, Connection, ServerInfo
 from codex_app_server.errors import (
     ActiveWriter,
+    ApprovalNeeded,
     BinaryNotFound,
     CodexError,
     ConnectionClosed,
+    ExperimentalRequired,
+    InputNeeded,
     InvalidArgument,
+    LoginFailed,
+    MethodUnavailable,
     Overloaded,
     RequestError,
     RequestTimeout,
@@ -33,6 +38,7 @@ from codex_app_server.errors import (
     TurnInterrupted,
     TurnTimeout,
     UnexpectedReply,
+    UnsupportedVersion,
 )
 from codex_app_server.events import Event, InvalidParams, MalformedLine, UnknownNotification
 from codex_app_server.home import HomeError
@@ -46,6 +52,20 @@ from codex_app_server.launch import (
     run_codex,
 )
 from codex_app_server.protocol.turn import TokenUsage
+from codex_app_server.session import (
+    RunOptions,
+    Session,
+    SessionOptions,
+    SessionResult,
+    TurnOptions,
+    run,
+    run_turn,
+    start_session,
+    stop_session,
+)
+from codex_app_server.subscriptions import (
+    Subscription,
+)
 from codex_app_server.threads import Thread
 from codex_app_server.tools import (
     FunctionTool,
@@ -57,10 +77,16 @@ from codex_app_server.tools import (
 )
 from codex_app_server.transport import FdTransport, SubprocessTransport, Transport
 from codex_app_server.turns import Turn, TurnResult, TurnTimeouts
+from codex_app_server.unattended import unsupported_tool_result
+from codex_app_server.versions import (
+    Capabilities,
+)
 
 __all__ = [
     "ActiveWriter",
+    "ApprovalNeeded",
     "BinaryNotFound",
+    "Capabilities",
     "ClientInfo",
     "Codex",
     "CodexError",
@@ -69,25 +95,34 @@ __all__ = [
     "ConnectionClosed",
     "ConnectionOptions",
     "Event",
+    "ExperimentalRequired",
     "FdTransport",
     "FunctionTool",
     "HomeError",
+    "InputNeeded",
     "InvalidArgument",
     "InvalidParams",
     "LaunchOptions",
+    "LoginFailed",
     "MalformedLine",
+    "MethodUnavailable",
     "Overloaded",
     "PendingRequest",
     "RequestError",
     "RequestKind",
     "RequestOutcome",
     "RequestTimeout",
+    "RunOptions",
     "ServerInfo",
     "ServerRequestHandlers",
     "ServerRequestInfo",
     "ServerRequestRecord",
+    "Session",
+    "SessionOptions",
+    "SessionResult",
     "StartOptions",
     "SubprocessTransport",
+    "Subscription",
     "Thread",
     "TokenUsage",
     "Tool",
@@ -99,13 +134,20 @@ __all__ = [
     "TurnFailed",
     "TurnInProgress",
     "TurnInterrupted",
+    "TurnOptions",
     "TurnResult",
     "TurnTimeout",
     "TurnTimeouts",
     "UnexpectedReply",
     "UnknownNotification",
+    "UnsupportedVersion",
     "launch_app_server",
+    "run",
     "run_codex",
+    "run_turn",
+    "start_session",
+    "stop_session",
     "tool",
     "tools_of",
+    "unsupported_tool_result",
 ]
