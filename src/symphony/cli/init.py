@@ -55,8 +55,8 @@ _PUBLISH = """\
     git -C {repository} fetch -q "$PWD" "+$branch:$branch"
 """
 _PUBLISH_LATER = """\
-  # The agents' branches stay in their workspaces: say here how they get out, for example by fetching
-  # them into a clone of yours. A git command that runs in the workspace runs what the agent planted.
+  # The agents' branches stay in their workspaces: say here how they get out, for example by
+  # fetching them into a clone of yours. Git run in the workspace runs what the agent planted.
 """
 
 

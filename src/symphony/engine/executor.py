@@ -42,7 +42,8 @@ class Executor:
         workspaces: Removes workspaces and lists those on disk.
         ledger: Made durable before a run starts.
         make_attempt: Builds the worker of one run.
-        progress: Live records by run; entries exist from StartRun to RunEnded.
+        progress: Live records by run; entries exist from StartRun until the scheduler has taken
+            RunEnded.
         describe: Turns a run's newest event into a line for people.
         before_poll: Called before candidates are read (the workflow file is looked at again, in
             case its watch missed something: SPEC 6.2).
@@ -70,6 +71,7 @@ class Executor:
         self._ledger = ledger
         self._make_attempt = make_attempt
         self._attempts: dict[RunId, Attempt] = {}
+        self._ended: list[RunId] = []
         self._describe = describe
         self._before_poll = before_poll
         self._running: set[asyncio.Task[None]] = set()
@@ -79,6 +81,7 @@ class Executor:
 
     def execute(self, commands: Sequence[c.Command]) -> None:
         """Start carrying these commands out, in this order where order matters (the ledger)."""
+        self._forget_ended()
         for command in commands:
             match command:
                 case c.FetchCandidates():
@@ -99,6 +102,12 @@ class Executor:
                     self._durably(
                         f"drop {command.issue_id}", self._ledger.drop_claim(command.issue_id)
                     )
+                case c.SaveHold():
+                    self._durably("save hold", self._ledger.save_hold(command.hold))
+                case c.DropHold():
+                    self._durably("drop hold", self._ledger.drop_hold(command.scope))
+                case c.EndAfterTurn():
+                    self._end_after_turn(command)
                 case c.Note():
                     self._note(command)
                 case _:
@@ -239,15 +248,30 @@ class Executor:
             ),
         )
         del self._attempts[spec.run_id]
-        del self.progress[spec.run_id]
+        self._ended.append(spec.run_id)
         if not self._attempts:
             self._idle.set()
         self._post(ended)
+
+    def _forget_ended(self) -> None:
+        """Drop the records of ended runs once the scheduler takes events again.
+
+        It takes all that waits in one go, the ends of these runs among it. Until then a snapshot
+        must still find their tokens here, or its totals would fall.
+        """
+        for run_id in self._ended:
+            del self.progress[run_id]
+        self._ended.clear()
 
     def _stop_run(self, command: c.StopRun) -> None:
         attempt = self._attempts.get(command.run_id)
         if attempt is not None:
             attempt.stop(command.reason)
+
+    def _end_after_turn(self, command: c.EndAfterTurn) -> None:
+        attempt = self._attempts.get(command.run_id)
+        if attempt is not None:
+            attempt.end_after_turn()
 
     async def _clean(self, command: c.CleanWorkspace) -> None:
         error: str | None = None

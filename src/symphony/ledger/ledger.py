@@ -22,6 +22,7 @@ from symphony.model.issue import IssueId
 from symphony.model.run import Outcome, RunId, RunSpec
 from symphony.model.usage import TokenUsage
 from symphony.scheduler.commands import SaveClaim
+from symphony.scheduler.events import Hold
 
 from . import operations, reading, schema
 from .codec import capped
@@ -202,6 +203,20 @@ class Ledger:
         await self._write(
             partial(operations.drop_claim, workflow_id=self._workflow_id, issue_id=issue_id),
             f"claim {issue_id}",
+        )
+
+    async def save_hold(self, hold: Hold) -> None:
+        """Record an operator's hold; one a scope."""
+        await self._write(
+            partial(operations.save_hold, workflow_id=self._workflow_id, hold=hold),
+            f"hold {hold.scope}",
+        )
+
+    async def drop_hold(self, scope: str | None) -> None:
+        """Forget the hold of a scope; nothing happens where there is none."""
+        await self._write(
+            partial(operations.drop_hold, workflow_id=self._workflow_id, scope=scope),
+            f"hold {scope}",
         )
 
     def record_event(

@@ -15,11 +15,15 @@ from symphony.model.issue import IssueId
 from symphony.model.run import Outcome, RunId, RunSpec
 from symphony.model.usage import TokenUsage
 from symphony.scheduler.commands import SaveClaim
+from symphony.scheduler.events import Hold
 
 from .codec import capped, encode_issue, storable
 
 ERROR_LIMIT = 4000
 """Characters kept of an error or outcome message."""
+
+ALL_WORK = ""
+"""The scope of a hold on all work; no identifier is empty."""
 
 _COUNTS = (
     "input_tokens",
@@ -141,6 +145,29 @@ def drop_claim(connection: sqlite3.Connection, workflow_id: str, issue_id: Issue
     connection.execute(
         "DELETE FROM claims WHERE workflow_id = ? AND issue_id = ?",
         (workflow_id, storable(issue_id)),
+    )
+
+
+def save_hold(connection: sqlite3.Connection, workflow_id: str, hold: Hold) -> None:
+    """Set the hold of a scope."""
+    connection.execute(
+        "INSERT OR REPLACE INTO holds VALUES (?, ?, ?, ?, ?, ?)",
+        (
+            workflow_id,
+            storable(hold.scope or ALL_WORK),
+            hold.kind.value,
+            capped(hold.reason, ERROR_LIMIT) or "",
+            capped(hold.by, ERROR_LIMIT) or "",
+            hold.since_wall,
+        ),
+    )
+
+
+def drop_hold(connection: sqlite3.Connection, workflow_id: str, scope: str | None) -> None:
+    """Remove the hold of a scope, if there is one."""
+    connection.execute(
+        "DELETE FROM holds WHERE workflow_id = ? AND scope = ?",
+        (workflow_id, storable(scope or ALL_WORK)),
     )
 
 

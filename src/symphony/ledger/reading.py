@@ -17,7 +17,7 @@ from symphony.hosts.base import ProcessIdentity
 from symphony.model.issue import IssueId
 from symphony.model.run import Outcome, OutcomeKind, RetryKind, RunId, StopReason
 from symphony.model.usage import TokenUsage
-from symphony.scheduler.events import Restored, RestoredClaim
+from symphony.scheduler.events import Hold, HoldKind, Restored, RestoredClaim
 
 from .codec import decode_issue, storable
 from .schema import BUSY_TIMEOUT_S
@@ -115,8 +115,11 @@ def load(path: Path, workflow_id: str, now_wall: float) -> LedgerContents:
         claims = _claims(connection, workflow_id, now_wall, faults)
         usage, seconds = _totals(connection, workflow_id)
         open_runs = _open_runs(connection, workflow_id)
+        holds = _holds(connection, workflow_id)
     return LedgerContents(
-        restored=Restored(claims, usage, seconds), open_runs=open_runs, faults=tuple(faults)
+        restored=Restored(claims, usage, seconds, holds),
+        open_runs=open_runs,
+        faults=tuple(faults),
     )
 
 
@@ -195,6 +198,17 @@ def _totals(connection: sqlite3.Connection, workflow_id: str) -> tuple[TokenUsag
     """
     *counts, seconds = connection.execute(query, (workflow_id,)).fetchone()
     return TokenUsage(*counts), seconds
+
+
+def _holds(connection: sqlite3.Connection, workflow_id: str) -> tuple[Hold, ...]:
+    query = """
+        SELECT scope, kind, reason, ordered_by, since_wall FROM holds
+        WHERE workflow_id = ? ORDER BY since_wall, scope
+    """
+    return tuple(
+        Hold(scope or None, HoldKind(kind), reason, by, since)
+        for scope, kind, reason, by, since in connection.execute(query, (workflow_id,))
+    )
 
 
 def _open_runs(connection: sqlite3.Connection, workflow_id: str) -> tuple[OpenRun, ...]:

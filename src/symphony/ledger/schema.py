@@ -3,8 +3,9 @@
 Every row carries its workflow's id. ``claims`` holds one row an issue: what the daemon holds it
 for, and for a running claim the one current run. ``runs`` is the history that claims point into;
 ``processes``, ``turns`` and ``events`` hang on a run. ``totals`` are sums an issue and UTC day, so
-that totals and daily or per-issue budgets outlive the pruning of runs. A later need (pauses,
-budget state) is a further migration: scripts are only ever appended.
+that totals and daily or per-issue budgets outlive the pruning of runs. ``holds`` are what operators
+paused; the empty scope is all work. A later need is a further migration: scripts are only ever
+appended.
 
 A damaged file is set aside, never repaired and never deleted; a file of a newer Symphony is refused
 untouched, because starting without its claims could put two agents on one issue.
@@ -130,7 +131,19 @@ CREATE TABLE totals (
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[str, ...] = (_V1,)
+_V2 = """
+CREATE TABLE holds (
+  workflow_id TEXT NOT NULL,
+  scope TEXT NOT NULL,
+  kind TEXT NOT NULL CHECK (kind IN ('pause', 'drain')),
+  reason TEXT NOT NULL,
+  ordered_by TEXT NOT NULL,
+  since_wall REAL NOT NULL,
+  PRIMARY KEY (workflow_id, scope)
+) WITHOUT ROWID;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2)
 """Script ``n`` (from 0) takes a file from ``user_version`` n to n + 1."""
 
 
@@ -258,7 +271,7 @@ def _check(connection: sqlite3.Connection, path: Path, migrations: tuple[str, ..
     """Raise where tables are missing or pages are broken (a file of sane size is read whole)."""
     tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema")}
     if migrations is MIGRATIONS:
-        missing = {"claims", "runs", "processes", "turns", "events", "totals"} - tables
+        missing = {"claims", "runs", "processes", "turns", "events", "totals", "holds"} - tables
         if missing:
             raise _DamagedError(f"it has no table {', '.join(sorted(missing))}")
     if path.stat().st_size <= _CHECK_LIMIT_BYTES:

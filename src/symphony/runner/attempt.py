@@ -84,6 +84,7 @@ class Attempt:
             rate_limits=context.on_rate_limits,
         )
         self._stopped: Outcome | None = None
+        self._last_turn = False
         self._body: asyncio.Task[Outcome] | None = None
         self._workspace: Workspace | None = None
         self._session: Session | None = None
@@ -99,6 +100,10 @@ class Attempt:
             asyncio.get_running_loop().call_later(LAST_WORDS_S, self._body.cancel)
         else:
             self._body.cancel()
+
+    def end_after_turn(self) -> None:
+        """Let the attempt end well once its present turn has."""
+        self._last_turn = True
 
     async def run(self) -> Outcome:
         """Work until the attempt is over; return why it ended."""
@@ -221,6 +226,9 @@ class Attempt:
             issue = await self._read_issue_again()
             settings = self._context.workflow().settings
             if issue is None or not _continues(issue, settings):
+                return Outcome(kind=OutcomeKind.COMPLETED)
+            if self._last_turn:
+                self._log("info", "Ending after this turn, as ordered", turn=number)
                 return Outcome(kind=OutcomeKind.COMPLETED)
             if number >= settings.agent.max_turns:
                 self._log("info", "Reached agent.max_turns", turn=number)

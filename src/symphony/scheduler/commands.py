@@ -14,7 +14,7 @@ from typing import Any
 from symphony.model.issue import Issue, IssueId
 from symphony.model.run import RetryKind, RunId, RunSpec, StopReason
 
-from .events import Cause
+from .events import Cause, Hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +106,27 @@ class DropClaim:
     issue_id: IssueId
 
 
+@dataclass(frozen=True, slots=True)
+class EndAfterTurn:
+    """Let a worker end well after its present turn (an operator drains)."""
+
+    run_id: RunId
+
+
+@dataclass(frozen=True, slots=True)
+class SaveHold:
+    """Make an operator's hold durable; one per scope."""
+
+    hold: Hold
+
+
+@dataclass(frozen=True, slots=True)
+class DropHold:
+    """Forget the hold of a scope durably."""
+
+    scope: str | None
+
+
 class Level(StrEnum):
     """Level of a note, by consequence."""
 
@@ -133,5 +154,8 @@ Command = (
     | CleanWorkspace
     | SaveClaim
     | DropClaim
+    | EndAfterTurn
+    | SaveHold
+    | DropHold
     | Note
 )

@@ -8,14 +8,16 @@ look; ``dispatch`` acts on them. ``Rules`` are the settings in the form in which
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC
 from enum import Enum, StrEnum
 from math import inf
 
 from symphony.config.settings import Settings
+from symphony.model.clock import iso
 from symphony.model.issue import Issue, IssueId, normalize_state
 
+from .events import Hold, HoldKind
 from .placement import Slots, place
 
 
@@ -108,6 +110,7 @@ class GateName(StrEnum):
     UNCLAIMED = "unclaimed"
     CONFIG = "config_valid"
     ACCEPTING = "accepting_work"
+    NOT_HELD = "not_held"
     NOT_PARKED = "not_parked"
     GLOBAL_SLOT = "global_slot"
     STATE_SLOT = "state_slot"
@@ -128,6 +131,7 @@ _SENTENCES = {
     GateName.UNCLAIMED: "Nothing of the issue is running, waiting for a retry or blocked.",
     GateName.CONFIG: "The workflow file is valid.",
     GateName.ACCEPTING: "The daemon takes work.",
+    GateName.NOT_HELD: "No operator has paused or drained this work.",
     GateName.NOT_PARKED: "No usage limit holds all work back.",
     GateName.GLOBAL_SLOT: "Fewer runs than agent.max_concurrent_agents.",
     GateName.STATE_SLOT: "Fewer runs in this state than agent.max_concurrent_agents_by_state.",
@@ -158,6 +162,7 @@ class View:
         describe_claim: A sentence about an issue's claim, or None where it has none.
         config_error: Why the workflow file is not in force, or None.
         parked: Until when and why no work starts, or None.
+        holds: Operators' holds, by identifier; None holds all work.
     """
 
     rules: Rules
@@ -167,6 +172,7 @@ class View:
     parked: str | None
     shutting_down: bool
     suspects: Collection[str] = ()
+    holds: Mapping[str | None, Hold] = field(default_factory=dict)
 
     @property
     def closed(self) -> bool:
@@ -176,6 +182,7 @@ class View:
             or self.config_error is not None
             or self.parked is not None
             or self.shutting_down
+            or None in self.holds
         )
 
     def place(self, preferred: str | None = None) -> str | None:
@@ -236,6 +243,16 @@ def _accepting(issue: Issue, view: View) -> str | None:
     return "the daemon is shutting down" if view.shutting_down else None
 
 
+def _not_held(issue: Issue, view: View) -> str | None:
+    hold = view.holds.get(None) or view.holds.get(issue.identifier)
+    if hold is None:
+        return None
+    what = "all work" if hold.scope is None else "this issue"
+    done = "drained" if hold.kind is HoldKind.DRAIN else "paused"
+    why = f": {hold.reason}" if hold.reason else ""
+    return f"{hold.by} {done} {what} at {iso(hold.since_wall)}{why}"
+
+
 def _not_parked(issue: Issue, view: View) -> str | None:
     return view.parked
 
@@ -269,6 +286,7 @@ _GATES: tuple[tuple[GateName, Callable[[Issue, View], str | None]], ...] = (
     (GateName.UNCLAIMED, _unclaimed),
     (GateName.CONFIG, _config),
     (GateName.ACCEPTING, _accepting),
+    (GateName.NOT_HELD, _not_held),
     (GateName.NOT_PARKED, _not_parked),
     (GateName.GLOBAL_SLOT, _global_slot),
     (GateName.STATE_SLOT, _state_slot),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, NewType
 
 from symphony.config.settings import Settings
@@ -180,6 +181,55 @@ class RestoredClaim:
     since_wall: float = 0.0
 
 
+class ControlAction(StrEnum):
+    """What an operator may order."""
+
+    PAUSE = "pause"
+    """Start nothing; what runs goes on."""
+    RESUME = "resume"
+    """Lift a hold; what an operator stopped runs again."""
+    DRAIN = "drain"
+    """Start nothing; what runs ends after its present turn."""
+    STOP = "stop"
+    """End agents now; their issues wait for a person."""
+    RETRY = "retry"
+    """Run what waits or is blocked now."""
+
+
+class HoldKind(StrEnum):
+    """How work is held back."""
+
+    PAUSE = "pause"
+    DRAIN = "drain"
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Work that must not start until an operator lifts it.
+
+    Attributes:
+        scope: An issue's identifier, or None for all work.
+        by: Who ordered it, for people.
+        since_wall: Epoch seconds.
+    """
+
+    scope: str | None
+    kind: HoldKind
+    reason: str
+    by: str
+    since_wall: float
+
+
+@dataclass(frozen=True, slots=True)
+class ControlRequested:
+    """An operator's order, already authorised; ``identifier`` None means all work."""
+
+    action: ControlAction
+    identifier: str | None = None
+    reason: str = ""
+    by: str = "operator"
+
+
 @dataclass(frozen=True, slots=True)
 class Restored:
     """What the ledger held at start. The first event of every daemon, empty on a first start."""
@@ -187,6 +237,7 @@ class Restored:
     claims: Sequence[RestoredClaim] = ()
     usage: TokenUsage = field(default_factory=TokenUsage)
     seconds: float = 0.0
+    holds: Sequence[Hold] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +261,7 @@ Event = (
     | RunSilent
     | RunEnded
     | CleanupEnded
+    | ControlRequested
     | Restored
     | ShutdownRequested
 )

@@ -17,8 +17,10 @@ from symphony.model.usage import TokenUsage
 
 from .claims import Blocked, Cleaning, Rechecking, RetryQueued, Running
 from .eligibility import Gate, gates
+from .events import Hold
 from .snapshot import (
     BlockedRow,
+    HoldRow,
     PollingRow,
     RetryingRow,
     RunningRow,
@@ -83,9 +85,20 @@ def build_snapshot(
         config_error=state.config_error,
         tracker_error=state.tracker_error,
         waiting=tuple(_waiting_row(issue, gate) for issue, gate in state.waiting),
+        holds=tuple(_hold_row(hold) for hold in state.holds.values()),
         shutting_down=state.shutting_down,
         parked=None if park is None else park.reason,
         parked_until_wall=None if park is None else park.until_wall,
+    )
+
+
+def _hold_row(hold: Hold) -> HoldRow:
+    return HoldRow(
+        identifier=hold.scope,
+        kind=hold.kind.value,
+        reason=hold.reason,
+        by=hold.by,
+        since_wall=hold.since_wall,
     )
 
 

@@ -122,9 +122,21 @@ class Snapshot:
     config_error: str | None
     tracker_error: str | None
     waiting: tuple[WaitingRow, ...] = ()
+    holds: tuple[HoldRow, ...] = ()
     shutting_down: bool = False
     parked: str | None = None
     parked_until_wall: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldRow:
+    """Work that an operator holds back; ``identifier`` None means all of it."""
+
+    identifier: str | None
+    kind: str
+    reason: str
+    by: str
+    since_wall: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ to ``step`` and ``snapshot`` and never looks inside.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from random import Random
 
@@ -21,7 +21,7 @@ from symphony.model.usage import TokenUsage
 from .claims import Claims
 from .commands import RefreshPurpose
 from .eligibility import Gate, Rules, View
-from .events import Cause
+from .events import Cause, Hold
 
 SUSPECT_S = 60.0
 """How long a host that was lost is chosen last."""
@@ -105,6 +105,7 @@ class SchedulerState:
         waiting: Candidates of the last cycle that may not start, with the gate; bounded.
         usage: Tokens of all ended runs.
         seconds: Run time of all ended runs.
+        holds: Operators' holds, by identifier; None holds all work.
     """
 
     settings: Settings
@@ -126,6 +127,7 @@ class SchedulerState:
     waiting: tuple[tuple[Issue, Gate], ...] = ()
     usage: TokenUsage = field(default_factory=TokenUsage)
     seconds: float = 0.0
+    holds: dict[str | None, Hold] = field(default_factory=dict)
 
     def new_cause(self) -> Cause:
         """Number a command that may be issued."""
@@ -167,6 +169,13 @@ class SchedulerState:
             if poll.next_mono is not None:
                 poll.next_mono = max(poll.next_mono, poll.not_before_mono)
 
+    def no_longer_asks(self, cause: Cause, issue_id: IssueId) -> None:
+        """Take an issue out of a read in flight: its answer counts for the others only."""
+        pending = self.pending.get(cause)
+        if pending is not None:
+            ids = tuple(one for one in pending.ids if one != issue_id)
+            self.pending[cause] = replace(pending, ids=ids)
+
     def new_run_id(self) -> RunId:
         """Return an id that no run of this or another lifetime has."""
         return RunId(f"{self.rng.getrandbits(64):016x}")
@@ -181,6 +190,7 @@ class SchedulerState:
             parked=self.parked_reason,
             shutting_down=self.shutting_down,
             suspects=self.suspects,
+            holds=self.holds,
         )
 
     @property

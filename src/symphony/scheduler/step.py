@@ -25,6 +25,7 @@ from .commands import (
     RefreshPurpose,
     StopRun,
 )
+from .controls import control
 from .dispatch import (
     allocate,
     dispatch_read,
@@ -40,6 +41,7 @@ from .events import (
     CleanupEnded,
     ConfigBroken,
     ConfigRepaired,
+    ControlRequested,
     Event,
     IssuesRefreshed,
     RefreshFailed,
@@ -117,6 +119,8 @@ def _apply(state: SchedulerState, event: Event, now: Instant) -> list[Command]:
             return _run_ended(state, event, now)
         case CleanupEnded():
             return _cleanup_ended(state, event)
+        case ControlRequested():
+            return control(state, event, now) if _is_live(state) else []
         case Restored():
             return _restored(state, event, now)
         case ShutdownRequested():
@@ -130,7 +134,7 @@ def _is_live(state: SchedulerState) -> bool:
 
 
 def _dropped(event: Event) -> list[Command]:
-    return [Note(Level.DEBUG, "late answer dropped", {"event": type(event).__name__})]
+    return [Note(Level.DEBUG, "late answer dropped", {"answer": type(event).__name__})]
 
 
 def _wake_up(state: SchedulerState, now: Instant) -> list[Command]:
@@ -277,6 +281,7 @@ def _restored(state: SchedulerState, event: Restored, now: Instant) -> list[Comm
         return _dropped(event)
     state.started = True
     state.usage, state.seconds = event.usage, event.seconds
+    state.holds = {hold.scope: hold for hold in event.holds}
     commands: list[Command] = []
     for restored in event.claims:
         if restored.issue.id in state.claims:

@@ -7,7 +7,7 @@ from symphony.errors import LedgerError
 from symphony.ledger import schema
 from symphony.scheduler.commands import SaveClaim
 
-UP_TO_VERSION_2 = (*schema.MIGRATIONS, "ALTER TABLE runs ADD COLUMN later TEXT;")
+ONE_VERSION_MORE = (*schema.MIGRATIONS, "ALTER TABLE runs ADD COLUMN later TEXT;")
 
 
 async def fill(ledger, make_issue, count=200):
@@ -113,15 +113,15 @@ async def test_a_path_that_cannot_be_opened_is_named_with_its_mend(path, open_le
 async def test_a_migration_keeps_the_rows_and_makes_a_backup(path, open_ledger, make_issue):
     await fill(first := await open_ledger(), make_issue, 3)
     await first.aclose()
-    opened = schema.open_file(path, now_wall=1.8e9, migrations=UP_TO_VERSION_2)
+    opened = schema.open_file(path, now_wall=1.8e9, migrations=ONE_VERSION_MORE)
     with closing(opened.connection) as connection:
         assert connection.execute("SELECT count(*) FROM claims").fetchone() == (3,)
-        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (len(ONE_VERSION_MORE),)
         connection.execute("SELECT later FROM runs")
-    [backup] = path.parent.glob("*.before-v2-*")
+    [backup] = path.parent.glob(f"*.before-v{len(ONE_VERSION_MORE)}-*")
     assert str(backup) in opened.notice
     with closing(sqlite3.connect(backup)) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (len(schema.MIGRATIONS),)
         assert connection.execute("SELECT count(*) FROM claims").fetchone() == (3,)
 
 
@@ -130,7 +130,7 @@ async def test_a_migration_that_fails_leaves_the_earlier_version_whole(
 ):
     await fill(first := await open_ledger(), make_issue, 1)
     await first.aclose()
-    broken = (*UP_TO_VERSION_2, "CREATE TABLE fine (x);\nINSERT INTO missing VALUES (1);")
+    broken = (*ONE_VERSION_MORE, "CREATE TABLE fine (x);\nINSERT INTO missing VALUES (1);")
     with pytest.raises(LedgerError, match="missing"):
         schema.open_file(path, now_wall=1.8e9, migrations=broken)
     again = await open_ledger()

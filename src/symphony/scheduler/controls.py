@@ -1,0 +1,171 @@
+"""What an operator may order: pause, resume, drain, stop, retry now; of all work or of one issue.
+
+A hold keeps work from starting until it is lifted; it is durable and survives restarts. Draining is
+a pause of everything in which running agents end after their present turn. A stop ends agents and
+leaves their issues blocked, so that only a person starts them again. Orders name an issue by its
+identifier, which is what people know; one that is not on our books yet can be held all the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import assert_never
+
+from symphony.model.clock import Instant
+from symphony.model.run import RetryKind, StopReason
+
+from .claims import Blocked, Claim, Cleaning, Dispatching, Rechecking, RetryQueued, Running
+from .commands import Command, DropHold, EndAfterTurn, Level, Note, SaveClaim, SaveHold, StopRun
+from .events import ControlAction, ControlRequested, Hold, HoldKind
+from .polling import request_poll
+from .state import SchedulerState
+
+STOPPED = "stopped_by_operator"
+"""Category of an issue that an operator has stopped."""
+
+
+def control(state: SchedulerState, event: ControlRequested, now: Instant) -> list[Command]:
+    """Carry out an order of an operator."""
+    order = Note(
+        Level.INFO,
+        "operator order",
+        {
+            "action": event.action.value,
+            "issue_identifier": event.identifier or "all",
+            "by": event.by,
+            "reason": event.reason,
+        },
+    )
+    match event.action:
+        case ControlAction.PAUSE:
+            return [order, *_hold(state, event, HoldKind.PAUSE, now)]
+        case ControlAction.DRAIN:
+            return [order, *_hold(state, event, HoldKind.DRAIN, now), *_end_turns(state, event)]
+        case ControlAction.RESUME:
+            return [order, *_resume(state, event, now)]
+        case ControlAction.STOP:
+            return [order, *_stop(state, event, now)]
+        case ControlAction.RETRY:
+            return [order, *_retry(state, event, now)]
+        case _:
+            assert_never(event.action)
+
+
+def known(state: SchedulerState, identifier: str) -> bool:
+    """Tell whether an order for this issue can have an effect on what we hold or wait for."""
+    return (
+        identifier in state.holds
+        or any(claim.issue.identifier == identifier for claim in state.claims)
+        or any(issue.identifier == identifier for issue, _ in state.waiting)
+    )
+
+
+def _hold(
+    state: SchedulerState, event: ControlRequested, kind: HoldKind, now: Instant
+) -> list[Command]:
+    hold = Hold(
+        scope=event.identifier,
+        kind=kind,
+        reason=event.reason,
+        by=event.by,
+        since_wall=now.wall,
+    )
+    state.holds[event.identifier] = hold
+    return [SaveHold(hold)]
+
+
+def _end_turns(state: SchedulerState, event: ControlRequested) -> list[Command]:
+    return [
+        EndAfterTurn(claim.spec.run_id)
+        for claim in _of(state, event)
+        if isinstance(claim, Running) and claim.stopping is None
+    ]
+
+
+def _resume(state: SchedulerState, event: ControlRequested, now: Instant) -> list[Command]:
+    commands: list[Command] = []
+    if state.holds.pop(event.identifier, None) is not None:
+        commands.append(DropHold(event.identifier))
+    for claim in _of(state, event):
+        if isinstance(claim, Blocked) and claim.category == STOPPED:
+            commands.extend(_due_now(state, claim, now))
+    state.claims.freed = True
+    return [*commands, *request_poll(state, now)]
+
+
+def _stop(state: SchedulerState, event: ControlRequested, now: Instant) -> list[Command]:
+    commands: list[Command] = []
+    if event.identifier is None:
+        commands.extend(_hold(state, event, HoldKind.PAUSE, now))
+    error = event.reason or "stopped by an operator"
+    for claim in _of(state, event):
+        match claim:
+            case Running(stopping=None):
+                state.claims.put(replace(claim, stopping=StopReason.OPERATOR, stop_error=error))
+                commands.append(StopRun(claim.spec.run_id, StopReason.OPERATOR))
+            case Running():
+                pass
+            case RetryQueued() | Rechecking() | Dispatching():
+                if not isinstance(claim, RetryQueued):
+                    state.no_longer_asks(claim.cause, claim.issue.id)
+                blocked = _blocked(claim, error, now)
+                state.claims.put(blocked)
+                commands.append(blocked.saved())
+            case Blocked() | Cleaning():
+                pass
+            case _:
+                assert_never(claim)
+    return commands
+
+
+def _retry(state: SchedulerState, event: ControlRequested, now: Instant) -> list[Command]:
+    commands: list[Command] = []
+    for claim in _of(state, event):
+        if isinstance(claim, RetryQueued | Blocked):
+            commands.extend(_due_now(state, claim, now))
+    return [*commands, *request_poll(state, now)]
+
+
+def _due_now(state: SchedulerState, claim: RetryQueued | Blocked, now: Instant) -> list[SaveClaim]:
+    """Let an issue run at once. Its failures are forgiven: a person has looked at it."""
+    queued = RetryQueued(
+        issue=claim.issue,
+        attempt=claim.attempt,
+        retry_kind=claim.retry_kind or RetryKind.RECOVERY,
+        failures=0,
+        due_mono=now.mono,
+        due_wall=now.wall,
+        error=claim.error,
+        thread_id=claim.thread_id,
+        host=claim.host,
+        workspace_path=claim.workspace_path,
+        generation=claim.generation,
+    )
+    state.claims.put(queued)
+    return [queued.saved()]
+
+
+def _blocked(claim: RetryQueued | Rechecking | Dispatching, error: str, now: Instant) -> Blocked:
+    if isinstance(claim, Dispatching):
+        return Blocked(issue=claim.issue, category=STOPPED, error=error, since_wall=now.wall)
+    retry = claim.retry if isinstance(claim, Rechecking) else claim
+    return Blocked(
+        issue=retry.issue,
+        category=STOPPED,
+        error=error,
+        since_wall=now.wall,
+        attempt=retry.attempt,
+        retry_kind=retry.retry_kind,
+        thread_id=retry.thread_id,
+        host=retry.host,
+        workspace_path=retry.workspace_path,
+        generation=retry.generation,
+    )
+
+
+def _of(state: SchedulerState, event: ControlRequested) -> list[Claim]:
+    return [
+        claim
+        for claim in state.claims
+        if event.identifier is None or claim.issue.identifier == event.identifier
+    ]
