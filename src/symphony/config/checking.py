@@ -20,6 +20,7 @@ from pydantic_core import ErrorDetails
 from symphony.errors import SettingFault
 from symphony.model.issue import normalize_state
 
+from .branches import base_fault, branch_fault, is_local_repository, repository_fault
 from .front_matter import FrontMatter
 from .policies import translate_codex_policies
 from .settings import (
@@ -178,9 +179,31 @@ class FrontMatterCheck:
             result[key] = default
 
     def _workspace(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        return {**values, **self._root(values), **self._repository(values)}
+
+    def _repository(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        for key, faulty in (("branch", branch_fault), ("base", base_fault)):
+            written = values.get(key)
+            fault = faulty(written) if isinstance(written, str) and written.strip() else None
+            if fault is not None:
+                self._fault(f"workspace.{key}", fault, written)
+        written = values.get("repository")
+        if not isinstance(written, str):
+            return {}
+        name = env_reference(written)
+        url = (self.environ.get(name, "") if name is not None else written).strip()
+        fault = repository_fault(url)
+        if fault is not None:
+            self._fault("workspace.repository", fault)
+            return {}
+        if is_local_repository(url):
+            url = os.path.normpath(os.path.join(self.directory, self._expanded_home(url)))
+        return {"repository": url}
+
+    def _root(self, values: Mapping[str, Any]) -> dict[str, Any]:
         written = values.get("root", "")
         if not isinstance(written, str):
-            return dict(values)
+            return {}
         name = env_reference(written)
         root = self.environ.get(name, "") if name is not None else written
         if name is None and "$" in written:

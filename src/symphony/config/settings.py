@@ -18,6 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from symphony.model.issue import normalize_state
 
+from .branches import DEFAULT_BRANCH
 from .policies import (
     default_approval_policy,
     default_turn_sandbox_policy,
@@ -236,12 +237,33 @@ class PollingSettings(_Section):
 
 
 class WorkspaceSettings(_Section):
-    """Where workspaces lie (SPEC 5.3.3)."""
+    """Where workspaces lie, what fills them and what becomes of work in them (SPEC 5.3.3)."""
 
     root: Text = f"/tmp/{DEFAULT_WORKSPACE_DIRECTORY}"
     """As written, ``$VAR`` replaced: remote hosts expand ``~`` and relative paths themselves."""
     path: str = Field(default=f"/tmp/{DEFAULT_WORKSPACE_DIRECTORY}", json_schema_extra=_DERIVED)
     """The root on this machine: absolute, ``~`` expanded, relative to the workflow's directory."""
+    on_dirty: Literal["keep_aside", "keep", "delete"] = "keep_aside"
+    """What becomes of a workspace with uncommitted or unpushed work once its issue is done."""
+    kept_days: Positive = 14
+    """Days after which a workspace that was kept aside is deleted."""
+    kept_count: Positive = 50
+    """How many are kept aside in a root; beyond it the oldest is deleted."""
+    repository: FilledText | None = None
+    """What workspaces are cloned from: a URL, or a path made absolute; None: only by hooks."""
+    base: FilledText | None = None
+    """Branch from which work starts; None: the repository's default branch."""
+    branch: FilledText = DEFAULT_BRANCH
+    """Template of the issue's branch; see ``branches``."""
+    push: Boolean = False
+    """Whether the issue's branch is pushed to the repository after each run."""
+    git_timeout_ms: Positive = 300_000
+    """Limit of each single git command, in milliseconds."""
+
+    @property
+    def git_timeout_s(self) -> float:
+        """The limit in seconds."""
+        return self.git_timeout_ms / 1000
 
 
 class HookSettings(_Section):

@@ -105,7 +105,7 @@ def discard(root: str, key: str) -> None:
             return
         except OSError:
             moved = path  # a mount point can't be moved
-        _erase(moved)
+        erase(moved)
         finish(root, key)
     except OSError as error:
         message = f"can't remove the workspace {path}: {error.strerror or error}"
@@ -118,7 +118,7 @@ def empty_trash(root: str) -> None:
     with contextlib.suppress(OSError):
         for name in os.listdir(trash):
             with contextlib.suppress(OSError):
-                _erase(os.path.join(trash, name))
+                erase(os.path.join(trash, name))
 
 
 def list_keys(root: str) -> set[str]:
@@ -151,7 +151,8 @@ def _unfinished(root: str, key: str) -> str:
     return os.path.join(root, PRIVATE, "unfinished", key)
 
 
-def _erase(path: str) -> None:
+def erase(path: str) -> None:
+    """Delete a file, a link or a whole directory; raises OSError where it resists."""
     if not is_directory(path):
         os.unlink(path)
         return

@@ -1,11 +1,13 @@
 """Workspaces of issues: prepared, hooked, and removed (SPEC 9, 8.6).
 
-Invariants: an issue's workspace is its own; one that ``prepare`` returns has had its
-``after_create`` run to its end; nothing outside of the root is ever touched. What happens to one
+Invariants: an issue's workspace is its own; one that ``prepare`` returns has been
+filled and has had its ``after_create`` run to its end; nothing outside of the root is ever touched;
+work that exists nowhere else is not deleted unless the settings say so. What happens to one
 workspace is serialised; different ones don't wait for each other. The file system is read and
 written in threads.
 
-``keys`` and ``folders`` do the work on paths, ``hooks`` runs the scripts. The runner calls
+``keys`` and ``folders`` do the work on paths, ``hooks`` runs the scripts, ``population`` fills from
+git, ``inspection`` and ``kept`` look after work that is left. The runner calls
 ``prepare``, ``before_run`` and ``after_run``, the engine ``existing`` and ``remove``.
 """
 
@@ -16,6 +18,8 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 from weakref import WeakValueDictionary
 
 from symphony.config.settings import Settings
@@ -24,11 +28,18 @@ from symphony.hosts.base import Host
 from symphony.model.issue import Issue
 from symphony.model.run import RunSpec
 
-from . import folders
+from . import folders, kept
+from .git import Git
 from .hooks import Hook, HookCall, run_hook
+from .inspection import work_in
 from .keys import canonicalize, check_agent_cwd, check_own_directory, workspace_key
+from .population import Population
+from .sandbox import Sandbox
 
 _log = logging.getLogger(__name__)
+
+CONCURRENT_INSPECTIONS = 4
+"""Workspaces that are looked through at the same time; each takes a few short processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +66,9 @@ class Workspaces:
         settings: Returns the settings in force; root and hooks are read from it at each call.
         host: Where hooks run.
         environ: The daemon's environment, which hooks inherit.
-        secret_names: Returns the variables that hooks must not inherit.
+        secret_names: Returns the variables that hooks and git must not inherit.
+        cache: Where mirrors lie, shared by all daemons of this user; not below the temp directory.
+        now: The wall clock; names and ages of what is kept aside follow it.
     """
 
     def __init__(
@@ -65,6 +78,8 @@ class Workspaces:
         host: Host,
         environ: Mapping[str, str],
         secret_names: Callable[[], Iterable[str]],
+        cache: Path | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._settings = settings
         self._host = host
@@ -73,6 +88,12 @@ class Workspaces:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._opening = asyncio.Lock()
         self._opened: set[str] = set()
+        self._now = now
+        folder = cache if cache is not None else _default_cache(environ)
+        self._sandbox = Sandbox(host, environ, folder)
+        git = Git(host, environ, secret_names)
+        self._population = Population(folder / "mirrors", git, self._sandbox)
+        self._inspecting = asyncio.Semaphore(CONCURRENT_INSPECTIONS)
 
     async def open(self) -> str:
         """Make the root ready and return its canonical path; the other calls do so by themselves.
@@ -85,6 +106,7 @@ class Workspaces:
             if root not in self._opened:
                 self._opened.add(root)
                 await asyncio.to_thread(folders.empty_trash, root)
+                await self._prune_kept(root)
             return root
 
     def path_for(self, identifier: str) -> str | None:
@@ -114,11 +136,11 @@ class Workspaces:
     async def prepare(self, spec: RunSpec) -> Workspace:
         """Return the issue's workspace: the one that is there, untouched, or a new one.
 
-        A new one is taken away again when its ``after_create`` fails, runs out of time or is
-        cancelled, so that the next attempt begins anew.
+        A new one is taken away again when its clone or its ``after_create`` fails, runs out of
+        time or is cancelled, so that the next attempt begins anew.
 
         Raises:
-            WorkspaceError: The root, the key or the directory can't be used.
+            WorkspaceError: The root, the key or the directory can't be used, or not be filled.
             HookError: ``after_create`` failed.
             HostError: ``after_create`` could not run.
         """
@@ -128,11 +150,14 @@ class Workspaces:
             path, created = await asyncio.to_thread(folders.claim, root, key)
             if created:
                 try:
+                    await self._population.fill(path, spec.issue, self._settings().workspace)
                     await self._run_hook(Hook.AFTER_CREATE, spec.issue, path, spec)
                     await asyncio.to_thread(folders.finish, root, key)
                 except BaseException:
                     await asyncio.shield(self._take_back(root, key))
                     raise
+            else:
+                await self._population.renew(spec.issue, self._settings().workspace)
         return Workspace(path, key, root, created)
 
     async def _take_back(self, root: str, key: str) -> None:
@@ -154,13 +179,17 @@ class Workspaces:
         await asyncio.to_thread(check_agent_cwd, workspace.path, workspace.root)
 
     async def after_run(self, workspace: Workspace, spec: RunSpec) -> None:
-        """Run ``after_run``; its failure is logged and raises nothing."""
+        """Run ``after_run``, then bring the issue's branch back; failures are only logged."""
         await self._try_hook(Hook.AFTER_RUN, spec.issue, workspace.path, spec)
+        await self._population.bring_back(workspace.path, spec.issue, self._settings().workspace)
 
     # Removal
 
     async def remove(self, issue: Issue, *, path: str | None = None) -> bool:
         """Remove an issue's workspace after its ``before_remove``, whose failure is only logged.
+
+        One that holds work is moved aside or stays, as ``workspace.on_dirty`` says; the log names
+        it and where it is.
 
         Args:
             issue: Whose workspace it is.
@@ -168,7 +197,7 @@ class Workspaces:
                 for the place that the settings name.
 
         Returns:
-            False where there was none.
+            False where there was none, and where it stays.
 
         Raises:
             WorkspaceError: The path is not this issue's workspace, or a link, or it resists.
@@ -181,8 +210,7 @@ class Workspaces:
                 return False
             if await asyncio.to_thread(folders.is_directory, own):
                 await self._try_hook(Hook.BEFORE_REMOVE, issue, own, None)
-            await self._dispose(root, key)
-            return True
+            return await self._dispose(root, key, issue)
 
     def _root_of(self, key: str, recorded: str | None) -> str:
         """Return the canonical root of a workspace. A record proves nothing by itself."""
@@ -197,9 +225,39 @@ class Workspaces:
             raise WorkspaceError("workspace_outside_root", message)
         return canonicalize(parent)
 
-    async def _dispose(self, root: str, key: str) -> None:
-        """What becomes of a workspace that nobody needs any more."""
-        await asyncio.to_thread(folders.discard, root, key)
+    async def _dispose(self, root: str, key: str, issue: Issue) -> bool:
+        """Delete a workspace that nobody needs any more, unless it holds work."""
+        settings = self._settings().workspace
+        path = os.path.join(root, key)
+        work = None
+        # The hook may have put a link in its place, which is deleted and not followed.
+        if settings.on_dirty != "delete" and await asyncio.to_thread(folders.is_directory, path):
+            await self._population.bring_back(path, issue, settings)
+            mirror = self._population.mirror(settings)
+            async with self._inspecting:
+                work = await work_in(
+                    path, self._sandbox, mirror=None if mirror is None else mirror.path
+                )
+        if work is None:
+            await asyncio.to_thread(folders.discard, root, key)
+            return True
+        fields = {"issue_id": issue.id, "issue_identifier": issue.identifier, "workspace": path}
+        if settings.on_dirty == "keep":
+            _log.warning("Workspace stays: it holds work", extra={**fields, "reason": work})
+            return False
+        aside = await asyncio.to_thread(kept.keep_aside, root, key, self._now())
+        fields |= {"kept": aside, "reason": work}
+        _log.warning("Workspace kept aside: it holds work", extra=fields)
+        await self._prune_kept(root)
+        return True
+
+    async def _prune_kept(self, root: str) -> None:
+        settings = self._settings().workspace
+        gone = await asyncio.to_thread(
+            kept.prune, root, now=self._now(), days=settings.kept_days, count=settings.kept_count
+        )
+        for path in gone:
+            _log.warning("Kept workspace deleted: its time or number is over", extra={"kept": path})
 
     # Hooks
 
@@ -228,3 +286,9 @@ class Workspaces:
 
     def _lock(self, root: str, key: str) -> asyncio.Lock:
         return self._locks.setdefault(os.path.join(root, key), asyncio.Lock())
+
+
+def _default_cache(environ: Mapping[str, str]) -> Path:
+    base = environ.get("XDG_CACHE_HOME", "")
+    home = environ.get("HOME") or os.path.expanduser("~")
+    return (Path(base) if os.path.isabs(base) else Path(home) / ".cache") / "symphony"

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -73,22 +76,42 @@ async def host(instance: str) -> AsyncIterator[LocalHost]:
 class Place:
     """A root, settings that a test may change, and the workspaces that they make."""
 
-    def __init__(self, folder: Path, host: LocalHost) -> None:
+    def __init__(self, folder: Path, host: LocalHost, cache: Path) -> None:
         self.folder = folder
         self.root = folder / "root"
+        self.host = host
+        self.cache = cache
         home = folder / "home"
         home.mkdir()
         self.settings = Settings(
             tracker=TrackerSettings(kind="local"),
             workspace=WorkspaceSettings(path=str(self.root)),
         )
-        environ = {"PATH": "/usr/bin:/bin", "HOME": str(home), "TOKEN": "s3cret"}
-        self.workspaces = Workspaces(
+        self.environ = {"PATH": "/usr/bin:/bin", "HOME": str(home), "TOKEN": "s3cret"}
+        self.now = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+        self.workspaces = self.another()
+
+    def another(self) -> Workspaces:
+        """Workspaces as a second daemon would have them."""
+        return Workspaces(
             settings=lambda: self.settings,
-            host=host,
-            environ=environ,
+            host=self.host,
+            environ=self.environ,
             secret_names=lambda: ("TOKEN",),
+            cache=self.cache,
+            now=lambda: self.now,
         )
+
+    def set(self, **workspace: object) -> None:
+        """Put these settings of ``workspace`` in force."""
+        section = WorkspaceSettings.model_validate({"path": str(self.root), **workspace})
+        self.settings = self.settings.model_copy(update={"workspace": section})
+
+    @property
+    def kept(self) -> list[str]:
+        """What is kept aside in the root, by name."""
+        folder = self.root / ".symphony" / "kept"
+        return sorted(os.listdir(folder)) if folder.is_dir() else []
 
     def hooks(self, **hooks: object) -> None:
         """Put these hooks in force, as a reload of the workflow would."""
@@ -102,8 +125,71 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path, host: LocalHost) -> Place:
-    return Place(tmp_path, host)
+def cache() -> Iterator[Path]:
+    """A folder outside of the temp directory, as Codex's sandbox needs."""
+    base = Path(os.environ.get("SYMPHONY_TEST_CACHE", "~/.cache/symphony-tests")).expanduser()
+    base.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=base) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def place(tmp_path: Path, host: LocalHost, cache: Path) -> Place:
+    return Place(tmp_path, host, cache)
+
+
+@pytest.fixture
+def git() -> Callable[..., str]:
+    """Runs git as the operator or an agent would, in a folder, with nobody's configuration."""
+
+    def run(folder: Path | str, *arguments: str, check: bool = True) -> str:
+        who = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
+        for role in ("AUTHOR", "COMMITTER"):
+            who |= {f"GIT_{role}_NAME": "Ada", f"GIT_{role}_EMAIL": "ada@example.invalid"}
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=folder,
+            env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", **who},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert not check or done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    return run
+
+
+@pytest.fixture
+def upstream(tmp_path: Path, git: Callable[..., str]) -> Path:
+    """A bare repository with one commit on main and one more on dev."""
+    seed, bare = tmp_path / "seed", tmp_path / "upstream.git"
+    seed.mkdir()
+    git(seed, "init", "-q", "-b", "main")
+    (seed / "a.txt").write_text("one\n")
+    git(seed, "add", "-A")
+    git(seed, "commit", "-q", "-m", "one")
+    git(seed, "checkout", "-q", "-b", "dev")
+    (seed / "b.txt").write_text("two\n")
+    git(seed, "add", "-A")
+    git(seed, "commit", "-q", "-m", "two")
+    git(seed, "checkout", "-q", "main")
+    git(tmp_path, "clone", "-q", "--bare", str(seed), str(bare))
+    return bare
+
+
+@pytest.fixture
+def commit(git: Callable[..., str]) -> Callable[..., str]:
+    """Adds a file and commits it, as an agent would; returns the commit."""
+
+    def make(folder: Path | str, name: str = "work.txt") -> str:
+        (Path(folder) / name).write_text("work\n")
+        git(folder, "add", "-A")
+        git(folder, "commit", "-q", "-m", f"Add {name}")
+        return git(folder, "rev-parse", "HEAD")
+
+    return make
 
 
 @pytest.fixture

@@ -396,3 +396,23 @@ def test_every_fault_is_a_config_error(load: Loader) -> None:
     for text in ("---\n- a\n---\n", "---\na: b: c\n---\n", "x"):
         with pytest.raises(ConfigError):
             load(text)
+
+
+def test_the_repository_of_workspaces_is_found_from_the_workflows_directory(
+    load: Loader,
+) -> None:
+    front = "tracker: {kind: local}\nworkspace: {repository: ../project, base: dev}\n"
+    workflow = load(f"---\n{front}---\n")
+    settings = workflow.settings.workspace
+    assert settings.repository == str(workflow.path.parent.parent / "project")
+    assert settings.base == "dev"
+
+
+def test_faults_of_the_repository_are_all_told_and_tell_no_password(load: Loader) -> None:
+    front = "tracker: {kind: local}\nworkspace:\n  repository: https://me:hush@e.com/a\n"
+    with pytest.raises(SettingsError) as caught:
+        load(f"---\n{front}  base: a b\n  branch: work\n  on_dirty: forget\n---\n")
+    paths = {"repository", "base", "branch", "on_dirty"}
+    assert set(faults(caught.value)) == {f"workspace.{key}" for key in paths}
+    assert "hush" not in str(caught.value)
+    assert "'keep_aside', 'keep' or 'delete'" in str(caught.value)

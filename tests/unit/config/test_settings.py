@@ -22,6 +22,14 @@ DEFAULTS = {
     "tracker.provider": {},
     "tracker.required_labels": (),
     "polling.interval_ms": 30_000,
+    "workspace.on_dirty": "keep_aside",
+    "workspace.kept_days": 14,
+    "workspace.kept_count": 50,
+    "workspace.repository": None,
+    "workspace.base": None,
+    "workspace.branch": "symphony/{{ issue.identifier }}",
+    "workspace.push": False,
+    "workspace.git_timeout_ms": 300_000,
     "hooks.after_create": None,
     "hooks.before_run": None,
     "hooks.after_run": None,
@@ -71,6 +79,8 @@ def test_the_table_of_defaults_covers_every_key_that_has_one() -> None:
 
 
 POSITIVE = [path for path in DEFAULTS if path.endswith("_ms") and "stall" not in path] + [
+    "workspace.kept_days",
+    "workspace.kept_count",
     "agent.max_concurrent_agents",
     "agent.max_turns",
     "worker.max_concurrent_agents_per_host",
