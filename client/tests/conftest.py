@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -230,35 +230,67 @@ class RealCodex:
         write_config(self.home, provider_config(base_url, model=MODEL))
         self.model = model
         self.transports: list[SubprocessTransport] = []
-        self._binary = binary
+        self.binary = binary
         self._connections: list[Connection] = []
         user = folder / "home"
         user.mkdir()
-        self._env = {"PATH": os.environ["PATH"], "HOME": str(user), "CODEX_HOME": str(self.home)}
+        self.env = {"PATH": os.environ["PATH"], "HOME": str(user), "CODEX_HOME": str(self.home)}
 
     async def open(self, *arguments: str, **options: Any) -> Connection:
         transport = await SubprocessTransport.spawn(
-            [str(self._binary), *arguments, "app-server"], cwd=self.workspace, env=self._env
+            [str(self.binary), *arguments, "app-server"], cwd=self.workspace, env=self.env
         )
         self.transports.append(transport)
         connection = await Connection.open(transport, ClientInfo("test", "1"), **options)
         self._connections.append(connection)
         return connection
 
+    async def spawn(self, *words: str) -> SubprocessTransport:
+        """Start ``codex`` with these words, in the workspace."""
+        argv = [str(self.binary), *words]
+        transport = await SubprocessTransport.spawn(argv, cwd=self.workspace, env=self.env)
+        self.transports.append(transport)
+        return transport
+
+    async def free_url(self) -> str:
+        """An address of the WebSocket kind that nobody listens on."""
+        server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        server.close()
+        await server.wait_closed()
+        return f"ws://127.0.0.1:{port}"
+
     async def aclose(self) -> None:
         for connection in self._connections:
             await connection.aclose()
+        for transport in self.transports:
+            await transport.aclose()
 
 
 @pytest.fixture
 async def codex(codex_binary: Path, cache_dir: Path) -> AsyncIterator[Callable[..., Any]]:
     """Returns ``await codex(name=turn, ...)``: a `RealCodex` whose model follows these turns."""
+    async with _real_codex(lambda: codex_binary, cache_dir) as start:
+        yield start
+
+
+@pytest.fixture
+async def newest_codex(cache_dir: Path) -> AsyncIterator[Callable[..., Any]]:
+    """As `codex`, with the newest binary only; skips not before it is called."""
+    async with _real_codex(lambda: _binary("0.169.0"), cache_dir) as start:
+        yield start
+
+
+@asynccontextmanager
+async def _real_codex(
+    binary: Callable[[], Path], folder: Path
+) -> AsyncIterator[Callable[..., Any]]:
     async with AsyncExitStack() as stack:
 
         async def start(**turns: Turn) -> RealCodex:
             issues = {name: IssueScript((one,)) for name, one in turns.items()}
             model = await stack.enter_async_context(ModelServer(Script(issues)))
-            real = RealCodex(codex_binary, cache_dir, await model.start(), model)
+            real = RealCodex(binary(), folder, await model.start(), model)
             stack.push_async_callback(real.aclose)
             return real
 

@@ -24,14 +24,19 @@ from codex_app_server.errors import (
     BinaryNotFound,
     CodexError,
     ConnectionClosed,
+    ExecFailed,
     ExperimentalRequired,
+    HandshakeRefused,
     InputNeeded,
     InvalidArgument,
     LoginFailed,
     MethodUnavailable,
+    MissingExtra,
     Overloaded,
+    RecordingError,
     RequestError,
     RequestTimeout,
+    SlowClient,
     TurnError,
     TurnFailed,
     TurnInProgress,
@@ -41,6 +46,7 @@ from codex_app_server.errors import (
     UnsupportedVersion,
 )
 from codex_app_server.events import Event, InvalidParams, MalformedLine, UnknownNotification
+from codex_app_server.exec import ExecClient, ExecRun
 from codex_app_server.home import HomeError
 from codex_app_server.launch import (
     Codex,
@@ -66,6 +72,12 @@ from codex_app_server.session import (
 from codex_app_server.subscriptions import (
     Subscription,
 )
+from codex_app_server.supervisor import (
+    Backoff,
+    SupervisedThread,
+    Supervisor,
+    SupervisorEvent,
+)
 from codex_app_server.threads import Thread
 from codex_app_server.tools import (
     FunctionTool,
@@ -81,10 +93,12 @@ from codex_app_server.unattended import unsupported_tool_result
 from codex_app_server.versions import (
     Capabilities,
 )
+from codex_app_server.websocket import WebSocketTransport
 
 __all__ = [
     "ActiveWriter",
     "ApprovalNeeded",
+    "Backoff",
     "BinaryNotFound",
     "Capabilities",
     "ClientInfo",
@@ -95,9 +109,13 @@ __all__ = [
     "ConnectionClosed",
     "ConnectionOptions",
     "Event",
+    "ExecClient",
+    "ExecFailed",
+    "ExecRun",
     "ExperimentalRequired",
     "FdTransport",
     "FunctionTool",
+    "HandshakeRefused",
     "HomeError",
     "InputNeeded",
     "InvalidArgument",
@@ -106,8 +124,10 @@ __all__ = [
     "LoginFailed",
     "MalformedLine",
     "MethodUnavailable",
+    "MissingExtra",
     "Overloaded",
     "PendingRequest",
+    "RecordingError",
     "RequestError",
     "RequestKind",
     "RequestOutcome",
@@ -120,9 +140,13 @@ __all__ = [
     "Session",
     "SessionOptions",
     "SessionResult",
+    "SlowClient",
     "StartOptions",
     "SubprocessTransport",
     "Subscription",
+    "SupervisedThread",
+    "Supervisor",
+    "SupervisorEvent",
     "Thread",
     "TokenUsage",
     "Tool",
@@ -141,6 +165,7 @@ __all__ = [
     "UnexpectedReply",
     "UnknownNotification",
     "UnsupportedVersion",
+    "WebSocketTransport",
     "launch_app_server",
     "run",
     "run_codex",

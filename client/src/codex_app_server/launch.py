@@ -120,7 +120,7 @@ class CommandResult(Struct, frozen=True):
     stderr: str
 
 
-class _Plan(Struct, frozen=True):
+class LaunchPlan(Struct, frozen=True):
     """Everything that starting a process needs, decided before anything is started."""
 
     argv: list[str]
@@ -151,7 +151,10 @@ class _Plan(Struct, frozen=True):
         shutil.rmtree(self.private_home, ignore_errors=True)
 
 
-def _plan(codex: PathLike | None, options: LaunchOptions, subcommand: Sequence[str]) -> _Plan:
+def plan_launch(
+    codex: PathLike | None, options: LaunchOptions, subcommand: Sequence[str]
+) -> LaunchPlan:
+    """Decide how to start a Codex command; `codex_app_server.exec` uses it too."""
     command = codex if isinstance(codex, str) and _is_command(codex) else None
     home = options.get("codex_home")
     private: Path | None = None
@@ -174,7 +177,7 @@ def _plan(codex: PathLike | None, options: LaunchOptions, subcommand: Sequence[s
         variables["PATH"] = f"{binary.path_dir}:{path}" if path else str(binary.path_dir)
     run = uuid.uuid4().hex
     variables[MARK] = run
-    return _Plan(
+    return LaunchPlan(
         argv=_argv(command, binary, options, subcommand),
         cwd=options.get("cwd"),
         env=variables,
@@ -228,7 +231,7 @@ async def launch_app_server(
     """
     if options.get("codex_home") == "private":
         raise InvalidArgument("codex_home='private' needs Codex.start, which removes it again")
-    return await _plan(codex, options, ("app-server",)).spawn()
+    return await plan_launch(codex, options, ("app-server",)).spawn()
 
 
 async def run_codex(
@@ -254,7 +257,7 @@ async def run_codex(
     """
     if isinstance(codex, str) and _is_command(codex):
         raise InvalidArgument(f"codex={codex!r}: run_codex needs a binary, not a shell command")
-    plan = _plan(codex, options, tuple(command))
+    plan = plan_launch(codex, options, tuple(command))
     transport = await plan.spawn()
     output = bytearray()
     feeding = asyncio.create_task(_feed(transport, input), name="codex-input")
@@ -293,7 +296,9 @@ class Codex:
     connection: Connection
     transport: SubprocessTransport
 
-    def __init__(self, connection: Connection, transport: SubprocessTransport, plan: _Plan) -> None:
+    def __init__(
+        self, connection: Connection, transport: SubprocessTransport, plan: LaunchPlan
+    ) -> None:
         self.connection = connection
         self.transport = transport
         self._plan = plan
@@ -324,7 +329,7 @@ class Codex:
         if unknown:
             raise InvalidArgument(f"unknown options: {', '.join(sorted(unknown))}")
         client = opening.pop("client_info", DEFAULT_CLIENT)
-        plan = _plan(codex, cast("LaunchOptions", wanted), ("app-server",))
+        plan = plan_launch(codex, cast("LaunchOptions", wanted), ("app-server",))
         transport = await plan.spawn()
         try:
             connection = await Connection.open(transport, client, **opening)

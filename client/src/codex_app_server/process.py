@@ -141,6 +141,10 @@ class SubprocessTransport:
         """See `Transport.receive`."""
         return await self._pipes.receive()
 
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the child and its group; does nothing once it has ended."""
+        self._signal(number)
+
     async def exit_status(self, timeout_s: float) -> int | None:
         """Wait at most ``timeout_s`` for the end; return the exit status, or None."""
         with contextlib.suppress(TimeoutError):

@@ -5,7 +5,8 @@ transport is broken; a cancelled `send` never leaves half a line; the loop is ne
 reader calls `receive`.
 
 `FdTransport` adopts two descriptors (hosts create processes elsewhere and hand over their
-pipes), `SubprocessTransport` starts a process. Above is `codex_app_server.connection`.
+pipes), `SubprocessTransport` starts a process; `codex_app_server.websocket` reaches a server that
+listens, `codex_app_server.testing` has those for tests. Above is `codex_app_server.connection`.
 """
 
 from __future__ import annotations

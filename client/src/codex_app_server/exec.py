@@ -1,0 +1,572 @@
+"""``codex exec --json``: a turn in a process of its own, with the events and results of all others.
+
+    client = ExecClient(codex_home="private")
+    first = await client.run("Find the bug", cwd="/repo", sandbox="read-only")
+    second = await client.run("Fix it", resume=first.thread_id, sandbox="workspace-write")
+
+For versions that have no app-server, or to keep turns apart by processes; approvals, tools, deltas
+and steering it has not. Invariants: the prompt goes through stdin, which then ends, so Codex never
+waits for more; the usage of a result is what its turn added, although exec reports the thread's
+total; when a run is done its process and all that it started are gone.
+
+`codex_app_server.protocol.exec_events` translates the lines, `codex_app_server.launch` starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import tempfile
+import time
+import uuid
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Literal, Self, Unpack
+
+import msgspec
+from msgspec import Struct
+
+from codex_app_server import values
+from codex_app_server.cleanup import sweep
+from codex_app_server.errors import (
+    CodexError,
+    ConnectionClosed,
+    ExecFailed,
+    InvalidArgument,
+    TurnFailed,
+    TurnInterrupted,
+    TurnTimeout,
+)
+from codex_app_server.events import Event
+from codex_app_server.exec_usage import recorded_total
+from codex_app_server.home import config_arguments
+from codex_app_server.launch import LaunchOptions, LaunchPlan, plan_launch
+from codex_app_server.process import SubprocessTransport
+from codex_app_server.protocol.exec_events import ExecTranslator
+from codex_app_server.protocol.framing import LineSplitter, Oversized
+from codex_app_server.protocol.rpc import Rpc, Run, encode_message
+from codex_app_server.protocol.turn import TokenUsage, TurnMachine
+from codex_app_server.sink import Overflow, Sink
+from codex_app_server.turns import DEFAULT_LIMIT, TurnResult, TurnTimeouts
+
+__all__ = ["ExecClient", "ExecRun"]
+
+LAST = "last"
+EXIT_S = 5.0
+SIGNAL_S = 2.0
+STDERR_IN_ERROR = 1000
+_HINTS = (
+    ("--skip-git-repo-check", "cwd is no git repository: pass skip_git_repo_check=True"),
+    ("no rollout found", "there is no such thread in this CODEX_HOME"),
+    ("active writer", "another process has this thread open: end it first"),
+)
+
+
+class ExecClient:
+    """Runs turns as ``codex exec`` processes, one process a turn.
+
+    Args:
+        codex: The binary; found as by `Codex.start` where it is None.
+        options: How each process is started, see `LaunchOptions`.
+
+    Attributes:
+        usage_totals: Last known token total of each thread, by id; what a resumed turn's usage is
+            measured from.
+
+    Raises:
+        InvalidArgument: A shell command instead of a binary.
+    """
+
+    def __init__(
+        self, codex: str | os.PathLike[str] | None = None, **options: Unpack[LaunchOptions]
+    ) -> None:
+        if isinstance(codex, str) and len(codex.split()) > 1 and not os.path.exists(codex):
+            raise InvalidArgument(f"codex={codex!r}: exec needs a binary, not a shell command")
+        if options.get("codex_home") == "private":
+            raise InvalidArgument("codex_home='private' lasts one run, so nothing could be resumed")
+        self.usage_totals: dict[str, TokenUsage] = {}
+        self._codex = codex
+        self._options = options
+
+    def run(
+        self,
+        prompt: str,
+        *,
+        resume: str | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+        model: str | None = None,
+        sandbox: str | None = None,
+        approval_policy: Any = None,
+        output_schema: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] | None = None,
+        images: Sequence[str | os.PathLike[str]] = (),
+        skip_git_repo_check: bool = False,
+        ephemeral: bool = False,
+        arguments: Sequence[str] = (),
+        timeouts: TurnTimeouts | None = None,
+        overflow: Overflow = "coalesce",
+        queue_limit: int = DEFAULT_LIMIT,
+        keep_items: bool = True,
+    ) -> ExecRun:
+        """Make a run; nothing is started until it is awaited, iterated or started.
+
+        Args:
+            prompt: Goes through stdin.
+            resume: Id or name of a thread, or ``"last"`` for the newest one of ``cwd``.
+            cwd: Directory of the agent; that of the process by default.
+            model: Codex's default where it is None.
+            sandbox: ``read-only``, ``workspace-write`` or ``danger-full-access``.
+            approval_policy: Exec cannot ask anybody, so all but ``never`` costs a warning.
+            output_schema: JSON Schema of the final message.
+            config: Overrides of config.toml, dotted or nested.
+            images: Files to show with the prompt.
+            skip_git_repo_check: Allow a directory outside of a git repository.
+            ephemeral: Leave no record on disk; such a thread cannot be resumed.
+            arguments: More arguments of ``codex exec``. ``--ask-for-approval``, which it refuses
+                by now, and ``--full-auto`` are translated with a warning.
+            timeouts: Limits; by default an hour of silence.
+            overflow: What happens to events over ``queue_limit`` that nobody reads.
+            queue_limit: Events that may wait for the iterator.
+            keep_items: Keep completed items for the result.
+
+        Raises:
+            InvalidArgument: An empty prompt or a value that no version knows.
+        """
+        warnings: list[str] = []
+        if not prompt.strip():
+            raise InvalidArgument("prompt is empty: codex exec would refuse it")
+        stdin = _encoded(prompt)
+        flags, more = _translated(arguments, warnings)
+        policy = values.approval_policy(approval_policy, warnings)
+        if policy not in (None, "never"):
+            warnings.append(f"approval_policy: exec asks nobody, so {policy!r} means to refuse")
+        overrides = {**more, **(config or {})}
+        overrides |= {} if policy is None else {"approval_policy": policy}
+        words = ["--json", *flags, *config_arguments(overrides)]
+        words += ["--skip-git-repo-check"] * skip_git_repo_check + ["--ephemeral"] * ephemeral
+        mode = values.sandbox_mode(sandbox, warnings)
+        for flag, value in (("--model", model), ("--sandbox", mode), ("--cd", cwd)):
+            words += [flag, os.fspath(value)] if value is not None else []
+        for image in images:
+            words.append(f"--image={os.fspath(image)}")
+        return ExecRun(
+            self,
+            _Order(stdin, tuple(words), resume, output_schema),
+            timeouts=timeouts or TurnTimeouts(),
+            warnings=warnings,
+            sink=Sink(overflow, queue_limit),
+            keep_items=keep_items,
+        )
+
+    def plan(self, words: Sequence[str]) -> LaunchPlan:
+        """Decide how to start ``codex`` with these words."""
+        return plan_launch(self._codex, self._options, words)
+
+
+class _Order(Struct, frozen=True):
+    """What a run is to do."""
+
+    stdin: bytes
+    words: tuple[str, ...]
+    resume: str | None
+    schema: Mapping[str, Any] | None
+
+    def command(self, schema_path: str | None) -> list[str]:
+        words = ["exec", *self.words]
+        if schema_path is not None:
+            words += ["--output-schema", schema_path]
+        if self.resume == LAST:
+            words += ["resume", "--last"]
+        elif self.resume is not None:
+            words += ["resume", self.resume]
+        return [*words, "-"]
+
+
+class ExecRun:
+    """One turn in a process of its own. Made by `ExecClient.run`.
+
+    Iterate it for its events, await it for its `TurnResult`, or both, as a `Turn`.
+    ``async with run:`` ends the process if the block is left before its end.
+
+    Attributes:
+        id: Of the turn, given here; exec knows none.
+        timeouts: Its limits.
+        warnings: What was translated in values that the caller gave, and what the result lacks.
+    """
+
+    def __init__(
+        self,
+        client: ExecClient,
+        order: _Order,
+        *,
+        timeouts: TurnTimeouts,
+        warnings: list[str],
+        sink: Sink,
+        keep_items: bool,
+    ) -> None:
+        self.id = f"exec-{uuid.uuid4()}"
+        self.timeouts = timeouts
+        self.warnings = warnings
+        self._client = client
+        self._order = order
+        self._loop = asyncio.get_running_loop()
+        self._sink = sink
+        self._translator = ExecTranslator(self.id)
+        self._machine = TurnMachine("", keep_items=keep_items)
+        self._rpc = Rpc()
+        self._iterating = False
+        self._discard = False
+        self._changed = asyncio.Event()
+        self._caught_up = asyncio.Event()
+        self._transport: SubprocessTransport | None = None
+        self._plan: LaunchPlan | None = None
+        self._began = 0.0
+        self._task: asyncio.Task[None] | None = None
+        self._stopping: Literal["", "interrupt", "total", "idle", "first_event"] = ""
+        self._error: CodexError | None = None
+        self._started_at = self._last_at = 0.0
+        self._heard = False
+
+    # -- facts ---------------------------------------------------------------------------------
+
+    @property
+    def thread_id(self) -> str | None:
+        """The thread, to be resumed later; None until Codex has told it."""
+        return self._translator.thread_id
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended, in whatever way, and its process is gone."""
+        return self._task is not None and self._task.done()
+
+    @property
+    def usage(self) -> TokenUsage:
+        """Tokens that the turn added to its thread; zeros until its end."""
+        return self._machine.usage
+
+    # -- what a caller does --------------------------------------------------------------------
+
+    async def start(self) -> Self:
+        """Start the process; does nothing when started already."""
+        if self._task is None:
+            self._task = self._loop.create_task(self._live(), name="codex-exec")
+        return self
+
+    async def interrupt(self) -> None:
+        """End the process and all that it started; returns when they are gone."""
+        if self._task is None or self._task.done():
+            return
+        self._stop("interrupt")
+        await asyncio.wait([self._task])
+
+    def __await__(self) -> Generator[Any, None, TurnResult]:
+        return self.result().__await__()
+
+    async def result(self) -> TurnResult:
+        """Start the process if need be, wait for its end and return the turn's result.
+
+        Cancelling the wait ends the process and all that it started.
+
+        Raises:
+            TurnFailed: The turn failed; exec tells the cause in words, which `TurnFailed.code`
+                is read from where they are known.
+            TurnInterrupted: It was interrupted.
+            TurnTimeout: A limit of `TurnTimeouts` ran out.
+            ExecFailed: The process ended without a turn's end: wrong arguments, no git repository,
+                no such thread, killed.
+            BinaryNotFound: There is no binary.
+        """
+        if not self._iterating:
+            self._discard = True
+            self._sink.clear()
+        await self.start()
+        assert self._task is not None
+        await self._until(self._task)
+        return self._result()
+
+    async def __aiter__(self) -> AsyncGenerator[Event, None]:
+        """Start the process if need be and yield its events up to its end."""
+        if self._iterating:
+            raise RuntimeError("this run is iterated already")
+        self._iterating, self._discard = True, False
+        try:
+            await self.start()
+            assert self._task is not None
+            while True:
+                while self._sink.events:
+                    yield self._sink.pop()
+                self._caught_up.set()
+                if self._task.done():
+                    break
+                self._changed.clear()
+                waiting = self._loop.create_task(self._changed.wait(), name="codex-exec-events")
+                try:
+                    await self._until(self._task, waiting)
+                finally:
+                    waiting.cancel()
+        finally:
+            self._iterating = False
+            self._caught_up.set()
+        if self._error is not None:
+            raise self._error
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.interrupt()
+
+    # -- the inside ----------------------------------------------------------------------------
+
+    async def _until(self, *tasks: asyncio.Task[Any]) -> None:
+        """Wait until one of the tasks is done; cancelled, end the process first."""
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            await self.interrupt()
+            raise
+
+    def _stop(self, why: Literal["interrupt", "total", "idle", "first_event"]) -> None:
+        if not self._stopping:
+            self._stopping = why
+            self._caught_up.set()
+            if self._transport is not None:
+                self._transport.send_signal(signal.SIGINT)
+                self._loop.call_later(SIGNAL_S, self._transport.send_signal, signal.SIGKILL)
+
+    async def _live(self) -> None:
+        """The whole life of the process; never raises but for a fault of ours."""
+        try:
+            with _schema_file(self._order.schema) as schema_path:
+                self._plan = plan = self._client.plan(self._order.command(schema_path))
+                await self._learn_baseline(plan)
+                self._transport = await plan.spawn()
+                try:
+                    await self._converse(self._transport)
+                finally:
+                    await self._clean_up(self._transport, plan)
+                self._finish(self._transport, plan)
+        except CodexError as error:
+            self._error = error
+        finally:
+            self._changed.set()
+
+    async def _learn_baseline(self, plan: LaunchPlan) -> None:
+        resume = self._order.resume
+        if resume is None:
+            self._translator.baseline = TokenUsage()
+        else:
+            self._began = time.time()
+            await self._look_up(resume, plan)
+
+    async def _look_up(self, thread_id: str, plan: LaunchPlan, before: float | None = None) -> None:
+        known = self._client.usage_totals.get(thread_id)
+        if known is None:
+            known = await asyncio.to_thread(recorded_total, plan.env, thread_id, before)
+        self._translator.baseline = known
+
+    async def _thread_known(self, thread_id: str) -> None:
+        """The thread of ``last`` or of a name has got its id: find its total of before."""
+        if self._translator.baseline is None and self._plan is not None:
+            await self._look_up(thread_id, self._plan, self._began)
+            if self._translator.baseline is None:
+                self.warnings.append(
+                    "usage: what the thread used before is not known, so it counts"
+                )
+
+    async def _converse(self, transport: SubprocessTransport) -> None:
+        feeding = self._loop.create_task(self._feed(transport), name="codex-exec-input")
+        self._started_at = self._last_at = self._loop.time()
+        splitter = LineSplitter()
+        try:
+            if self._stopping:
+                transport.send_signal(signal.SIGINT)
+            while chunk := await self._receive(transport):
+                await self._take(splitter.feed(chunk))
+            await self._take(splitter.finish())
+            await transport.exit_status(EXIT_S)
+        finally:
+            feeding.cancel()
+            await asyncio.wait([feeding])
+
+    async def _feed(self, transport: SubprocessTransport) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            # A process that ends before it has read all says why on stderr.
+            await transport.send(self._order.stdin)
+            await transport.close_input()
+
+    async def _receive(self, transport: SubprocessTransport) -> bytes:
+        """Return the next bytes; empty at the end and when a limit runs out."""
+        while True:
+            due, kind = self._due()
+            try:
+                async with asyncio.timeout_at(due):
+                    while self._iterating and self._sink.wants_pause and not self._stopping:
+                        self._caught_up.clear()
+                        await self._caught_up.wait()
+                        self._last_at = self._loop.time()
+                    return await transport.receive()
+            except TimeoutError:
+                if self._translator.ended or self._stopping:
+                    return b""
+                assert kind is not None
+                self._stop(kind)
+
+    def _due(self) -> tuple[float | None, Literal["total", "idle", "first_event"] | None]:
+        if self._translator.ended or self._stopping:
+            return self._loop.time() + EXIT_S, None
+        limits = self.timeouts
+        found: list[tuple[float, Literal["total", "idle", "first_event"]]] = []
+        if limits.total_s:
+            found.append((self._started_at + limits.total_s, "total"))
+        if limits.idle_s and not self._sink.wants_pause:
+            found.append((self._last_at + limits.idle_s, "idle"))
+        if limits.first_event_s and not self._heard:
+            found.append((self._started_at + limits.first_event_s, "first_event"))
+        return min(found) if found else (None, None)
+
+    async def _take(self, lines: Sequence[bytes | Oversized]) -> None:
+        for line in lines:
+            message = _message(line)
+            if message is None:
+                self._deliver(line if isinstance(line, bytes) else line.head)
+                continue
+            self._last_at, self._heard = self._loop.time(), True
+            for one in self._translator.translate(message):
+                self._deliver(encode_message(one))
+            if message.get("type") == "thread.started" and self.thread_id is not None:
+                await self._thread_known(self.thread_id)
+
+    def _deliver(self, line: bytes) -> None:
+        thread_id = self._translator.thread_id
+        if self._machine.turn_id is None and thread_id is not None:
+            self._machine.thread_id = thread_id
+            self._machine.bind(self.id)
+        for run in self._rpc.receive(line.removesuffix(b"\n") + b"\n", self._loop.time()):
+            if isinstance(run, Run):
+                self._machine.feed(run.events)
+                if not self._discard:
+                    self._sink.push(run.events, may_block=self._iterating)
+        self._changed.set()
+
+    async def _clean_up(self, transport: SubprocessTransport, plan: LaunchPlan) -> None:
+        await transport.aclose(0.5)
+        threads = [self.thread_id] if self.thread_id is not None else []
+        await asyncio.to_thread(sweep, plan.run, threads)
+        plan.remove_home()
+
+    def _finish(self, transport: SubprocessTransport, plan: LaunchPlan) -> None:
+        translator = self._translator
+        if translator.total is not None and translator.thread_id is not None:
+            self._client.usage_totals[translator.thread_id] = translator.total
+        if translator.ended:
+            return
+        if self._stopping:
+            for one in translator.interrupted():
+                self._deliver(encode_message(one))
+            if self._stopping != "interrupt":
+                self._error = self._expired(self._stopping)
+            return
+        stderr = plan.stderr(transport)
+        said = stderr.strip()[-STDERR_IN_ERROR:]
+        hint = next((hint for words, hint in _HINTS if words in said), None)
+        status = transport.returncode
+        text = f"codex exec ended with status {status} and no result"
+        text += f": {hint}" if hint else ""
+        raise ExecFailed(text + (f" ({said})" if said else ""), returncode=status, stderr=stderr)
+
+    def _expired(self, kind: Literal["total", "idle", "first_event"]) -> TurnTimeout:
+        limit_s = getattr(self.timeouts, f"{kind}_s")
+        return TurnTimeout(kind, limit_s, thread_id=self.thread_id or "", turn_id=self.id)
+
+    def _result(self) -> TurnResult:
+        assert self._task is not None
+        self._task.result()
+        if self._error is not None:
+            raise self._error
+        outcome, thread_id = self._machine.outcome, self.thread_id or ""
+        if outcome is None or outcome.status == "interrupted":
+            raise TurnInterrupted(thread_id=thread_id, turn_id=self.id)
+        if outcome.failure is not None:
+            raise TurnFailed(
+                outcome.failure.message,
+                thread_id=thread_id,
+                turn_id=self.id,
+                code=outcome.failure.code,
+                http_status=outcome.failure.http_status,
+            )
+        return TurnResult(
+            thread_id=thread_id,
+            turn_id=self.id,
+            status="completed",
+            final_message=self._machine.final_message,
+            item_events=tuple(self._machine.items),
+            usage=self._machine.usage,
+            diff=None,
+            duration_s=None,
+        )
+
+
+def _message(line: bytes | Oversized) -> dict[str, Any] | None:
+    """Return a line's message, or None where it is none."""
+    if isinstance(line, Oversized):
+        return None
+    try:
+        message = msgspec.json.decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return message if isinstance(message, dict) else None
+
+
+def _encoded(prompt: str) -> bytes:
+    try:
+        return prompt.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidArgument(
+            "prompt: text with a lone surrogate cannot be sent; decode it with errors='replace'"
+        ) from error
+
+
+def _translated(arguments: Sequence[str], warnings: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """Return the arguments that exec takes, and as configuration those that it once took."""
+    kept: list[str] = []
+    config: dict[str, Any] = {}
+    words = iter(arguments)
+    for word in words:
+        name, _, value = word.partition("=")
+        if name in ("--ask-for-approval", "-a"):
+            value = value or next(words, "")
+            config["approval_policy"] = values.approval_policy(value, warnings)
+            warnings.append(f"arguments: exec refuses {name}, sent -c approval_policy={value}")
+        elif word == "--full-auto":
+            kept += ["--sandbox", "workspace-write"]
+            warnings.append("arguments: --full-auto is gone, sent --sandbox workspace-write")
+        else:
+            kept.append(word)
+    return kept, config
+
+
+@contextlib.contextmanager
+def _schema_file(schema: Mapping[str, Any] | None) -> Iterator[str | None]:
+    """Write a schema to a file of its own while the block runs."""
+    if schema is None:
+        yield None
+        return
+    content = encode_message(schema)
+    try:
+        handle, path = tempfile.mkstemp(prefix="codex-schema-", suffix=".json")
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+    except OSError as error:
+        raise CodexError(f"cannot write the output schema: {error.strerror}") from error
+    try:
+        yield path
+    finally:
+        os.unlink(path)
