@@ -35,8 +35,8 @@ _COUNTS = (
 _SET_CLAIM = """
 INSERT OR REPLACE INTO claims (workflow_id, issue_id, identifier, kind, run_id, issue, attempt,
   retry_kind, error, due_wall, thread_id, host, workspace_path, blocked_category, since_wall,
-  saved_wall)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+  saved_wall, failures)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _START_RUN = """
 INSERT OR IGNORE INTO runs (run_id, workflow_id, issue_id, identifier, title, url, state, attempt,
@@ -103,6 +103,7 @@ def start_run(
         thread_id=spec.thread_id,
         host=spec.host,
         since_wall=started_wall,
+        failures=spec.failures,
     )
     set_claim(connection, workflow_id, claim, started_wall, run_id=spec.run_id)
 
@@ -136,6 +137,7 @@ def set_claim(
             claim.blocked_category,
             claim.since_wall,
             saved_wall,
+            claim.failures,
         ),
     )
 

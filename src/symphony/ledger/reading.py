@@ -186,6 +186,7 @@ def _claim(row: sqlite3.Row, now_wall: float) -> RestoredClaim:
         workspace_path=row["run_workspace"] or row["workspace_path"],
         blocked_category=row["blocked_category"],
         since_wall=row["since_wall"],
+        failures=row["failures"],
     )
 
 

@@ -143,7 +143,9 @@ CREATE TABLE holds (
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[str, ...] = (_V1, _V2)
+_V3 = "ALTER TABLE claims ADD COLUMN failures INTEGER;"
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3)
 """Script ``n`` (from 0) takes a file from ``user_version`` n to n + 1."""
 
 

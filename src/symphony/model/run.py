@@ -120,6 +120,7 @@ class RunSpec:
         attempt: None for a first run, 1 and up for retries and continuations (SPEC 12.3).
         thread_id: The thread to resume, or None for a new one.
         previous_error: The last run's message, for the prompt.
+        failures: Failed runs of the issue in a row before this one.
     """
 
     run_id: RunId
@@ -129,6 +130,7 @@ class RunSpec:
     host: str = "local"
     thread_id: str | None = None
     previous_error: str | None = None
+    failures: int = 0
 
     @property
     def issue_id(self) -> IssueId:

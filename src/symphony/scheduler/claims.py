@@ -120,6 +120,7 @@ class RetryQueued:
             thread_id=self.thread_id,
             host=self.host or LOCAL_HOST,
             workspace_path=self.workspace_path,
+            failures=self.failures,
         )
 
 

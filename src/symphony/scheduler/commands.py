@@ -84,6 +84,7 @@ class SaveClaim:
     """Make a claim that is not a run durable, before it is shown.
 
     ``kind`` is ``retry`` or ``blocked``. ``due_wall`` is when a retry falls due (epoch seconds).
+    ``failures`` counts failed runs in a row; ``attempt`` does not tell, it is 1 for a continuation.
     """
 
     kind: str
@@ -97,6 +98,7 @@ class SaveClaim:
     workspace_path: str | None = None
     blocked_category: str | None = None
     since_wall: float = 0.0
+    failures: int = 0
 
 
 @dataclass(frozen=True, slots=True)

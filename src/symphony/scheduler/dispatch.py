@@ -310,6 +310,7 @@ def _start_again(
         host=host,
         thread_id=None if moved else retry.thread_id,
         previous_error=retry.error,
+        failures=retry.failures,
     )
     workspace_path = None if moved else retry.workspace_path
     return _start(state, spec, now, failures=retry.failures, workspace_path=workspace_path)

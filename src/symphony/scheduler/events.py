@@ -166,6 +166,7 @@ class RestoredClaim:
     Attributes:
         kind: ``running``, ``retry`` or ``blocked``.
         delay_s: For a retry: seconds that remained of its delay; below zero where it is overdue.
+        failures: Failed runs in a row, or None in rows that do not say.
     """
 
     kind: str
@@ -179,6 +180,7 @@ class RestoredClaim:
     workspace_path: str | None = None
     blocked_category: str | None = None
     since_wall: float = 0.0
+    failures: int | None = None
 
 
 class ControlAction(StrEnum):

@@ -311,13 +311,16 @@ def _claim_again(restored: RestoredClaim, now: Instant) -> RetryQueued | Blocked
         )
     recovers = restored.kind == "running"
     kind = RetryKind.RECOVERY if recovers else restored.retry_kind or RetryKind.FAILURE
-    failed = restored.retry_kind in (RetryKind.FAILURE, RetryKind.RECOVERY)
+    failures = restored.failures
+    if failures is None:
+        failed = restored.retry_kind in (RetryKind.FAILURE, RetryKind.RECOVERY)
+        failures = (restored.attempt or 0) if failed else 0
     delay_s = 0.0 if recovers else restored.delay_s
     return RetryQueued(
         issue=restored.issue,
         attempt=restored.attempt,
         retry_kind=kind,
-        failures=(restored.attempt or 0) if failed else 0,
+        failures=failures,
         due_mono=now.mono + delay_s,
         due_wall=now.wall_after(delay_s),
         error=restored.error,

@@ -61,6 +61,18 @@ async def test_a_retry_is_restored_with_the_delay_that_remains(ledger, make_issu
     assert (claim.thread_id, claim.workspace_path) == ("thread-1", "/w/ABC-1")
 
 
+async def test_failures_in_a_row_are_restored_apart_from_the_attempt(
+    ledger, make_spec, make_issue, clock
+):
+    await ledger.run_started(make_spec(attempt=1, failures=0), started_wall=clock.wall)
+    await ledger.save_claim(retry_of(make_issue(2), attempt=1, failures=4))
+    claims = (await ledger.load()).restored.claims
+    assert {claim.issue.id: (claim.attempt, claim.failures) for claim in claims} == {
+        "id-1": (1, 0),
+        "id-2": (1, 4),
+    }
+
+
 async def test_an_overdue_retry_is_due_at_once(ledger, make_issue, clock):
     await ledger.save_claim(retry_of(make_issue(), due_wall=clock.wall + 40))
     clock.wall += 1000

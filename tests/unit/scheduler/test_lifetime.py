@@ -96,6 +96,21 @@ def test_a_retry_keeps_the_rest_of_its_delay_over_a_restart(drive, issue):
     assert driver.retry(one).attempt == 3
 
 
+def test_a_run_that_is_recovered_again_and_again_has_not_failed(drive, issue):
+    driver = drive()
+    one = issue("A-1")
+    driver.send(
+        Restored([left("running", one, attempt=1, retry_kind=RetryKind.RECOVERY, failures=0)])
+    )
+    driver.show(RETRY, one)
+    (spec,) = driver.started()
+    assert (spec.attempt, spec.failures) == (1, 0)
+    driver.end(spec, OutcomeKind.FAILED)
+    assert (driver.retry(one).attempt, driver.retry(one).failures) == (1, 1)
+    (saved,) = driver.of(SaveClaim)
+    assert saved.failures == 1
+
+
 def test_a_retry_row_without_a_kind_counts_as_a_failure(drive, issue):
     driver = drive()
     one = issue("A-1")
