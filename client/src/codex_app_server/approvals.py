@@ -17,6 +17,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from codex_app_server.errors import InvalidArgument
+from codex_app_server.values import approval_decision
 
 __all__ = [
     "Policy",
@@ -114,6 +115,7 @@ class ServerRequestRecord(Struct, frozen=True, kw_only=True):
         error: Why the safe reply was sent instead, or None.
         asked_at: Monotonic seconds.
         answered_at: Monotonic seconds.
+        warnings: What was translated in the answer that the caller gave, one sentence each.
     """
 
     request: ServerRequestInfo
@@ -123,6 +125,7 @@ class ServerRequestRecord(Struct, frozen=True, kw_only=True):
     error: str | None
     asked_at: float
     answered_at: float
+    warnings: tuple[str, ...] = ()
 
 
 Answer = str | Mapping[str, Any] | None
@@ -254,8 +257,12 @@ _LEGACY = {
 }
 
 
-def encode_answer(request: ServerRequestInfo, answer: Answer) -> dict[str, Any]:
+def encode_answer(
+    request: ServerRequestInfo, answer: Answer, warnings: list[str] | None = None
+) -> dict[str, Any]:
     """Turn a policy's word or a callback's mapping into the result for the wire.
+
+    Older spellings of a decision are translated and noted in ``warnings``.
 
     Raises:
         InvalidArgument: An answer that this kind of request does not know.
@@ -263,6 +270,8 @@ def encode_answer(request: ServerRequestInfo, answer: Answer) -> dict[str, Any]:
     if isinstance(answer, Mapping):
         if request.kind is RequestKind.USER_INPUT and "answers" not in answer:
             return _user_answers(answer)
+        if request.kind in (RequestKind.COMMAND, RequestKind.FILE_CHANGE):
+            return approval_decision(answer, [] if warnings is None else warnings)
         return dict(answer)
     word = "decline" if answer is None else answer
     if word not in _V2:

@@ -147,9 +147,10 @@ class Broker:
 
     async def _settle(self, info: ServerRequestInfo, asked_at: float) -> None:
         policy, answer, error = "none", None, None
+        warnings: list[str] = []
         outcome = RequestOutcome.ANSWERED
         try:
-            policy, answer = await self._decide(info)
+            policy, answer = await self._decide(info, warnings)
         except asyncio.CancelledError:
             if info.id in self._resolved:
                 outcome = RequestOutcome.RESOLVED
@@ -174,6 +175,7 @@ class Broker:
                 error=error,
                 asked_at=asked_at,
                 answered_at=asyncio.get_running_loop().time(),
+                warnings=tuple(warnings),
             )
         )
 
@@ -218,7 +220,9 @@ class Broker:
                 return Rpc.reply(info.id, {"success": False, "contentItems": items})
             return Rpc.reply(info.id, safe_reply(info) or {})
 
-    async def _decide(self, info: ServerRequestInfo) -> tuple[str, dict[str, Any]]:
+    async def _decide(
+        self, info: ServerRequestInfo, warnings: list[str]
+    ) -> tuple[str, dict[str, Any]]:
         if info.kind is RequestKind.TOOL_CALL:
             return "tool", await self._call_tool(info)
         if info.kind is RequestKind.CURRENT_TIME and info.method not in self._handlers.other:
@@ -229,15 +233,17 @@ class Broker:
         if policy is None:
             raise _UnsupportedError
         if isinstance(policy, str) and policy != "manual":
-            return policy, self._checked(info, policy)
+            return policy, self._checked(info, policy, warnings)
         if isinstance(policy, str):
-            return policy, self._checked(info, await self._ask(info))
+            return policy, self._checked(info, await self._ask(info), warnings)
         async with asyncio.timeout(self._handlers.timeout_s):
             answer = await policy(info)
-        return "callback", self._checked(info, answer)
+        return "callback", self._checked(info, answer, warnings)
 
-    def _checked(self, info: ServerRequestInfo, answer: Answer) -> dict[str, Any]:
-        result = encode_answer(info, answer)
+    def _checked(
+        self, info: ServerRequestInfo, answer: Answer, warnings: list[str]
+    ) -> dict[str, Any]:
+        result = encode_answer(info, answer, warnings)
         if is_persistent(result) and not self._handlers.allow_persistent:
             raise CodexError("an answer that outlives the session needs allow_persistent=True")
         return result

@@ -279,11 +279,10 @@ class Connection(WideApi):
         Raises:
             CodexError: As for `call_raw`; `UnexpectedReply` without a thread id.
         """
-        warnings: list[str] = []
         params = {
             "cwd": cwd,
-            "approvalPolicy": values.approval_policy(approval_policy, warnings),
-            "sandbox": values.sandbox_mode(sandbox, warnings),
+            "approvalPolicy": approval_policy,
+            "sandbox": sandbox,
             "model": model,
             "dynamicTools": tool_specs(tools) or None,
             "config": config,
@@ -293,7 +292,6 @@ class Connection(WideApi):
         }
         opened = await self._open_thread("thread/start", params, tools, timeout_s)
         opened.usage_total = TokenUsage()
-        opened.warnings += warnings
         return opened
 
     async def resume_thread(
@@ -320,12 +318,11 @@ class Connection(WideApi):
             ActiveWriter: Another process has it open; fork it, or end that process.
             CodexError: As for `start_thread`.
         """
-        warnings: list[str] = []
         params = {
             "threadId": thread_id,
             "cwd": cwd,
-            "approvalPolicy": values.approval_policy(approval_policy, warnings),
-            "sandbox": values.sandbox_mode(sandbox, warnings),
+            "approvalPolicy": approval_policy,
+            "sandbox": sandbox,
             "model": model,
             "config": config,
             "developerInstructions": developer_instructions,
@@ -337,13 +334,11 @@ class Connection(WideApi):
         if known is None:
             self._router.threads[thread_id] = Thread(self, thread_id, tools=tools)
         try:
-            opened = await self._open_thread("thread/resume", params, tools, timeout_s)
+            return await self._open_thread("thread/resume", params, tools, timeout_s)
         except BaseException:
             if known is None:
                 self._router.threads.pop(thread_id, None)
             raise
-        opened.warnings += warnings
-        return opened
 
     async def fork_thread(
         self,
@@ -355,6 +350,8 @@ class Connection(WideApi):
         **extra: Any,
     ) -> Thread:
         """Open a copy of a thread; works while another process writes the original.
+
+        ``extra`` may hold the overrides of `resume_thread` too.
 
         Raises:
             CodexError: As for `start_thread`.
@@ -374,7 +371,8 @@ class Connection(WideApi):
         timeout_s: float | None,
     ) -> Thread:
         timeout_s = self._thread_start_timeout_s if timeout_s is None else timeout_s
-        present = {name: value for name, value in params.items() if value is not None}
+        warnings: list[str] = []
+        present = values.translate(method, params, self.server, warnings)
         try:
             async with asyncio.timeout(timeout_s):
                 await self._thread_starts.acquire()
@@ -388,7 +386,9 @@ class Connection(WideApi):
         thread_id = thread.get("id") if isinstance(thread, dict) else None
         if not isinstance(thread_id, str) or not thread_id:
             raise UnexpectedReply(method, "no thread.id")
-        return self._router.adopt(Thread(self, thread_id, tools=tools), reply)
+        opened = self._router.adopt(Thread(self, thread_id, tools=tools), reply)
+        opened.note(warnings)
+        return opened
 
     # -- end -----------------------------------------------------------------------------------
 

@@ -8,13 +8,20 @@ Made by `Connection.start_thread`, `resume_thread` and `fork_thread`; makes `Tur
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from codex_app_server import values
-from codex_app_server.errors import InvalidArgument, TurnInProgress
+from codex_app_server.errors import (
+    InvalidArgument,
+    RequestTimeout,
+    TurnFailed,
+    TurnInProgress,
+    TurnInterrupted,
+)
 from codex_app_server.events import Event
-from codex_app_server.protocol.turn import TokenUsage
+from codex_app_server.protocol.turn import Failure, TokenUsage
 from codex_app_server.sink import Overflow
 from codex_app_server.tools import Tool
 from codex_app_server.turns import DEFAULT_LIMIT, Turn, TurnTimeouts
@@ -26,6 +33,8 @@ __all__ = ["Thread"]
 
 Input = str | Sequence[Mapping[str, Any]]
 KEPT_WARNINGS = 64
+ANY_TURN = ""
+COMPACT_S = 600.0
 
 
 class Thread:
@@ -36,6 +45,7 @@ class Thread:
         connection: That it lives on.
         info: The reply that opened it, as plain data (``model``, ``cwd``, ``thread``, ...).
         warnings: What was translated in values that the caller gave, one sentence each.
+        last_turn: The last turn that was started here, or None.
         usage_total: Last known token total; None for a resumed thread before its first report.
     """
 
@@ -55,6 +65,7 @@ class Thread:
         self._tools = {(tool.namespace, tool.name): tool for tool in tools}
         self._turn: Turn | None = None
         self._lingering: str | None = None
+        self.last_turn: Turn | None = None
 
     @property
     def turn(self) -> Turn | None:
@@ -108,23 +119,107 @@ class Thread:
             "threadId": self.id,
             "input": _input_items(input),
             "cwd": cwd,
-            "approvalPolicy": values.approval_policy(approval_policy, warnings),
-            "sandboxPolicy": values.sandbox_policy(sandbox_policy, warnings),
+            "approvalPolicy": approval_policy,
+            "sandboxPolicy": sandbox_policy,
             "model": model,
             "effort": effort,
             "outputSchema": output_schema,
             **camel_members(extra),
         }
-        self._note(warnings)
+        params = values.translate("turn/start", params, self.connection.server, warnings)
+        self.note(warnings)
         return Turn(
             self,
-            {name: value for name, value in params.items() if value is not None},
+            params,
             timeouts=timeouts or TurnTimeouts(),
             start_timeout_s=start_timeout_s,
             overflow=overflow,
             limit=queue_limit,
             keep_items=keep_items,
         )
+
+    def review(
+        self,
+        target: Mapping[str, Any] | str = "uncommittedChanges",
+        *,
+        timeouts: TurnTimeouts | None = None,
+        start_timeout_s: float | None = None,
+    ) -> Turn:
+        """Make a turn that reviews code; nothing is sent until it is awaited or iterated.
+
+        Args:
+            target: ``uncommittedChanges``, or a mapping with ``type`` (``baseBranch`` with
+                ``branch``, ``commit`` with ``sha``, ``custom`` with ``instructions``).
+            timeouts: Limits; by default an hour of silence.
+            start_timeout_s: Deadline of ``review/start``; the connection's by default.
+
+        Raises:
+            InvalidArgument: A target without a type.
+        """
+        wanted = {"type": target} if isinstance(target, str) else dict(target)
+        if not isinstance(wanted.get("type"), str):
+            raise InvalidArgument(f"target={target!r}: give a mapping with 'type'")
+        return Turn(
+            self,
+            {"threadId": self.id, "target": wanted, "delivery": "inline"},
+            timeouts=timeouts or TurnTimeouts(),
+            start_timeout_s=start_timeout_s,
+            overflow="coalesce",
+            method="review/start",
+        )
+
+    async def compact(self, *, timeout_s: float = COMPACT_S) -> None:
+        """Have the model summarise the thread, and wait until that is done.
+
+        Raises:
+            TurnInProgress: The thread runs a turn; nothing was sent.
+            TurnFailed: The summary failed.
+            TurnInterrupted: It was interrupted.
+            RequestTimeout: It took too long; it goes on.
+            CodexError: As for `Connection.call_raw`.
+        """
+        if self.is_busy:
+            turn_id = self._turn.id if self._turn is not None else self._lingering
+            raise TurnInProgress(thread_id=self.id, turn_id=turn_id)
+        listening = self.connection.subscribe(thread_id=self.id, methods=["turn/completed"])
+        try:
+            async with asyncio.timeout(timeout_s), listening as events:
+                await self.connection.threads.start_compaction(self.id)
+                ended = await events.next()
+        except TimeoutError:
+            raise RequestTimeout("thread/compact/start", timeout_s) from None
+        turn = ended.data.get("turn") or {}
+        if turn.get("status") == "interrupted":
+            raise TurnInterrupted(thread_id=self.id, turn_id=ended.turn_id)
+        if turn.get("status") != "completed":
+            failure = Failure.decode(turn.get("error"))
+            raise TurnFailed(
+                failure.message,
+                thread_id=self.id,
+                turn_id=ended.turn_id,
+                code=failure.code,
+                http_status=failure.http_status,
+                details=failure.details,
+            )
+
+    async def archive(self) -> None:
+        """Move the thread out of the lists; `Connection.threads.unarchive` brings it back.
+
+        Raises:
+            RequestError: The server refused.
+        """
+        await self.connection.threads.archive(self.id)
+
+    async def unsubscribe(self) -> None:
+        """Get no events of items and turns any more; `Connection.resume_thread` starts them again.
+
+        Raises:
+            TurnInProgress: The thread runs a turn, whose end would never be seen.
+            RequestError: The server refused.
+        """
+        if self._turn is not None:
+            raise TurnInProgress(thread_id=self.id, turn_id=self._turn.id)
+        await self.connection.threads.unsubscribe(self.id)
 
     async def set_name(self, name: str) -> None:
         """Name the thread, as lists of threads show it.
@@ -151,8 +246,12 @@ class Thread:
         if self._turn is not None and self._turn is not turn:
             raise TurnInProgress(thread_id=self.id, turn_id=self._turn.id)
         if self._lingering is not None:
-            raise TurnInProgress(thread_id=self.id, turn_id=self._lingering)
-        self._turn = turn
+            raise TurnInProgress(thread_id=self.id, turn_id=self._lingering or None)
+        self._turn = self.last_turn = turn
+
+    def linger(self, turn_id: str | None) -> None:
+        """Keep the thread busy until a turn that is not ours ends; None: whichever runs."""
+        self._lingering = turn_id or ANY_TURN
 
     def release(self, turn: Turn, total: TokenUsage | None, *, ended: bool) -> None:
         """Free the thread after a turn; ``total`` is the last token total that it saw.
@@ -169,14 +268,15 @@ class Thread:
     def deliver(self, events: list[Event]) -> None:
         """Take events that belong to no running turn (late ones, thread-wide ones)."""
         for event in events:
-            if event.method == "turn/completed" and event.turn_id == self._lingering:
+            if event.method == "turn/completed" and self._lingering in (event.turn_id, ANY_TURN):
                 self._lingering = None
             elif event.method == "thread/tokenUsage/updated":
                 usage = event.data.get("tokenUsage")
                 if isinstance(usage, dict):
                     self.usage_total = TokenUsage.decode(usage.get("total"))
 
-    def _note(self, warnings: list[str]) -> None:
+    def note(self, warnings: list[str]) -> None:
+        """Keep what was translated in values that the caller gave."""
         self.warnings += [warning for warning in warnings if warning not in self.warnings]
         del self.warnings[:-KEPT_WARNINGS]
 

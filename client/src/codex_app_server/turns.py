@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 __all__ = ["Turn", "TurnResult", "TurnTimeouts"]
 
 INTERRUPT_S = 10.0
+INTERRUPT_AGAIN_S = 0.02
+INTERRUPT_AGAIN_MAX_S = 0.5
 DEFAULT_LIMIT = 4096
 
 
@@ -107,9 +109,11 @@ class Turn:
         overflow: Overflow,
         limit: int = DEFAULT_LIMIT,
         keep_items: bool = True,
+        method: str = "turn/start",
     ) -> None:
         self.thread = thread
         self.timeouts = timeouts
+        self._method = method
         self._params = params
         self._start_timeout_s = start_timeout_s
         self._connection = thread.connection
@@ -145,6 +149,11 @@ class Turn:
     def done(self) -> bool:
         """Whether it has ended, in whatever way."""
         return self._finished.is_set()
+
+    @property
+    def error(self) -> CodexError | None:
+        """What ended it on our side (a lost server, a time-out, a refused start), or None."""
+        return self._error
 
     @property
     def usage(self) -> TokenUsage:
@@ -304,12 +313,12 @@ class Turn:
         self._connection.expect(self)
         try:
             reply = await self._connection.call(
-                "turn/start", self._params, timeout_s=self._start_timeout_s
+                self._method, self._params, timeout_s=self._start_timeout_s
             )
             turn = reply.get("turn") if isinstance(reply, dict) else None
             turn_id = turn.get("id") if isinstance(turn, dict) else None
             if not isinstance(turn_id, str):
-                raise UnexpectedReply("turn/start", "no turn.id")
+                raise UnexpectedReply(self._method, "no turn.id")
         except RequestTimeout as error:
             turn_id = self._machine.early_turn_id()
             if turn_id is not None:
@@ -425,13 +434,30 @@ class Turn:
             return
         self._connection.decline_requests(self.thread.id, self.id)
         call, ids = self._connection.call, {"threadId": self.thread.id}
-        with contextlib.suppress(RequestError, RequestTimeout):
-            # Refused when the turn has just ended: its end is on its way.
-            await call("turn/interrupt", {**ids, "turnId": self.id}, timeout_s=timeout_s)
+        with contextlib.suppress(RequestTimeout):
+            await self._ask_to_interrupt({**ids, "turnId": self.id}, timeout_s)
         with contextlib.suppress(RequestError, RequestTimeout):
             # Absent in older servers and without the experimental capability.
             await call("thread/backgroundTerminals/clean", ids, timeout_s=timeout_s)
         await self._finished.wait()
+
+    async def _ask_to_interrupt(self, params: Mapping[str, Any], timeout_s: float) -> None:
+        """Send ``turn/interrupt`` until it is taken or the turn has ended.
+
+        The server refuses it between its reply to ``turn/start`` and ``turn/started``, and then
+        runs the turn; it refuses it too when the turn has just ended, whose end is on its way.
+        """
+        pause_s = INTERRUPT_AGAIN_S
+        while not self.done:
+            try:
+                await self._connection.call("turn/interrupt", params, timeout_s=timeout_s)
+            except RequestError:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause_s):
+                        await self._finished.wait()
+                pause_s = min(pause_s * 2, INTERRUPT_AGAIN_MAX_S)
+            else:
+                return
 
     # -- time limits ---------------------------------------------------------------------------
 

@@ -8,7 +8,9 @@ were observed on 0.125.0, 0.163.0 and 0.169.0.
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from msgspec import Struct
@@ -30,6 +32,7 @@ __all__ = [
     "Capabilities",
     "check_floor",
     "known_methods",
+    "mcp_tool_name",
     "parse_version",
     "refusal",
 ]
@@ -77,6 +80,38 @@ GONE = {
     "device/key/sign": "user_verification.verify (userVerification/verify)",
 }
 """Methods of older versions that newer ones do not have, and what does their work."""
+
+
+_NO_NAME = re.compile(r"[^A-Za-z0-9_]")
+_SHORT_NAMES_END = (0, 126, 0)
+_HASH_LENGTH = 13
+
+
+def mcp_tool_name(
+    server: str, tool: str, *, siblings: Iterable[str] = (), version: str | None = None
+) -> tuple[str, str]:
+    """Return the namespace and the name under which the model sees an MCP server's tool.
+
+    All but ASCII letters, digits and ``_`` become ``_``. A pair that is too long (126 characters;
+    64 up to 0.125, whose namespaces end in ``__``), or a name that becomes equal to a sibling's,
+    gets a hash of the originals. Calls to the MCP server keep the original names.
+
+    Args:
+        server: As configured.
+        tool: As the server names it.
+        siblings: The other tools of that server.
+        version: Of Codex; a new one by default.
+    """
+    old = parse_version(version) < _SHORT_NAMES_END
+    limit, namespace = (64, f"mcp__{server}__") if old else (126, f"mcp__{server}")
+    clean = _NO_NAME.sub("_", namespace)[: limit - _HASH_LENGTH]
+    name = _NO_NAME.sub("_", tool)
+    equal = any(_NO_NAME.sub("_", other) == name for other in siblings if other != tool)
+    if equal or len(clean) + len(name) > limit:
+        original = f"{server}\0{namespace if old else server}\0\0{tool}\0{tool}"
+        digest = hashlib.sha1(original.encode(), usedforsecurity=False).hexdigest()
+        name = f"{name[: limit - len(clean) - _HASH_LENGTH]}_{digest[: _HASH_LENGTH - 1]}"
+    return clean, name
 
 
 class Capabilities(Struct, frozen=True):

@@ -70,7 +70,10 @@ def _item_events(key: str, index: int, item: Item, conversation: Conversation) -
         case Tool():
             given = item.arguments
             made = given(conversation) if callable(given) else given
-            yield _done(index, _call(key, item.name, dict(made)))
+            call = _call(key, item.name, dict(made))
+            yield _done(
+                index, call if item.namespace is None else {**call, "namespace": item.namespace}
+            )
         case Patch():
             ids = {"id": f"ct_{key}", "call_id": f"call_{key}"}
             call = {"type": "custom_tool_call", "name": "apply_patch", "input": item.text}

@@ -48,10 +48,12 @@ class Tool:
     Attributes:
         name: Of a tool that the client offers.
         arguments: A JSON object, or a function that makes one from the conversation.
+        namespace: Of the tool, such as ``mcp__<server>__``; None for a plain one.
     """
 
     name: str
     arguments: Mapping[str, Any] | Callable[[Conversation], Mapping[str, Any]]
+    namespace: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

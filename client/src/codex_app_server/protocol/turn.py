@@ -224,9 +224,18 @@ class TurnMachine(Struct, eq=False):
         item_id = item.get("id")
         if isinstance(item_id, str):
             self._open[item_id] = event
+        self._note_children(item)
+
+    def _note_children(self, item: dict[str, Any]) -> None:
         child = item.get("agentThreadId")
         if isinstance(child, str):
             self.children.add(child)
+        # Up to 0.125 (and in the older feature) the tool call itself names the new thread.
+        if item.get("type") == "collabAgentToolCall" and item.get("tool") == "spawnAgent":
+            receivers = item.get("receiverThreadIds")
+            self.children.update(
+                one for one in (receivers if isinstance(receivers, list) else ()) if one
+            )
 
     def _on_item_completed(self, event: Event) -> None:
         item = _item(event)
@@ -234,9 +243,7 @@ class TurnMachine(Struct, eq=False):
         if not isinstance(item_id, str):
             return
         self._open.pop(item_id, None)
-        child = item.get("agentThreadId")
-        if isinstance(child, str):
-            self.children.add(child)
+        self._note_children(item)
         if item.get("type") == "agentMessage" and isinstance(item.get("text"), str):
             phase = item.get("phase")
             self._messages.append((phase if isinstance(phase, str) else None, item["text"]))
