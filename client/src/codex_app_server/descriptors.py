@@ -33,7 +33,9 @@ class FdTransport:
         self._read_fd: int | None = read_fd
         self._write_fd: int | None = write_fd
         self._same = read_fd == write_fd
-        self._readable: asyncio.Future[None] | None = None
+        self._receiving: asyncio.Future[None] | None = None
+        self._chunk: bytes | None = None
+        self._reading = False
         self._eof = False
         self._outgoing: deque[memoryview] = deque()
         self._outgoing_bytes = 0
@@ -53,35 +55,50 @@ class FdTransport:
         return cls(read_fd, write_fd)
 
     async def receive(self) -> bytes:
-        """Return the next bytes; ``b""`` at the end."""
-        # Yields at least once, so that whoever consumes the last bytes gets its turn.
-        await asyncio.sleep(0)
-        while True:
+        """Return the next bytes; ``b""`` at the end. One reader at a time."""
+        if self._chunk is None:
             if self._read_fd is None:
                 return b""
+            self._receiving = waiter = self._loop.create_future()
+            # The descriptor stays registered from one call to the next: registering it anew for
+            # each chunk cost a fifth of a busy reader's time.
+            if self._eof:
+                self._on_readable()
+            elif not self._reading:
+                self._loop.add_reader(self._read_fd, self._on_readable)
+                self._reading = True
             try:
-                return os.read(self._read_fd, READ_BYTES)
-            except BlockingIOError:
-                if self._eof:
-                    return b""
-            except InterruptedError:
-                continue
-            except OSError:
-                # EIO of a terminal, ECONNRESET of a socket: the other side is gone.
-                return b""
-            await self._wait_readable()
+                await waiter
+            finally:
+                self._receiving = None
+        # Kept here and not in the future: a cancelled reader must not lose it.
+        chunk, self._chunk = self._chunk, None
+        return chunk or b""
 
-    async def _wait_readable(self) -> None:
-        assert self._read_fd is not None
-        fd = self._read_fd
-        self._readable = waiter = self._loop.create_future()
-        self._loop.add_reader(fd, _wake, waiter)
+    def _on_readable(self) -> None:
+        waiter = self._receiving
+        if waiter is None or waiter.done() or self._read_fd is None:
+            # Nobody takes it: the pipe fills and the server waits.
+            self._stop_reading()
+            return
         try:
-            await waiter
-        finally:
-            self._readable = None
-            if self._read_fd is not None:
-                self._loop.remove_reader(fd)
+            chunk = os.read(self._read_fd, READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            if not self._eof:
+                return
+            chunk = b""
+        except OSError:
+            # EIO of a terminal, ECONNRESET of a socket: the other side is gone.
+            chunk = b""
+        if not chunk:
+            self._stop_reading()
+        self._chunk = chunk
+        waiter.set_result(None)
+
+    def _stop_reading(self) -> None:
+        if self._reading and self._read_fd is not None:
+            self._loop.remove_reader(self._read_fd)
+        self._reading = False
 
     def end_input(self) -> None:
         """Treat the stream as ended once all that is readable has been read.
@@ -89,8 +106,8 @@ class FdTransport:
         For the case that the process is gone while a descendant keeps its pipe open.
         """
         self._eof = True
-        if self._readable is not None:
-            _wake(self._readable)
+        if self._receiving is not None:
+            self._on_readable()
 
     async def send(self, data: bytes) -> None:
         """Write complete lines, in order.
@@ -178,10 +195,10 @@ class FdTransport:
         self.close_output()
         if self._read_fd is None:
             return
+        self._stop_reading()
         fd, self._read_fd = self._read_fd, None
-        self._loop.remove_reader(fd)
-        if self._readable is not None:
-            _wake(self._readable)
+        if self._receiving is not None:
+            _wake(self._receiving)
         with contextlib.suppress(OSError):
             os.close(fd)
 
