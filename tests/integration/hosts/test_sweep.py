@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -63,12 +64,18 @@ async def sweep(*args, **kwargs):
     return await asyncio.to_thread(end_trees, *args, **kwargs)
 
 
-async def test_marked_trees_are_ended_and_named(spawner, instance):
+def program(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode()
+
+
+async def test_marked_trees_are_ended_and_named(spawner, instance, eventually):
     _, pids = spawner(
         "sleep 651 & echo $!; env -i /bin/sleep 652 & echo $!; echo ok; exec sleep 653",
         SYMPHONY_RUN_ID=f"{instance}-r1",
         SYMPHONY_INSTANCE=instance,
     )
+    # The shell says "ok" before it becomes the last sleep.
+    await eventually(lambda: {program(pid).rpartition("/")[2] for pid in pids} == {"sleep"})
     ended = await sweep([], run_ids=[f"{instance}-r1"])
     assert {entry.pid for entry in ended} == set(pids)
     assert all(entry.gone for entry in ended)
