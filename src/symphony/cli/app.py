@@ -25,8 +25,6 @@ ACKNOWLEDGEMENT = "--i-understand-that-this-will-be-running-without-the-usual-gu
 
 def make_app() -> cyclopts.App:
     """Return the application."""
-    from symphony.cli.issue import app as issue_app
-
     app = cyclopts.App(
         name="symphony",
         help="Turn the issues of your tracker into finished work by driving Codex.",
@@ -39,7 +37,7 @@ def make_app() -> cyclopts.App:
     app.command(check, name="check")
     app.command(status, name="status")
     app.command(demo, name="demo")
-    app.command(issue_app, name="issue")
+    app.command("symphony.cli.issue:app", name="issue")
     return app
 
 

@@ -42,6 +42,7 @@ class Executor:
         workspaces: Removes workspaces and lists those on disk.
         ledger: Made durable before a run starts.
         make_attempt: Builds the worker of one run.
+        polled: Set once a first read of candidates has ended, well or not.
         progress: Live records by run; entries exist from StartRun until the scheduler has taken
             RunEnded.
         describe: Turns a run's newest event into a line for people.
@@ -77,6 +78,7 @@ class Executor:
         self._running: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
+        self.polled = asyncio.Event()
         self.progress = progress
 
     def execute(self, commands: Sequence[c.Command]) -> None:
@@ -148,6 +150,12 @@ class Executor:
 
     async def _fetch_candidates(self, command: c.FetchCandidates) -> None:
         self._before_poll()
+        try:
+            await self._read_candidates(command)
+        finally:
+            self.polled.set()
+
+    async def _read_candidates(self, command: c.FetchCandidates) -> None:
         try:
             async with asyncio.timeout(TRACKER_DEADLINE_S):
                 issues = await self._tracker().fetch_issues_by_states(command.states)

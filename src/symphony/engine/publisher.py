@@ -21,8 +21,11 @@ _log = get_logger(__name__)
 MIN_INTERVAL_S = 0.1
 """Snapshots are at least this far apart."""
 
-PROGRESS_INTERVAL_S = 0.25
+PROGRESS_INTERVAL_S = 0.1
 """Runs change their records without a step; a snapshot shows that within this time."""
+
+QUIET_INTERVAL_S = 1.0
+"""The same where no run has changed its record: only ages and run times are new."""
 
 DURABLE_LIMIT_S = 1.0
 """A ledger that does not come to an end (a hung disk) must not hide what the daemon does."""
@@ -54,6 +57,7 @@ class Publisher:
         self._progress = progress
         self._settle = settle
         self._wanted = asyncio.Event()
+        self._shown = 0.0
 
     def request(self) -> None:
         """Ask for a snapshot soon."""
@@ -61,15 +65,18 @@ class Publisher:
 
     async def run(self) -> None:
         """Publish until cancelled."""
+        loop = asyncio.get_running_loop()
         while True:
             await self._next_request()
             self._wanted.clear()
+            began = loop.time()
             await self._until_durable()
             self.publish_now()
-            await asyncio.sleep(MIN_INTERVAL_S)
+            await asyncio.sleep(max(0.0, MIN_INTERVAL_S - (loop.time() - began)))
 
     def publish_now(self) -> None:
         """Build and publish at once."""
+        self._shown = self._newest_activity()
         for progress in self._progress.values():
             message = progress.last_message
             if message is not None and not isinstance(message, str):
@@ -83,11 +90,19 @@ class Publisher:
         self._publish(snapshot)
 
     async def _next_request(self) -> None:
-        try:
-            async with asyncio.timeout(PROGRESS_INTERVAL_S if self._progress else None):
-                await self._wanted.wait()
-        except TimeoutError:
-            return
+        """Wait until somebody asks, a run has changed its record, or ages are due."""
+        waited = 0.0
+        while not self._wanted.is_set():
+            try:
+                async with asyncio.timeout(PROGRESS_INTERVAL_S if self._progress else None):
+                    await self._wanted.wait()
+            except TimeoutError:
+                waited += PROGRESS_INTERVAL_S
+                if waited >= QUIET_INTERVAL_S or self._newest_activity() != self._shown:
+                    return
+
+    def _newest_activity(self) -> float:
+        return max((run.last_activity_mono for run in self._progress.values()), default=0.0)
 
     async def _until_durable(self) -> None:
         try:

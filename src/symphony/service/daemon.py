@@ -8,10 +8,13 @@ stop dispatch, end the runs, wait, kill, flush, close; a second signal forces.
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
+from functools import partial
+from importlib import import_module
 from typing import Any
 
 from symphony.engine.executor import Executor
@@ -28,6 +31,11 @@ from symphony.service.parts import Parts, build_parts, takes_terminal
 from symphony.service.view import describe
 
 _log = get_logger(__name__)
+
+Part = Callable[[], Coroutine[Any, Any, None]]
+
+FIRST_POLL_S = 1.0
+"""How long the rest of the daemon waits for the first poll's answer."""
 
 SHUTDOWN_LIMIT_S = 25.0
 """Runs that have not ended this long after the first signal are killed."""
@@ -90,14 +98,15 @@ class Daemon:
         )
         following = Following(parts, self._options)
         stack.callback(parts.store.subscribe(following.config_changed))
-        endless = {
-            "scheduler": loop.run(),
-            "publisher": publisher.run(),
-            "workflow watch": parts.store.watch(),
-            "tracker watch": following.watch_tracker(),
-            "prompt check": following.check_prompts(),
-            "surfaces": self._surfaces(parts),
-            "stall watch": watch_for_stalls(
+        # What imports a lot or can wait does so until the first poll is under way and answered.
+        at_once: Mapping[str, Part] = {"scheduler": loop.run, "publisher": publisher.run}
+        later: Mapping[str, Part] = {
+            "workflow watch": parts.store.watch,
+            "tracker watch": following.watch_tracker,
+            "prompt check": following.check_prompts,
+            "surfaces": partial(self._surfaces, parts),
+            "stall watch": partial(
+                watch_for_stalls,
                 progress=parts.view.progress,
                 limit_s=lambda: parts.store.current.settings.codex.stall_timeout_s,
                 now=time.monotonic,
@@ -105,8 +114,13 @@ class Daemon:
             ),
         }
         background = [
-            tasks.create_task(self._endless(name, work), name=name)
-            for name, work in endless.items()
+            tasks.create_task(self._endless(name, part), name=name)
+            for name, part in at_once.items()
+        ]
+        background.append(tasks.create_task(_warm_up(executor), name="warm-up"))
+        background += [
+            tasks.create_task(self._endless(name, part, after=executor), name=name)
+            for name, part in later.items()
         ]
         await self._stop.wait()
         await self._shut_down(parts, executor, background)
@@ -137,10 +151,12 @@ class Daemon:
             before_poll=parts.store.recheck,
         )
 
-    async def _endless(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        """Run a task that is not meant to end; its failure ends the daemon in stages."""
+    async def _endless(self, name: str, part: Part, *, after: Executor | None = None) -> None:
+        """Run a part that is not meant to end; its failure ends the daemon in stages."""
         try:
-            await work
+            if after is not None:
+                await _first_poll(after)
+            await part()
         except Exception:
             _log.exception("A part of the daemon failed; stopping", part=name)
             self.failed = name
@@ -199,3 +215,22 @@ class Daemon:
             for task in (ended, forced):
                 task.cancel()
             await asyncio.wait((ended, forced))
+
+
+async def _first_poll(executor: Executor) -> None:
+    """Wait for the end of the first poll, but not for a tracker that does not answer."""
+    try:
+        async with asyncio.timeout(FIRST_POLL_S):
+            await executor.polled.wait()
+    except TimeoutError:
+        return
+
+
+async def _warm_up(executor: Executor) -> None:
+    """Do beforehand what the first run would otherwise do while it is waited for."""
+    await _first_poll(executor)
+    # What was imported and built lives as long as the daemon: the collector need not look at it.
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+    gc.enable()
+    await asyncio.to_thread(import_module, "codex_app_server.protocol.types")

@@ -82,6 +82,8 @@ class Following:
         changes = tracker.changes()
         if changes is None:
             return
+        # What changed between the last poll and the watch is seen by this one.
+        self._parts.mailbox.post(RefreshRequested("tracker"))
         try:
             async for _ in changes:
                 self._parts.mailbox.post(RefreshRequested("tracker"))
