@@ -5,8 +5,8 @@ after it is pinned by a pidfd, so a number that was reused is never hit; a folde
 if it is empty and was not there before.
 
 Codex starts each command in a session of its own, so killing its process group does not reach
-them; but every command inherits our mark and gets ``CODEX_THREAD_ID``. Sandboxed commands make
-the kernel leave empty mountpoints in the workspace. Linux only; elsewhere the sweep finds nothing.
+them; but every command inherits our mark and gets ``CODEX_THREAD_ID``. Sandboxed commands
+leave empty mountpoints in the workspace. Linux only; elsewhere the sweep finds nothing.
 Used by `codex_app_server.launch`.
 """
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -97,7 +98,16 @@ class Mountpoints:
         for workspace, names in self._absent.items():
             for name in names:
                 with contextlib.suppress(OSError):
-                    # Refused by the system where it is no folder or holds anything.
-                    os.rmdir(workspace / name)
+                    _remove_empty(workspace / name)
                     removed.append(workspace / name)
         return removed
+
+
+def _remove_empty(path: Path) -> None:
+    facts = os.lstat(path)
+    if stat.S_ISREG(facts.st_mode) and facts.st_size == 0 and not facts.st_mode & 0o222:
+        # Versions before 0.163 leave an empty file that nobody may write.
+        os.unlink(path)
+    else:
+        # Refused by the system where it is no folder or holds anything.
+        os.rmdir(path)
