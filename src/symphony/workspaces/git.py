@@ -12,7 +12,7 @@ it is only ever used inside a ``sandbox``, which is what really holds. Settings 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from symphony.errors import HostError, WorkspaceError
 from symphony.hosts.base import CompletedCommand, Host, ProcessSpec
@@ -51,7 +51,6 @@ _HOSTILE_SETTINGS = {
     "log.showSignature": "false",
     "submodule.recurse": "false",
     "fetch.recurseSubmodules": "false",
-    "uploadpack.packObjectsHook": "",
     "uploadpack.allowFilter": "false",
     "status.submoduleSummary": "false",
 }
@@ -147,7 +146,7 @@ class Git:
             HostError: The host was lost.
         """
         done = await self.attempt(*arguments, cwd=cwd, timeout_s=timeout_s, output_cap=output_cap)
-        verb = next((word for word in arguments if not word.startswith("-")), "git")
+        verb = _verb(arguments)
         if done.status is None:
             message = (
                 f"git {verb} in {cwd} took over {timeout_s:g} s and was ended; look at the network,"
@@ -178,6 +177,16 @@ class Git:
                 raise
             message = "git is not on PATH: install it (Debian: apt install git)"
             raise WorkspaceError("workspace_git_missing", message) from error
+
+
+def _verb(arguments: Sequence[str]) -> str:
+    words = iter(arguments)
+    for word in words:
+        if word == "-c":
+            next(words)
+        elif not word.startswith("-"):
+            return word
+    return ""
 
 
 def _settings(settings: Mapping[str, str]) -> dict[str, str]:

@@ -202,9 +202,9 @@ class _Look:
         found = []
         for entry in done.output.split("\0"):
             path = os.path.join(repository.path, entry.partition("\n")[2])
-            if entry and await asyncio.to_thread(self._is_repository_within, path):
+            if entry:
                 found.append(path)
-        return found
+        return await asyncio.to_thread(lambda: list(filter(self._is_repository_within, found)))
 
     def _is_repository_within(self, path: str) -> bool:
         return self._is_within(path) and os.path.lexists(os.path.join(path, ".git"))

@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import fcntl
 import hashlib
+import logging
 import os
 import shutil
 import time
@@ -27,6 +28,8 @@ from symphony.errors import WorkspaceError
 
 from .git import Git, hostile_environment
 from .sandbox import Sandbox
+
+_log = logging.getLogger(__name__)
 
 COLLECTED = "refs/symphony/"
 """Where branches from workspaces lie in a mirror."""
@@ -212,7 +215,10 @@ class Mirror:
         folder = Path(self.path) / "objects" / "pack"
         packs = await asyncio.to_thread(lambda: len(list(folder.glob("*.pack"))))
         if packs > _PACK_LIMIT:
-            await self._git("repack", "-q", "-a", "-d", "--keep-unreachable")
+            try:
+                await self._git("repack", "-q", "-a", "-d", "--keep-unreachable")
+            except WorkspaceError as error:
+                _log.warning("Packs not joined", extra={"mirror": self.path, "error": str(error)})
 
     @asynccontextmanager
     async def _locked(self) -> AsyncIterator[None]:

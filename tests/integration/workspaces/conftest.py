@@ -108,6 +108,11 @@ class Place:
         self.settings = self.settings.model_copy(update={"workspace": section})
 
     @property
+    def names(self) -> list[str]:
+        """What lies in the root, by name, but for our own directory."""
+        return sorted(set(os.listdir(self.root)) - {".symphony"})
+
+    @property
     def kept(self) -> list[str]:
         """What is kept aside in the root, by name."""
         folder = self.root / ".symphony" / "kept"
