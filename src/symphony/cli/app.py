@@ -37,6 +37,12 @@ def make_app() -> cyclopts.App:
     app.command(check, name="check")
     app.command(status, name="status")
     app.command(demo, name="demo")
+    app.command(pause, name="pause")
+    app.command(resume, name="resume")
+    app.command(drain, name="drain")
+    app.command(stop, name="stop")
+    app.command(retry, name="retry")
+    app.command(explain, name="explain")
     app.command("symphony.cli.issue:app", name="issue")
     return app
 
@@ -102,6 +108,89 @@ def status(
     from symphony.cli.status import show_status
 
     return show_status(workflow, as_json=json, instance=instance)
+
+
+IssueName = Annotated[str | None, Parameter(help="Identifier of one issue; all work without it.")]
+OfWorkflow = Annotated[
+    Path, Parameter(name=("--workflow", "-w"), help="Whose daemon: the path of its workflow file.")
+]
+Reason = Annotated[str, Parameter(help="For the log, the view and whoever asks why.")]
+
+
+def pause(
+    issue: IssueName = None,
+    /,
+    *,
+    reason: Reason = "",
+    workflow: OfWorkflow = DEFAULT_WORKFLOW,
+    instance: Instance = None,
+) -> int:
+    """Start nothing new, of all work or of one issue; what runs goes on."""
+    return _order("pause", issue, reason, workflow, instance)
+
+
+def resume(
+    issue: IssueName = None,
+    /,
+    *,
+    reason: Reason = "",
+    workflow: OfWorkflow = DEFAULT_WORKFLOW,
+    instance: Instance = None,
+) -> int:
+    """Lift a pause or drain; what was stopped runs again."""
+    return _order("resume", issue, reason, workflow, instance)
+
+
+def drain(
+    *, reason: Reason = "", workflow: OfWorkflow = DEFAULT_WORKFLOW, instance: Instance = None
+) -> int:
+    """Start nothing new and let what runs end after its present turn."""
+    return _order("drain", None, reason, workflow, instance)
+
+
+def stop(
+    issue: IssueName = None,
+    /,
+    *,
+    reason: Reason = "",
+    workflow: OfWorkflow = DEFAULT_WORKFLOW,
+    instance: Instance = None,
+) -> int:
+    """End agents now; their issues wait until they are resumed."""
+    return _order("stop", issue, reason, workflow, instance)
+
+
+def retry(
+    issue: IssueName = None,
+    /,
+    *,
+    reason: Reason = "",
+    workflow: OfWorkflow = DEFAULT_WORKFLOW,
+    instance: Instance = None,
+) -> int:
+    """Run what waits for a retry or is blocked now."""
+    return _order("retry", issue, reason, workflow, instance)
+
+
+def _order(
+    action: str, issue: str | None, reason: str, workflow: Path, instance: str | None
+) -> int:
+    from symphony.cli.control import order
+
+    return order(action, issue, workflow=workflow, reason=reason, instance=instance)
+
+
+def explain(
+    issue: Annotated[str, Parameter(help="Identifier of the issue.")],
+    /,
+    *,
+    workflow: OfWorkflow = DEFAULT_WORKFLOW,
+    instance: Instance = None,
+) -> int:
+    """Say whether an issue may start now and, if not, why: every condition in order."""
+    from symphony.cli.control import explain as explain_issue
+
+    return explain_issue(issue, workflow=workflow, instance=instance)
 
 
 def demo(

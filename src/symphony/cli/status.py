@@ -43,6 +43,43 @@ def fetch(
     Raises:
         ControlError: ``daemon_not_running`` or ``control_request_failed``.
     """
+    answer = _ask(workflow, "GET", path, None, instance=instance, environ=environ)
+    return answer[1]
+
+
+def request(
+    workflow: Path,
+    method: str,
+    path: str,
+    *,
+    body: Mapping[str, Any] | None = None,
+    instance: str | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Any:
+    """Ask the daemon for something that it may refuse.
+
+    Raises:
+        ControlError: ``daemon_not_running``, ``control_request_failed``, or the daemon's own code
+            where it refused.
+    """
+    status, answer = _ask(workflow, method, path, body, instance=instance, environ=environ)
+    if status >= 400:
+        error = answer.get("error", {})
+        raise ControlError(
+            error.get("code", "control_request_failed"), error.get("message", f"status {status}")
+        )
+    return answer
+
+
+def _ask(
+    workflow: Path,
+    method: str,
+    path: str,
+    body: Mapping[str, Any] | None,
+    *,
+    instance: str | None,
+    environ: Mapping[str, str] | None,
+) -> tuple[int, Any]:
     from symphony.config.state_dir import find_instance
 
     holder = find_instance(workflow.expanduser(), instance=instance, env=environ)
@@ -52,10 +89,11 @@ def fetch(
             f"no daemon of {workflow} is running; start one with: symphony {workflow}",
         )
     connection = _UnixConnection(holder.socket)
+    content = None if body is None else json.dumps(body)
     try:
-        connection.request("GET", path)
+        connection.request(method, path, content, {"content-type": "application/json"})
         answer = connection.getresponse()
-        return json.loads(answer.read())
+        return answer.status, json.loads(answer.read())
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise ControlError(
             "control_request_failed",

@@ -6,10 +6,14 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from symphony.errors import LedgerError
+from symphony.hosts.lineage import descends_from
 from symphony.ledger import Ledger
 from symphony.model.clock import Instant
 from symphony.observe.bus import SnapshotBus
-from symphony.scheduler.events import Event, RefreshRequested
+from symphony.scheduler.controls import known
+from symphony.scheduler.eligibility import Gate
+from symphony.scheduler.events import ControlAction, ControlRequested, Event, RefreshRequested
+from symphony.scheduler.publish import explain
 from symphony.scheduler.snapshot import Snapshot
 from symphony.scheduler.state import SchedulerState, refresh_coalesced
 from symphony.web.backend import RefreshReceipt
@@ -20,6 +24,7 @@ class EngineBackend:
 
     Args:
         workspace_path: Where the workspace of an identifier lies or would lie.
+        supervisor_pid: The ancestor of all processes of runs, or None while there is none.
     """
 
     def __init__(
@@ -31,6 +36,7 @@ class EngineBackend:
         post: Callable[[Event], None],
         clock: Callable[[], Instant],
         workspace_path: Callable[[str], str | None],
+        supervisor_pid: Callable[[], int | None],
     ) -> None:
         self._bus = bus
         self._state = state
@@ -38,6 +44,7 @@ class EngineBackend:
         self._post = post
         self._clock = clock
         self._workspace_path = workspace_path
+        self._supervisor_pid = supervisor_pid
 
     def snapshot(self) -> Snapshot | None:
         """Return the last published snapshot."""
@@ -56,6 +63,33 @@ class EngineBackend:
         coalesced = refresh_coalesced(state, now)
         self._post(RefreshRequested("api"))
         return RefreshReceipt(coalesced, now.wall)
+
+    def control(self, action: str, identifier: str | None, reason: str) -> bool | None:
+        """Give an order to the scheduler; see ``web.backend.Backend``."""
+        state, order = self._state, ControlAction(action)
+        if state.shutting_down:
+            return None
+        # A pause may come before the issue does; the other orders need something to act on.
+        needs_it = identifier is not None and order is not ControlAction.PAUSE
+        if needs_it and not known(state, identifier or ""):
+            return False
+        self._post(ControlRequested(order, identifier, reason))
+        return True
+
+    def is_agent(self, pid: int) -> bool:
+        """Tell whether a process belongs to a run."""
+        supervisor = self._supervisor_pid()
+        return supervisor is not None and descends_from(pid, supervisor)
+
+    def explain(self, identifier: str) -> list[Gate] | None:
+        """Return every gate's answer for an issue that is claimed or waits."""
+        state = self._state
+        claimed = (claim.issue for claim in state.claims)
+        waiting = (issue for issue, _ in state.waiting)
+        for issue in (*claimed, *waiting):
+            if issue.identifier == identifier:
+                return explain(state, issue)
+        return None
 
     async def recent_events(self, identifier: str, limit: int) -> list[dict[str, Any]]:
         """Return an issue's newest events, newest first; none where the ledger can't be read."""

@@ -99,6 +99,7 @@ async def build_parts(options: DaemonOptions, stack: AsyncExitStack) -> Parts:
             post=mailbox.post,
             clock=read_clock,
             workspace_path=workspaces.path_for,
+            supervisor_pid=lambda: host.supervisor_pid,
         )
     )
     stack.callback(web.close)

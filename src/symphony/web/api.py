@@ -16,6 +16,7 @@ import msgspec
 from symphony.model.clock import iso
 from symphony.model.usage import TokenUsage
 from symphony.observe.humanize import humanize
+from symphony.scheduler.eligibility import Gate
 from symphony.scheduler.snapshot import (
     BlockedRow,
     RetryingRow,
@@ -29,6 +30,10 @@ from .backend import RefreshReceipt
 
 RECENT_EVENTS = 20
 RECENT_RUNS = 10
+NOT_A_CANDIDATE = (
+    "{} was not among the candidates of the last poll and is not claimed: its state is none of "
+    "tracker.active_states, or it is outside the tracker's scope"
+)
 _encoder = msgspec.json.Encoder(enc_hook=str)
 _Row = TypeVar("_Row", RunningRow, RetryingRow, BlockedRow, WaitingRow)
 
@@ -93,7 +98,35 @@ def present_state(snapshot: Snapshot) -> shapes.State:
         ),
         max_concurrent_agents=snapshot.max_concurrent_agents,
         problems=shapes.Problems(config=snapshot.config_error, tracker=snapshot.tracker_error),
+        holds=[
+            shapes.Hold(
+                issue=row.identifier,
+                kind=row.kind,
+                reason=row.reason,
+                by=row.by,
+                since=iso(row.since_wall),
+            )
+            for row in snapshot.holds
+        ],
+        parked=snapshot.parked,
+        parked_until=None
+        if snapshot.parked_until_wall is None
+        else iso(snapshot.parked_until_wall),
         shutting_down=snapshot.shutting_down,
+    )
+
+
+def present_gates(identifier: str, gates: Sequence[Gate]) -> shapes.Explanation:
+    """Return why an issue may start now or may not: every gate in the order of dispatch."""
+    shut = next((gate for gate in gates if not gate.passed), None)
+    return shapes.Explanation(
+        issue_identifier=identifier,
+        eligible=shut is None,
+        first_shut=None if shut is None else shut.name.value,
+        gates=[
+            shapes.GateAnswer(gate=gate.name.value, passed=gate.passed, detail=gate.detail)
+            for gate in gates
+        ],
     )
 
 

@@ -6,8 +6,9 @@ and envelopes.
 - ``GET /`` the dashboard; ``GET /live`` its updates as server-sent events
 - ``GET /static/<name>`` its files
 - ``GET /api/v1/state``, ``GET /api/v1/events`` (the same, as server-sent events)
-- ``POST /api/v1/refresh``
-- ``GET /api/v1/<identifier>``, percent-encoded; ``state``, ``events`` and ``refresh`` are shadowed
+- ``POST /api/v1/refresh``, ``POST /api/v1/control``
+- ``GET /api/v1/<identifier>`` and ``.../explain``, percent-encoded; ``state``, ``events``,
+  ``control`` and ``refresh`` are shadowed
 - ``GET /healthz`` the process answers; ``GET /readyz`` the scheduler works
 
 HEAD is answered as GET. Another method on these is 405, another path 404.
@@ -29,6 +30,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from . import api
 from .backend import Backend
+from .control import obey
 from .envelope import error_response, json_response
 from .guard import Guard, HostRule
 from .pages import Pages
@@ -36,6 +38,7 @@ from .streams import Streams
 
 Handler = Callable[[Request], Awaitable[Response]]
 _API = b"/api/v1/"
+_EXPLAIN = b"/explain"
 _FAULTS = {
     404: ("not_found", "Route not found"),
     405: ("method_not_allowed", "Method not allowed"),
@@ -122,9 +125,11 @@ class Handlers:
     async def issue(self, request: Request) -> Response:
         """``GET /api/v1/<identifier>``."""
         raw: bytes = request.scope["raw_path"].removeprefix(_API)
+        if raw.endswith(_EXPLAIN) and b"/" not in raw.removesuffix(_EXPLAIN):
+            return self._explain(_identifier(raw.removesuffix(_EXPLAIN)))
         if not raw or b"/" in raw:
             return error_response(404, *_FAULTS[404])
-        identifier = unquote(raw.decode("ascii", "replace"))
+        identifier = _identifier(raw)
         snapshot = self._backend.snapshot()
         if snapshot is None:
             return error_response(503, "snapshot_unavailable", "Snapshot unavailable")
@@ -138,6 +143,17 @@ class Handlers:
         if details is None:
             return error_response(404, "issue_not_found", "Issue not found")
         return json_response(details)
+
+    def _explain(self, identifier: str) -> Response:
+        """``GET /api/v1/<identifier>/explain``: may it start now, and if not, why."""
+        gates = self._backend.explain(identifier)
+        if gates is None:
+            return error_response(404, "issue_not_found", api.NOT_A_CANDIDATE.format(identifier))
+        return json_response(api.present_gates(identifier, gates))
+
+    async def control(self, request: Request) -> Response:
+        """``POST /api/v1/control``."""
+        return await obey(request, self._backend)
 
     async def health(self, request: Request) -> Response:
         """``GET /healthz``: the event loop answers."""
@@ -164,6 +180,7 @@ def build_app(backend: Backend, streams: Streams, hosts: HostRule) -> ASGIApp:
         "/api/v1/state": Resource(GET=do.state),
         "/api/v1/events": Resource(GET=do.events),
         "/api/v1/refresh": Resource(POST=do.refresh),
+        "/api/v1/control": Resource(POST=do.control),
         "/api/v1/{identifier:path}": Resource(GET=do.issue),
     }
     app = Starlette(
@@ -172,6 +189,10 @@ def build_app(backend: Backend, streams: Streams, hosts: HostRule) -> ASGIApp:
     )
     app.router.redirect_slashes = False
     return Guard(app, hosts)
+
+
+def _identifier(raw: bytes) -> str:
+    return unquote(raw.decode("ascii", "replace"))
 
 
 async def _http_failure(request: Request, error: Exception) -> Response:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from symphony.scheduler.eligibility import Gate
 from symphony.scheduler.snapshot import Snapshot
 
 
@@ -36,6 +37,19 @@ class Backend(Protocol):
 
     def request_refresh(self) -> RefreshReceipt | None:
         """Ask for a poll now; None where no scheduler takes requests (starting or stopping)."""
+
+    def control(self, action: str, identifier: str | None, reason: str) -> bool | None:
+        """Give an authorised order to the scheduler.
+
+        Returns:
+            False where the issue is not on its books, None where it takes no orders.
+        """
+
+    def is_agent(self, pid: int) -> bool:
+        """Tell whether a process belongs to a run; True in doubt."""
+
+    def explain(self, identifier: str) -> list[Gate] | None:
+        """Return every gate's answer for an issue, or None where it is not known."""
 
     async def recent_events(self, identifier: str, limit: int) -> list[dict[str, Any]]:
         """Return the newest events of an issue, newest first.

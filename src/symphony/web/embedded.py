@@ -13,6 +13,8 @@ from collections.abc import Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
+from .peers import PeerProtocol
+
 
 class EmbeddedServer(uvicorn.Server):
     """A uvicorn server whose host decides when it ends."""
@@ -46,7 +48,7 @@ def make_server(
     """Return a server for ``app`` that runs until ``stopping`` is set."""
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=PeerProtocol,
         ws="none",
         lifespan="off",
         loop="none",

@@ -141,6 +141,33 @@ class Problems(Struct, kw_only=True):
     tracker: str | None
 
 
+class Hold(Struct, kw_only=True):
+    """Added: work that an operator holds back; ``issue`` null means all of it."""
+
+    issue: str | None
+    kind: str
+    reason: str
+    by: str
+    since: str
+
+
+class GateAnswer(Struct, kw_only=True):
+    """Added: one condition of a start."""
+
+    gate: str
+    passed: bool
+    detail: str
+
+
+class Explanation(Struct, kw_only=True):
+    """Added: ``GET /api/v1/<identifier>/explain``."""
+
+    issue_identifier: str
+    eligible: bool
+    first_shut: str | None
+    gates: list[GateAnswer]
+
+
 class State(Struct, kw_only=True):
     """``GET /api/v1/state`` and the data of each ``state`` event of ``/api/v1/events``."""
 
@@ -159,6 +186,9 @@ class State(Struct, kw_only=True):
     polling: Polling
     max_concurrent_agents: int
     problems: Problems
+    holds: list[Hold]
+    parked: str | None
+    parked_until: str | None
     shutting_down: bool
 
 

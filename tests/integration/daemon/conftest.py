@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import signal
+import subprocess
 import sys
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -102,6 +103,20 @@ class Place:
         lines = path.read_text().splitlines() if path.exists() else []
         entries = [json.loads(line) for line in lines]
         return [entry for entry in entries if entry["event"] == "start"]
+
+    def command(self, *words: str, status: int = 0) -> str:
+        """Run ``symphony WORDS`` about this daemon; return what it said."""
+        where = ("--workflow", str(self.workflow), "--instance", self.instance)
+        done = subprocess.run(
+            [sys.executable, "-m", "symphony", *words, *where],
+            env=self.environ,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert done.returncode == status, done.stdout + done.stderr
+        return done.stdout + done.stderr
 
     def log(self) -> str:
         return (self.root / "stderr.txt").read_text()

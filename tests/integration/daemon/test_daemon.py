@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 
 from .conftest import Place
 
@@ -162,3 +163,60 @@ async def test_a_refresh_is_accepted_and_an_agent_moves_its_issue(place: Place) 
     await place.until(lambda: not (place.root / "workspaces" / issue.identifier).exists())
 
     assert place.state()["counts"]["running"] == 0
+
+
+async def test_orders_hold_work_back_over_a_restart_until_they_are_lifted(place: Place) -> None:
+    place.script(turns=HANGING)
+    await place.start()
+    assert "paused" in place.command("pause", "--reason", "upgrade")
+    issue = place.board.add("Waits for its operator")
+    row = (await place.until(lambda: (place.state() or {}).get("waiting")))[0]
+    assert row["gate"] == "not_held"
+    assert "upgrade" in row["detail"]
+    assert await place.stop() == 0
+
+    await place.start()
+
+    await place.until(lambda: (place.state() or {}).get("waiting"))
+    explained = place.command("explain", issue.identifier, status=1)
+    assert "SHUT  not_held" in explained
+    assert place.starts() == []
+    place.command("resume")
+    await place.until(lambda: place.rows("running"))
+    assert place.state()["holds"] == []
+
+
+async def test_a_stopped_issue_waits_and_is_resumed(place: Place) -> None:
+    place.script(turns=HANGING)
+    issue = place.board.add("Is stopped")
+    await place.start()
+    await place.until(lambda: place.rows("running"))
+
+    place.command("stop", issue.identifier, "--reason", "wrong branch")
+    row = (await place.until(lambda: place.rows("blocked")))[issue.identifier]
+    assert row["category"] == "stopped_by_operator"
+    place.command("resume", issue.identifier)
+
+    await place.until(lambda: len(place.starts()) == 2)
+    assert issue.identifier in await place.until(lambda: place.rows("running"))
+
+
+async def test_an_order_about_an_unknown_issue_is_refused(place: Place) -> None:
+    await place.start()
+    assert "AB-99" in place.command("stop", "AB-99", status=1)
+
+
+async def test_an_agent_can_not_give_orders(place: Place) -> None:
+    place.configure(
+        hooks={
+            "before_run": f"{sys.executable} -m symphony stop -w {place.workflow} "
+            f"--instance {place.instance} > {place.root}/said.txt 2>&1; true"
+        }
+    )
+    place.script(turns=HANGING)
+    place.board.add("Has a cheeky agent")
+    await place.start()
+    await place.until(lambda: place.rows("running"))
+    said = await place.until(lambda: (place.root / "said.txt").read_text())
+    assert "agents may not give orders" in said
+    assert place.state()["holds"] == []

@@ -1,0 +1,65 @@
+"""Orders of operators: ``POST /api/v1/control``, on the control socket only.
+
+Role: reads and checks an order, judges who gives it, and hands it to the backend.
+Invariant: nothing but a process of the daemon's user that does not descend from a run is obeyed.
+Neighbours: ``peers`` says who asks; the scheduler carries orders out.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from .backend import Backend
+from .envelope import error_response, json_response
+from .peers import Peer, is_our_user, peer_in
+
+
+class Order(msgspec.Struct, forbid_unknown_fields=True):
+    """The body: an action, of one issue or of all work."""
+
+    action: Literal["pause", "resume", "drain", "stop", "retry"]
+    issue: str | None = None
+    reason: str = ""
+
+
+_decode = msgspec.json.Decoder(Order).decode
+
+
+async def obey(request: Request, backend: Backend) -> Response:
+    """Answer an order: 202 where it was taken."""
+    refusal = refuse(peer_in(request.scope), backend)
+    if refusal is not None:
+        return error_response(403, "control_refused", refusal)
+    try:
+        order = _decode(await request.body())
+    except msgspec.MsgspecError as error:
+        return error_response(400, "invalid_request", f"The order can't be read: {error}")
+    if order.action == "drain" and order.issue is not None:
+        return error_response(400, "invalid_request", "drain is for all work; stop or pause one")
+    if order.issue is not None and not order.issue.strip():
+        return error_response(400, "invalid_request", "issue: the identifier is blank")
+    taken = backend.control(order.action, order.issue, order.reason)
+    if taken is None:
+        return error_response(503, "orchestrator_unavailable", "Orchestrator is unavailable")
+    if not taken:
+        return error_response(
+            404, "issue_not_found", f"{order.issue} is not running, waiting, blocked or held"
+        )
+    return json_response(
+        {"accepted": True, "action": order.action, "issue": order.issue}, status=202
+    )
+
+
+def refuse(peer: Peer | None, backend: Backend) -> str | None:
+    """Say why this peer may not give orders, or None where it may."""
+    if peer is None:
+        return "Orders are taken on the control socket only: use the symphony command."
+    if not is_our_user(peer):
+        return "Orders are taken from the daemon's own user only."
+    if backend.is_agent(peer.pid):
+        return "This process belongs to a run: agents may not give orders."
+    return None
