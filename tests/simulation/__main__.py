@@ -1,0 +1,100 @@
+"""``python -m tests.simulation``: replay one seed, or run many and report the pace."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+
+from .simulate import Report, SeedFailed, simulate
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser.add_argument("--seed", type=int, help="replay this one")
+    parser.add_argument("--trace", action="store_true", help="print all that happens")
+    parser.add_argument("--hours", type=float, help="hours of trouble, instead of the seed's own")
+    parser.add_argument("--without", default="", help="kinds of trouble to leave out: a,b")
+    parser.add_argument("--shrink", action="store_true", help="find what the failure needs")
+    parser.add_argument("--from", type=int, default=0, dest="first")
+    parser.add_argument("--count", type=int, default=300)
+    parser.add_argument("--workers", type=int, default=1)
+    options = parser.parse_args()
+    without = tuple(filter(None, options.without.split(",")))
+    if options.seed is not None and options.shrink:
+        return _shrink(options.seed)
+    if options.seed is not None:
+        return _replay(options.seed, options.trace, options.hours, without)
+    return _run_many(options.first, options.count, options.workers)
+
+
+def _replay(seed: int, trace: bool, hours: float | None, without: tuple[str, ...]) -> int:
+    try:
+        report = simulate(seed, trace=print if trace else None, hours=hours, without=without)
+    except SeedFailed as failure:
+        print(failure)
+        return 1
+    print(report)
+    return 0
+
+
+def _shrink(seed: int) -> int:
+    """Leave out kinds of trouble, and time, as long as the seed still fails."""
+    from dataclasses import fields
+
+    from .scenario import Weather, scenario_of
+
+    def fails(without: tuple[str, ...], hours: float | None) -> bool:
+        try:
+            simulate(seed, without=without, hours=hours)
+        except SeedFailed:
+            return True
+        return False
+
+    if not fails((), None):
+        print(f"seed {seed} does not fail")
+        return 0
+    without: tuple[str, ...] = ()
+    for name in (field.name for field in fields(Weather)):
+        if fails((*without, name), None):
+            without = (*without, name)
+    hours = scenario_of(seed).hours
+    while fails(without, hours / 2) and hours > 0.01:
+        hours /= 2
+    kept = [field.name for field in fields(Weather) if field.name not in without]
+    print(f"needs only: {', '.join(kept) or 'nothing'}, in {hours:.3f} h")
+    command = f"--seed {seed} --hours {hours} --without {','.join(without)} --trace"
+    print(f".venv/bin/python -m tests.simulation {command}")
+    return 1
+
+
+def _try(seed: int) -> Report | str:
+    try:
+        return simulate(seed)
+    except SeedFailed as failure:
+        return str(failure)
+
+
+def _run_many(first: int, count: int, workers: int) -> int:
+    began = time.perf_counter()
+    failures = 0
+    simulated_s = steps = 0.0
+    with ProcessPoolExecutor(workers) as pool:
+        for result in pool.map(_try, range(first, first + count), chunksize=5):
+            if isinstance(result, str):
+                failures += 1
+                print(result.partition("\n")[0], flush=True)
+            else:
+                simulated_s += result.simulated_s
+                steps += result.steps
+    seconds = time.perf_counter() - began
+    print(
+        f"{count} seeds, {failures} failed, {simulated_s / 3600:.0f} simulated hours, "
+        f"{steps:.0f} steps in {seconds:.1f} s: {simulated_s / 60 / seconds:.0f} hours a minute"
+    )
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,364 @@
+"""The ledger as it stands at a crash: a model in memory, and the real one without its thread.
+
+Both write in batches some time after they are asked, and tell their caller later still, so a crash
+can fall before the write, and between the write and the word of it. While the disk fails, writes
+raise, are kept, and are made once it is well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from symphony.errors import LedgerError
+from symphony.hosts.base import ProcessIdentity
+from symphony.ledger import Ledger, operations, schema
+from symphony.ledger.ledger import EVENTS_KEPT
+from symphony.ledger.reading import LedgerContents, OpenRun
+from symphony.ledger.writer import WriterThread
+from symphony.model.clock import Instant
+from symphony.model.issue import IssueId
+from symphony.model.run import Outcome, RunId, RunSpec
+from symphony.model.usage import TokenUsage
+from symphony.scheduler.commands import SaveClaim
+from symphony.scheduler.events import Restored, RestoredClaim
+
+
+@dataclass(slots=True)
+class Disk:
+    """What survives. ``fails`` and ``delay`` are the world's."""
+
+    fails: Callable[[], bool]
+    delay: Callable[[], float]
+    store: Store = field(default_factory=lambda: Store())
+
+
+@dataclass(slots=True)
+class RunRecord:
+    spec: RunSpec
+    started_wall: float
+    seen_wall: float
+    usage: TokenUsage = field(default_factory=TokenUsage)
+    seconds: float = 0.0
+    ended: Outcome | None = None
+    thread_id: str | None = None
+    workspace_path: str | None = None
+    processes: list[ProcessIdentity] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class ClaimRecord:
+    claim: SaveClaim
+    saved_wall: float
+    run_id: RunId | None = None
+
+
+@dataclass(slots=True)
+class Store:
+    """The rows."""
+
+    runs: dict[RunId, RunRecord] = field(default_factory=dict)
+    claims: dict[IssueId, ClaimRecord] = field(default_factory=dict)
+
+    def start(self, spec: RunSpec, wall: float) -> None:
+        self.runs.setdefault(spec.run_id, RunRecord(spec, wall, wall, thread_id=spec.thread_id))
+        claim = SaveClaim(
+            kind="running",
+            issue=spec.issue,
+            attempt=spec.attempt,
+            retry_kind=spec.retry_kind,
+            error=spec.previous_error,
+            thread_id=spec.thread_id,
+            host=spec.host,
+            since_wall=wall,
+            failures=spec.failures,
+        )
+        self.claims[spec.issue_id] = ClaimRecord(claim, wall, spec.run_id)
+
+    def use(
+        self, run_id: RunId, usage: TokenUsage | None, seconds: float | None, wall: float
+    ) -> None:
+        run = self.runs.get(run_id)
+        if run is None:
+            return
+        run.usage = run.usage if usage is None else run.usage + usage.since(run.usage)
+        run.seconds = max(
+            run.seconds, run.seen_wall - run.started_wall if seconds is None else seconds
+        )
+        run.seen_wall = max(run.seen_wall, wall)
+
+    def end(self, run_id: RunId, outcome: Outcome, thread_id: str | None) -> None:
+        run = self.runs.get(run_id)
+        if run is not None:
+            run.ended = outcome
+            run.thread_id = thread_id or run.thread_id
+
+    def change(self, run_id: RunId, **fields: Any) -> None:
+        run = self.runs.get(run_id)
+        if run is not None:
+            for name, value in fields.items():
+                setattr(run, name, value)
+
+    def restored(self, now_wall: float) -> Restored:
+        usage, seconds = TokenUsage(), 0.0
+        for run in self.runs.values():
+            usage = usage + run.usage
+            seconds += run.seconds
+        return Restored(
+            tuple(self._claim(one, now_wall) for one in self.claims.values()), usage, seconds
+        )
+
+    def _claim(self, record: ClaimRecord, now_wall: float) -> RestoredClaim:
+        claim = record.claim
+        run = self.runs.get(record.run_id) if record.run_id is not None else None
+        delay_s = 0.0
+        if claim.due_wall is not None:
+            delay_s = max(0.0, claim.due_wall - max(now_wall, record.saved_wall))
+        ended = run.ended if run is not None else None
+        return RestoredClaim(
+            kind=claim.kind,
+            issue=claim.issue,
+            attempt=claim.attempt,
+            retry_kind=claim.retry_kind,
+            error=(ended.message if ended is not None else None) or claim.error,
+            delay_s=delay_s,
+            thread_id=(run.thread_id if run is not None else None) or claim.thread_id,
+            host=claim.host,
+            workspace_path=(run.workspace_path if run is not None else None)
+            or claim.workspace_path,
+            blocked_category=claim.blocked_category,
+            since_wall=claim.since_wall,
+            failures=claim.failures,
+        )
+
+    def open_runs(self) -> tuple[OpenRun, ...]:
+        return tuple(
+            OpenRun(
+                run_id=run_id,
+                issue_id=run.spec.issue_id,
+                issue_identifier=run.spec.issue.identifier,
+                processes=tuple(run.processes),
+                workspace_path=run.workspace_path,
+                host=run.spec.host,
+                thread_id=run.thread_id,
+                started_wall=run.started_wall,
+            )
+            for run_id, run in self.runs.items()
+            if run.ended is None
+        )
+
+
+_Write = tuple[str, Callable[[], None], "asyncio.Future[None] | None"]
+
+
+class ModelLedger:
+    """The ledger's face over rows in memory."""
+
+    degraded: str | None = None
+    has_failed = False
+
+    def __init__(self, disk: Disk, clock: Callable[[], Instant]) -> None:
+        self._disk = disk
+        self._store = disk.store
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[_Write] = deque()
+        self._owed: dict[str, Callable[[], None]] = {}
+        self._is_planned = False
+
+    async def run_started(self, spec: RunSpec, *, started_wall: float) -> None:
+        await self._write(
+            f"run {spec.run_id} started", lambda: self._store.start(spec, started_wall)
+        )
+
+    async def run_process(self, run_id: RunId, identity: ProcessIdentity) -> None:
+        def add() -> None:
+            if run_id in self._store.runs:
+                self._store.runs[run_id].processes.append(identity)
+
+        await self._write(f"run {run_id} process", add)
+
+    async def run_workspace(self, run_id: RunId, path: str) -> None:
+        await self._write(
+            f"run {run_id} workspace", lambda: self._store.change(run_id, workspace_path=path)
+        )
+
+    async def run_thread(self, run_id: RunId, thread_id: str) -> None:
+        await self._write(
+            f"run {run_id} thread", lambda: self._store.change(run_id, thread_id=thread_id)
+        )
+
+    async def turn_started(self, run_id: RunId, **_: Any) -> None:
+        await self._write(f"run {run_id} turn", lambda: None)
+
+    async def turn_ended(
+        self, run_id: RunId, *, wall: float, usage: TokenUsage | None = None, **_: Any
+    ) -> None:
+        await self._write(f"run {run_id} turn", lambda: self._store.use(run_id, usage, None, wall))
+
+    async def run_ended(
+        self,
+        run_id: RunId,
+        outcome: Outcome,
+        usage: TokenUsage | None = None,
+        seconds: float | None = None,
+        *,
+        ended_wall: float,
+        thread_id: str | None = None,
+    ) -> None:
+        def end() -> None:
+            self._store.use(run_id, usage, seconds, ended_wall)
+            self._store.end(run_id, outcome, thread_id)
+
+        await self._write(f"run {run_id} ended", end)
+
+    async def save_claim(self, claim: SaveClaim) -> None:
+        wall = self._clock().wall
+
+        def save() -> None:
+            self._store.claims[claim.issue.id] = ClaimRecord(claim, wall)
+
+        await self._write(f"claim {claim.issue.id}", save)
+
+    async def drop_claim(self, issue_id: IssueId) -> None:
+        await self._write(
+            f"claim {issue_id}", lambda: self._store.claims.pop(issue_id, None) and None
+        )
+
+    def record_event(self, *_: Any) -> None:
+        """History is no concern of the scheduler."""
+
+    async def flush(self) -> None:
+        await self._write("flush", lambda: None)
+
+    async def load(self) -> LedgerContents:
+        await asyncio.sleep(0.001)
+        return LedgerContents(
+            restored=self._store.restored(self._clock().wall), open_runs=self._store.open_runs()
+        )
+
+    async def workspace_issues(self) -> dict[str, IssueId]:
+        runs = sorted(self._disk.store.runs.values(), key=lambda run: run.started_wall)
+        return {
+            run.workspace_path: run.spec.issue_id for run in runs if run.workspace_path is not None
+        }
+
+    async def aclose(self) -> None:
+        self._commit()
+
+    def _write(self, key: str, apply: Callable[[], None]) -> asyncio.Future[None]:
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._waiting.append((key, apply, future))
+        self._plan(self._disk.delay())
+        return future
+
+    def _plan(self, delay_s: float) -> None:
+        if not self._is_planned:
+            self._is_planned = True
+            self._loop.call_later(delay_s, self._commit)
+
+    def _commit(self) -> None:
+        self._is_planned = False
+        writes, self._waiting = self._waiting, deque()
+        if self._disk.fails():
+            self.has_failed = True
+            for key, apply, _ in writes:
+                self._owed.pop(key, None)
+                self._owed[key] = apply
+            self._loop.call_soon(self._tell, writes, True)
+            self._plan(5.0)
+            return
+        for apply in self._owed.values():
+            apply()
+        self._owed.clear()
+        for _, apply, _ in writes:
+            apply()
+        self._loop.call_soon(self._tell, writes, False)
+
+    def _tell(self, writes: deque[_Write], is_failure: bool) -> None:
+        for _, _, future in writes:
+            if future is None or future.done():
+                continue
+            if is_failure:
+                future.set_exception(LedgerError("ledger_write_failed", "the disk fails"))
+            else:
+                future.set_result(None)
+
+
+class SteppedWriter(WriterThread):
+    """The real writer, its thread played by timers of the loop."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, row_sink: Any, *, disk: Disk, path: Path
+    ) -> None:
+        self.degraded = None
+        self.dropped_rows = 0
+        self._connection = connection
+        self._row_sink = row_sink
+        self._loop = asyncio.get_running_loop()
+        self._retry_s = 5.0
+        self._wake = threading.Condition()
+        self._writes = deque()
+        self._rows = deque()
+        self._owed = {}
+        self._closing = False
+        self._disk = disk
+        self._is_planned = False
+
+    def submit(self, *args: Any, **kwargs: Any) -> asyncio.Future[None]:
+        future = super().submit(*args, **kwargs)
+        self._plan(self._disk.delay())
+        return future
+
+    def close(self) -> None:
+        self._turn()
+        self._closing = True
+        self._connection.close()
+
+    def kill(self) -> None:
+        """The process is gone: an open transaction is rolled back by the next one."""
+        self._connection.close()
+
+    def _plan(self, delay_s: float) -> None:
+        if not self._is_planned:
+            self._is_planned = True
+            self._loop.call_later(delay_s, self._turn)
+
+    def _turn(self) -> None:
+        self._is_planned = False
+        if self._closing:
+            return
+        writes, rows = list(self._writes), list(self._rows)
+        self._writes.clear()
+        self._rows.clear()
+        self._process(writes, rows)
+        if self._owed:
+            self._plan(self._retry_s)
+
+    def _transact(self, writes: Any, rows: list[Any]) -> None:
+        if self._disk.fails():
+            raise OSError("disk I/O error")
+        super()._transact(writes, rows)
+
+
+class SqliteLedger(Ledger):
+    """The real ledger on a real file, with the stepped writer."""
+
+    def __init__(self, path: Path, *, disk: Disk, clock: Callable[[], Instant]) -> None:
+        opened = schema.open_file(path, now_wall=clock().wall)
+        self.path = path
+        self.notice = opened.notice
+        self._workflow_id = "wf"
+        self._clock = clock
+        ring = operations.EventRing("wf", keep=EVENTS_KEPT)
+        self.writer = SteppedWriter(opened.connection, ring.insert, disk=disk, path=path)
+        self._writer = self.writer
+
+    async def aclose(self) -> None:
+        self.writer.close()

@@ -1,0 +1,569 @@
+"""What must hold, judged apart from the scheduler's own code: told what it is told, shown what it
+commands, it keeps books of its own and compares after every step.
+
+The rules are written from SPEC 7 and 8 and from the promises of the design, with no call into
+``eligibility``, ``retry`` or ``reconcile``; ``invariants.validate`` comes on top.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from symphony.config.settings import Settings
+from symphony.model.issue import Issue, IssueId
+from symphony.model.run import OutcomeKind, RetryKind, RunId, RunSpec, StopReason
+from symphony.model.usage import TokenUsage
+from symphony.scheduler.claims import (
+    Blocked,
+    Cleaning,
+    Dispatching,
+    Rechecking,
+    RetryQueued,
+    Running,
+)
+from symphony.scheduler.commands import (
+    CleanWorkspace,
+    Command,
+    DropClaim,
+    FetchCandidates,
+    FetchTerminal,
+    RefreshIssues,
+    SaveClaim,
+    StartRun,
+    StopRun,
+)
+from symphony.scheduler.events import (
+    CandidatesFailed,
+    CandidatesFetched,
+    CleanupEnded,
+    ConfigBroken,
+    ConfigRepaired,
+    Event,
+    IssuesRefreshed,
+    RefreshFailed,
+    Restored,
+    RunEnded,
+    RunIssueChanged,
+    RunSilent,
+    SettingsChanged,
+    ShutdownRequested,
+    TerminalFetched,
+    WakeUp,
+)
+from symphony.scheduler.invariants import validate
+from symphony.scheduler.publish import build_snapshot, explain
+from symphony.scheduler.snapshot import Snapshot
+
+from .world import InvariantBroken
+
+if TYPE_CHECKING:
+    from .daemon import Lifetime
+
+TOLERANCE_S = 1e-6
+ABSENCE_S = 5.0
+
+
+@dataclass(slots=True)
+class Due:
+    """What the next run of an issue must be, and when it may start at the earliest."""
+
+    attempt: int | None
+    kind: RetryKind
+    failures: int
+    not_before: float
+
+
+@dataclass(slots=True)
+class Live:
+    """A run whose end the scheduler has not been told."""
+
+    spec: RunSpec
+    failures: int
+    stop: StopReason | None = None
+
+
+class Oracle:
+    """The books of one lifetime; what outlives it is in ``World.memory``."""
+
+    def __init__(self, life: Lifetime) -> None:
+        self._life = life
+        self._world = life.world
+        self._memory = life.world.memory
+        self.is_forced = False
+        self._event: Event | None = None
+        self._is_open = False
+        self._settings: Settings = life.settings
+        self._asked: dict[int, tuple[Any, float]] = {}
+        self._answered: set[int] = set()
+        self._seen: dict[IssueId, Issue] = {}
+        self._absences: dict[IssueId, list[tuple[float, float]]] = {}
+        self._excused: set[IssueId] = set()
+        self._live: dict[RunId, Live] = {}
+        self._due: dict[IssueId, Due] = {}
+        self._reported: Counter[RunId] = Counter()
+        self._usage = TokenUsage()
+        self._parked_until = 0.0
+        self._config_broken = self._stopping = False
+        self._moved_board = False
+        self._candidates: Sequence[Issue] | None = None
+        self._just_ended: tuple[Live, RunEnded] | None = None
+
+    def _fail(self, text: str) -> NoReturn:
+        raise InvariantBroken(text)
+
+    def _must(self, holds: object, text: Callable[[], str]) -> None:
+        if not holds:
+            self._fail(text())
+
+    @property
+    def _now(self) -> float:
+        return self._world.timeline.mono
+
+    # What the scheduler is told
+
+    def told(self, event: Event | None) -> None:
+        """The scheduler takes this event next; None: its timer may come next."""
+        if self._is_open:
+            self._fail(f"the step with {self._event} has failed")
+        self._event = event
+        self._just_ended = None
+        if event is None:
+            return
+        self._is_open = True
+        if self._world.traces:
+            self._world.note(f"  > {event}")
+        match event:
+            case Restored():
+                self._restored(event)
+            case SettingsChanged():
+                self._settings_changed(event)
+            case ConfigBroken():
+                self._config_broken = True
+            case ConfigRepaired():
+                self._config_broken = False
+            case CandidatesFetched() | CandidatesFailed():
+                if self._is_first(event):
+                    self._candidates = getattr(event, "issues", None)
+            case IssuesRefreshed() | RefreshFailed():
+                if self._is_first(event) and isinstance(event, IssuesRefreshed):
+                    self._refreshed(event)
+            case TerminalFetched():
+                if self._is_first(event):
+                    for issue in event.issues:
+                        self._seen[issue.id] = issue
+            case CleanupEnded():
+                if self._is_first(event):
+                    self._excused.add(event.issue_id)
+            case RunIssueChanged():
+                if event.run_id in self._live:
+                    self._show(event.issue)
+            case RunEnded():
+                self._run_ended(event)
+            case ShutdownRequested():
+                self._stopping = True
+            case _:
+                pass
+
+    def _is_first(self, event: Any) -> bool:
+        """Say whether this is the answer that counts, not a copy of it."""
+        if event.cause in self._answered or self._stopping:
+            return False
+        self._answered.add(event.cause)
+        return event.cause in self._asked
+
+    def _restored(self, event: Restored) -> None:
+        memory = self._memory
+        self._usage = event.usage
+        self._must(
+            event.usage.total_tokens >= memory.durable_tokens,
+            lambda: f"totals lost: {event.usage} < {memory.durable_tokens}",
+        )
+        self._must(
+            event.usage.total_tokens <= memory.spent,
+            lambda: f"totals doubled: {event.usage} > {memory.spent}",
+        )
+        for claim in event.claims:
+            issue_id = claim.issue.id
+            if claim.kind == "blocked":
+                continue
+            key = (issue_id, claim.kind, claim.attempt, claim.retry_kind)
+            failures = memory.failures.get(key)
+            if failures is None:
+                self._fail(f"a claim that was never made: {key}")
+            recovers = claim.kind == "running"
+            kind = RetryKind.RECOVERY if recovers else claim.retry_kind or RetryKind.FAILURE
+            due = self._now if recovers else self._restored_due(claim)
+            self._due[issue_id] = Due(claim.attempt, kind, failures, due)
+
+    def _restored_due(self, claim: Any) -> float:
+        saved = self._memory.saved.get(claim.issue.id)
+        at = self._now + claim.delay_s
+        if saved is not None and saved[1] == self._world.timeline.wall_shift:
+            expected = max(saved[0], self._now)
+            # The sweep of orphans comes between reading and restoring: later, never earlier.
+            self._must(
+                -1e-3 < at - expected < 10.0,
+                lambda: f"restored at {at}, was due at {expected}: {claim}",
+            )
+        return at
+
+    def _settings_changed(self, event: SettingsChanged) -> None:
+        before, self._settings = self._settings, event.settings
+        self._config_broken = False
+        if before.tracker.provider != event.settings.tracker.provider:
+            self._moved_board = True
+            self._absences.clear()
+
+    def _refreshed(self, event: IssuesRefreshed) -> None:
+        command, issued = self._asked[event.cause]
+        found = {issue.id: issue for issue in event.issues}
+        for issue_id in command.ids:
+            if issue_id in found:
+                self._show(found[issue_id])
+            else:
+                self._absences.setdefault(issue_id, []).append((issued, self._now))
+
+    def _show(self, issue: Issue) -> None:
+        self._seen[issue.id] = issue
+        self._absences.pop(issue.id, None)
+        if self._standing(issue) != "wanted":
+            self._excused.add(issue.id)
+
+    def _standing(self, issue: Issue) -> str:
+        tracker = self._settings.tracker
+        state = issue.state.strip().lower()
+        if state in {name.lower() for name in tracker.terminal_states}:
+            return "terminal"
+        if state not in {name.lower() for name in tracker.active_states}:
+            return "inactive"
+        lacks = set(tracker.required_labels) - set(issue.labels)
+        return "unroutable" if lacks or not issue.dispatchable else "wanted"
+
+    def _run_ended(self, event: RunEnded) -> None:
+        live = self._live.pop(event.run_id, None)
+        if live is None:
+            return
+        self._just_ended = (live, event)
+        self._usage = self._usage + event.usage
+        outcome = event.outcome
+        is_limit = (outcome.code or "").lower() == "usagelimitexceeded"
+        if is_limit and live.stop in (None, StopReason.STALLED):
+            wait_s = (outcome.retry_at or 0.0) - self._world.timeline.wall
+            if wait_s <= 0:
+                wait_s = self._settings.agent.max_retry_backoff_ms / 1000
+            self._parked_until = max(self._parked_until, self._now + wait_s)
+
+    def run_reported(self, event: RunEnded) -> None:
+        """The executor says that a run has ended; once is right."""
+        self._reported[event.run_id] += 1
+        self._must(self._reported[event.run_id] == 1, lambda: f"{event.run_id} has ended twice")
+        if not self._world.disk_fails and self._life.ledger.degraded is None:
+            self._memory.durable[event.run_id] = event.usage.total_tokens
+
+    # What the scheduler commands
+
+    def commanded(self, commands: Sequence[Command]) -> None:
+        if self._event is None:
+            self._event = WakeUp()
+        for command in commands:
+            if self._world.traces:
+                self._world.note(f"  < {command}")
+            match command:
+                case StartRun(spec):
+                    self._start(spec)
+                case StopRun():
+                    self._stop(command)
+                case SaveClaim():
+                    self._save(command)
+                case DropClaim(issue_id):
+                    self._drop(issue_id)
+                case CleanWorkspace():
+                    self._ask(command)
+                    self._clean(command)
+                case FetchCandidates() | FetchTerminal() | RefreshIssues():
+                    if self._stopping:
+                        self._fail(f"{command} during a shutdown")
+                    self._ask(command)
+                case _:
+                    pass
+        self._settled(commands)
+
+    def _ask(self, command: Any) -> None:
+        self._must(command.cause not in self._asked, lambda: f"cause used twice: {command}")
+        self._asked[command.cause] = (command, self._now)
+
+    def _start(self, spec: RunSpec) -> None:
+        issue_id = spec.issue_id
+        self._must(not self._stopping, lambda: f"{spec} starts during a shutdown")
+        self._must(not self._config_broken, lambda: f"{spec} starts under a broken configuration")
+        self._must(
+            self._now >= self._parked_until - TOLERANCE_S, lambda: f"{spec} starts while parked"
+        )
+        self._must(spec.run_id not in self._memory.run_ids, lambda: f"run id used twice: {spec}")
+        self._must(self._standing(spec.issue) == "wanted", lambda: f"{spec} is not wanted")
+        self._must(self._seen.get(issue_id) == spec.issue, lambda: f"{spec} starts unread")
+        twin = [one for one in self._live.values() if one.spec.issue_id == issue_id]
+        self._must(not twin, lambda: f"{spec} starts beside {twin}")
+        due = self._due.pop(issue_id, None)
+        self._must(issue_id not in self._blocked(), lambda: f"{spec} starts though it is blocked")
+        if due is None:
+            self._must(
+                spec.attempt is None and spec.retry_kind is None, lambda: f"{spec} is no first run"
+            )
+        else:
+            self._must(
+                (spec.attempt, spec.retry_kind) == (due.attempt, due.kind),
+                lambda: f"{spec} should be {due}",
+            )
+            self._must(self._now >= due.not_before - TOLERANCE_S, lambda: f"{spec} is early: {due}")
+        failures = 0 if due is None else due.failures
+        self._memory.run_ids.add(spec.run_id)
+        self._memory.failures[(issue_id, "running", spec.attempt, spec.retry_kind)] = failures
+        self._live[spec.run_id] = Live(spec, failures)
+        self._excused.discard(issue_id)
+        self._absences.pop(issue_id, None)
+        self._limits(spec)
+
+    def _blocked(self) -> set[IssueId]:
+        return {one.issue.id for one in self._life.state.claims if isinstance(one, Blocked)}
+
+    def _limits(self, spec: RunSpec) -> None:
+        agent, worker = self._settings.agent, self._settings.worker
+        self._must(
+            len(self._live) <= agent.max_concurrent_agents, lambda: f"{spec}: above the limit"
+        )
+        state = spec.issue.state.lower()
+        limit = agent.max_concurrent_agents_by_state.get(state)
+        claims = [self._life.state.claims.get(one.spec.issue_id) for one in self._live.values()]
+        same = [one for one in claims if one is not None and one.issue.state.lower() == state]
+        self._must(
+            limit is None or len(same) <= limit, lambda: f"{spec}: above the limit of its state"
+        )
+        hosts = worker.ssh_hosts or ("local",)
+        self._must(spec.host in hosts, lambda: f"{spec}: not a host of the configuration")
+        here = [one for one in self._live.values() if one.spec.host == spec.host]
+        per_host = worker.max_concurrent_agents_per_host if worker.ssh_hosts else None
+        self._must(
+            per_host is None or len(here) <= per_host, lambda: f"{spec}: above the host's limit"
+        )
+
+    def _stop(self, command: StopRun) -> None:
+        live = self._live.get(command.run_id)
+        self._must(live is not None, lambda: f"{command} of no live run")
+        assert live is not None
+        self._must(live.stop is None, lambda: f"{command} after {live.stop}")
+        live.stop = command.reason
+        issue_id = live.spec.issue_id
+        match command.reason:
+            case StopReason.SHUTDOWN:
+                self._must(self._stopping, lambda: f"{command} without a shutdown")
+            case StopReason.STALLED:
+                self._must_be_silent(command)
+            case StopReason.MISSING:
+                self._must(
+                    self._is_absent(issue_id), lambda: f"{command} without two reads that lack it"
+                )
+                self._excused.add(issue_id)
+            case reason:
+                standing = self._standing(self._seen[issue_id])
+                self._must(standing == reason.value, lambda: f"{command}, but it is {standing}")
+
+    def _must_be_silent(self, command: StopRun) -> None:
+        limit_s = self._settings.codex.stall_timeout_ms / 1000
+        record = self._life.progress[command.run_id]
+        self._must(isinstance(self._event, RunSilent), lambda: f"{command} unasked")
+        self._must(limit_s > 0, lambda: f"{command} though stalls are off")
+        self._must(
+            self._now - record.last_activity_mono >= limit_s, lambda: f"{command} of a healthy run"
+        )
+
+    def _is_absent(self, issue_id: IssueId) -> bool:
+        absences = self._absences.get(issue_id, [])
+        return any(
+            second[0] >= first[1] + ABSENCE_S - TOLERANCE_S
+            for number, first in enumerate(absences)
+            for second in absences[number + 1 :]
+        )
+
+    def _save(self, claim: SaveClaim) -> None:
+        self._must(self._just_ended is not None, lambda: f"{claim} out of nothing")
+        assert self._just_ended is not None
+        live, event = self._just_ended
+        self._must(claim.issue.id == live.spec.issue_id, lambda: f"{claim} after {event}")
+        if claim.kind == "blocked":
+            kinds = (OutcomeKind.INPUT_REQUIRED, OutcomeKind.APPROVAL_REQUIRED)
+            outcome = event.outcome
+            self._must(
+                outcome.kind in kinds or not outcome.retryable,
+                lambda: f"{claim} blocks after {event}",
+            )
+            return
+        due = self._expected(live, event)
+        got_s = claim.due_wall - self._world.timeline.wall if claim.due_wall is not None else -1.0
+        self._must(
+            (claim.attempt, claim.retry_kind) == (due.attempt, due.kind),
+            lambda: f"{claim} should be {due} after {event}",
+        )
+        self._must(
+            self._now + got_s >= due.not_before - 1e-4,
+            lambda: f"{claim} is early by {due}, after {event}",
+        )
+        self._due[claim.issue.id] = due
+        self._memory.saved[claim.issue.id] = (self._now + got_s, self._world.timeline.wall_shift)
+        key = (claim.issue.id, "retry", claim.attempt, claim.retry_kind)
+        self._memory.failures[key] = due.failures
+
+    def _expected(self, live: Live, event: RunEnded) -> Due:
+        """What SPEC 8.4 makes of this end."""
+        outcome, now = event.outcome, self._now
+        if outcome.kind is OutcomeKind.COMPLETED:
+            return Due(1, RetryKind.CONTINUATION, 0, now + 1.0)
+        wait_s = (outcome.retry_at or 0.0) - self._world.timeline.wall
+        cap_s = self._settings.agent.max_retry_backoff_ms / 1000
+        if (outcome.code or "").lower() == "usagelimitexceeded":
+            wait_s = wait_s if wait_s > 0 else cap_s
+            return Due(live.spec.attempt, RetryKind.FAILURE, live.failures, now + wait_s)
+        failures = live.failures + 1
+        delay_s = min(10.0 * 2 ** min(failures - 1, 30), cap_s) * 0.9
+        return Due(failures, RetryKind.FAILURE, failures, now + max(delay_s, wait_s))
+
+    def _drop(self, issue_id: IssueId) -> None:
+        excused = issue_id in self._excused or issue_id in self._absences or self._moved_board
+        self._must(excused, lambda: f"the claim of {issue_id} is dropped without a reason")
+        self._due.pop(issue_id, None)
+        self._memory.saved.pop(issue_id, None)
+
+    def _clean(self, command: CleanWorkspace) -> None:
+        issue_id = command.issue.id
+        standing = self._standing(self._seen[issue_id])
+        self._must(standing == "terminal", lambda: f"{command}, but it is {standing}")
+        twin = [one for one in self._live.values() if one.spec.issue_id == issue_id]
+        self._must(not twin, lambda: f"{command} under {twin}")
+
+    def _settled(self, commands: Sequence[Command]) -> None:
+        """A run's end leads to one thing."""
+        if self._just_ended is None:
+            return
+        live, event = self._just_ended
+        issue_id = live.spec.issue_id
+        ways = [
+            command
+            for command in commands
+            if (isinstance(command, SaveClaim) and command.issue.id == issue_id)
+            or (isinstance(command, DropClaim) and command.issue_id == issue_id)
+            or (isinstance(command, CleanWorkspace) and command.issue.id == issue_id)
+        ]
+        self._must(len(ways) == 1 or self._stopping, lambda: f"{event} leads to {ways}")
+
+    # After the step
+
+    def stepped(self) -> None:
+        event, self._is_open = self._event, False
+        state = self._life.state
+        try:
+            validate(state)
+        except AssertionError as error:
+            raise InvariantBroken(f"after {event}: {error}") from error
+        self._same_runs()
+        self._nothing_is_late()
+        self._must(
+            state.usage == self._usage, lambda: f"totals {state.usage}, should be {self._usage}"
+        )
+        if not state.poll.checking and self._candidates is not None:
+            self._nobody_is_lost(self._candidates)
+            self._candidates = None
+        self._world.steps += 1
+        # In the middle of a backlog the records may be ahead of the claims; nobody looks then.
+        if self._world.steps % 8 == 0 and self._life.mailbox.is_empty:
+            self.shown(
+                build_snapshot(
+                    state,
+                    self._life.progress,
+                    self._world.timeline.now(),
+                    sequence=1,
+                    rate_limits=None,
+                ),
+                is_settled=False,
+            )
+
+    def _same_runs(self) -> None:
+        claims = self._life.state.claims
+        running = {claim.spec.run_id for claim in claims.running()}
+        self._must(
+            running == set(self._live), lambda: f"runs {running}, live are {set(self._live)}"
+        )
+        executor = self._life.executor
+        assert executor is not None
+        at_work = {attempt.spec.run_id for attempt in executor.attempts}
+        self._must(at_work <= running, lambda: f"attempts without a claim: {at_work - running}")
+        for run_id in running - at_work:
+            if not self._reported[run_id]:
+                self._fail(f"a claim whose worker is gone: {run_id}")
+
+    def _nothing_is_late(self) -> None:
+        """The loop wakes up for a retry at its time."""
+        if self._stopping:
+            return
+        for claim in self._life.state.claims:
+            if isinstance(claim, RetryQueued) and claim.hold is None:
+                late_s = self._now - claim.due_mono
+                if late_s >= 1.0:
+                    self._fail(f"late by {late_s} s: {claim}")
+
+    def _nobody_is_lost(self, candidates: Sequence[Issue]) -> None:
+        """Each candidate of a cycle is claimed, or has a reason that people can see."""
+        state = self._life.state
+        waiting = {issue.id for issue, _ in state.waiting}
+        for issue in candidates:
+            if issue.id in state.claims or issue.id in waiting or self._stopping:
+                continue
+            shut = [gate for gate in explain(state, issue) if not gate.passed]
+            if not shut:
+                self._fail(f"{issue.identifier} is eligible, unclaimed and unexplained")
+
+    def shown(self, snapshot: Snapshot, *, is_settled: bool = True) -> None:
+        """Compare what people see with what is."""
+        claims = list(self._life.state.claims)
+        kinds: dict[type, list[str]] = {}
+        for claim in claims:
+            kinds.setdefault(type(claim), []).append(claim.issue.id)
+        retrying = sorted([*kinds.get(RetryQueued, []), *kinds.get(Rechecking, [])])
+        for name, shown, held in (
+            ("running", [row.issue_id for row in snapshot.running], kinds.get(Running, [])),
+            ("retrying", sorted(row.issue_id for row in snapshot.retrying), retrying),
+            ("blocked", [row.issue_id for row in snapshot.blocked], kinds.get(Blocked, [])),
+            ("cleaning", list(snapshot.cleaning), kinds.get(Cleaning, [])),
+        ):
+            same = len(shown) == len(held) if name == "cleaning" else sorted(shown) == sorted(held)
+            if not same:
+                self._fail(f"{name}: shown are {shown}, held are {held}")
+        listed = sum(len(ids) for kind, ids in kinds.items() if kind is not Dispatching)
+        rows = snapshot.running, snapshot.retrying, snapshot.blocked, snapshot.cleaning
+        self._must(sum(map(len, rows)) == listed, lambda: "a claim is not shown")
+        for row in (*snapshot.retrying, *snapshot.blocked):
+            if row.issue_id in self._blocked() and not row.error:
+                self._fail(f"{row} has no reason")
+        total = snapshot.usage.total_tokens
+        self._must(
+            total >= self._memory.shown_tokens.get(self._life.number, 0), lambda: "totals decrease"
+        )
+        self._memory.shown_tokens[self._life.number] = total
+        if is_settled and not self._world.disk_fails and self._life.ledger.degraded is None:
+            self._life.check_durable(snapshot)
+
+    # At other moments
+
+    def process_starts(self, spec: RunSpec) -> None:
+        """The run's row is there before its process, unless the disk fails."""
+        self._must(spec.run_id in self._live, lambda: f"{spec} has a process but no claim")
+        self._life.check_recorded(spec)
+
+    def ended(self) -> None:
+        """After a shutdown: each run that was started has ended once."""
+        self._must(self.is_forced or not self._live, lambda: f"runs are left: {list(self._live)}")
+        if not self.is_forced:
+            alive = [one for one in self._world.alive() if one.lifetime == self._life.number]
+            self._must(not alive, lambda: f"processes are left: {alive}")

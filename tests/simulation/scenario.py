@@ -1,0 +1,160 @@
+"""What a seed stands for: board, settings, weather and length, all drawn at its start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from symphony.config.settings import Settings
+
+ACTIVE = ("Todo", "In Progress")
+TERMINAL = ("Done", "Cancelled")
+STATES = (*ACTIVE, "Review", *TERMINAL)
+BOARDS = ("one", "two")
+
+
+@dataclass(slots=True)
+class Weather:
+    """How much goes wrong. Rates are per hour, chances per occasion; all zero is a calm day."""
+
+    read_error: float = 0.0
+    read_lost: float = 0.0
+    read_slow: float = 0.0
+    read_empty: float = 0.0
+    read_partial: float = 0.0
+    read_raises: float = 0.0
+    answer_doubled: float = 0.0
+    answer_late: float = 0.0
+    ended_doubled: float = 0.0
+    orphan: float = 0.0
+    disk_slow: float = 0.0
+    clean_fails: float = 0.0
+    prepare_fails: float = 0.0
+    slow_finish: float = 0.0
+    agents_misbehave: float = 0.0
+    outages: float = 0.0
+    crashes: float = 0.0
+    shutdowns: float = 0.0
+    host_losses: float = 0.0
+    disk_failures: float = 0.0
+    clock_jumps: float = 0.0
+    reloads: float = 0.0
+    storms: float = 0.0
+    people: float = 0.0
+
+
+@dataclass(slots=True)
+class Scenario:
+    """One seed's choices."""
+
+    seed: int
+    hours: float
+    issues: int
+    sections: dict[str, Any]
+    weather: Weather
+    turn_s: float
+    uses_sqlite: bool
+    publishes: bool
+    real_attempt: bool
+    rng: Random = field(repr=False, default_factory=Random)
+
+
+def scenario_of(seed: int) -> Scenario:
+    """Return what this seed stands for."""
+    rng = Random(f"scenario {seed}")
+    publishes = seed % 15 == 7
+    interval_s = rng.choice([1, 5, 15, 30, 30, 60, 120, 300])
+    # Short intervals cost steps: about the same number of polls for every seed.
+    hours = rng.uniform(0.3, 0.6) if publishes else max(0.4, min(8.0, interval_s / 30))
+    return Scenario(
+        seed=seed,
+        hours=hours,
+        issues=rng.randint(1, 9),
+        sections=_sections(rng, interval_s),
+        weather=_weather(rng),
+        turn_s=rng.choice([20.0, 120.0, 400.0]),
+        uses_sqlite=seed % 10 == 3,
+        publishes=publishes,
+        real_attempt=seed % 3 == 1,
+        rng=rng,
+    )
+
+
+def _weather(rng: Random) -> Weather:
+    """Each kind of trouble is absent, rare or frequent; a fair part of all seeds has few."""
+    level = rng.choice([0.0, 0.3, 0.6, 1.0])
+
+    def some(rare: float, often: float) -> float:
+        return 0.0 if rng.random() > level else rng.choice([rare, rare, often])
+
+    return Weather(
+        read_error=some(0.03, 0.3),
+        read_lost=some(0.005, 0.05),
+        read_slow=some(0.05, 0.4),
+        read_empty=some(0.02, 0.25),
+        read_partial=some(0.03, 0.3),
+        read_raises=some(0.01, 0.05),
+        answer_doubled=some(0.05, 0.3),
+        answer_late=some(0.05, 0.3),
+        ended_doubled=some(0.1, 0.5),
+        orphan=some(0.2, 0.7),
+        disk_slow=some(0.05, 0.4),
+        clean_fails=some(0.05, 0.4),
+        prepare_fails=some(0.03, 0.2),
+        slow_finish=some(0.05, 0.3),
+        agents_misbehave=some(0.2, 0.6),
+        outages=some(0.5, 2.0),
+        crashes=some(1.0, 8.0),
+        shutdowns=some(0.5, 3.0),
+        host_losses=some(0.5, 3.0),
+        disk_failures=some(0.5, 2.0),
+        clock_jumps=some(0.5, 4.0),
+        reloads=some(1.0, 6.0),
+        storms=some(0.5, 3.0),
+        people=rng.choice([1.0, 6.0, 30.0]),
+    )
+
+
+def _sections(rng: Random, interval_s: float) -> dict[str, Any]:
+    hosts = rng.choice([[], [], ["a"], ["a", "b"], ["a", "b", "c"]])
+    return {
+        "tracker": {
+            "kind": "memory",
+            "provider": {"board": "one"},
+            "active_states": ACTIVE,
+            "terminal_states": TERMINAL,
+            "required_labels": rng.choice([(), (), ("agent",)]),
+        },
+        "polling": {"interval_ms": int(interval_s * 1000)},
+        "agent": {
+            "max_concurrent_agents": rng.randint(1, 5),
+            "max_turns": rng.randint(1, 4),
+            "max_retry_backoff_ms": rng.choice([10_000, 60_000, 300_000]),
+            "max_concurrent_agents_by_state": rng.choice([{}, {"todo": 1}, {"in progress": 2}]),
+        },
+        "codex": {"stall_timeout_ms": rng.choice([0, 30_000, 300_000, 300_000])},
+        "worker": {
+            "ssh_hosts": hosts,
+            "max_concurrent_agents_per_host": rng.choice([None, 1, 2]),
+        },
+    }
+
+
+def changed(sections: dict[str, Any], rng: Random) -> dict[str, Any]:
+    """Return another valid version of the workflow file."""
+    fresh = _sections(rng, sections["polling"]["interval_ms"] / 1000 * rng.choice([0.5, 1, 1, 2]))
+    fresh["polling"]["interval_ms"] = max(1_000, fresh["polling"]["interval_ms"])
+    picked = dict(sections)
+    for name in rng.sample(sorted(fresh), rng.randint(1, 3)):
+        picked[name] = fresh[name]
+    if rng.random() < 0.25:
+        board = rng.choice(BOARDS)
+        picked["tracker"] = {**picked["tracker"], "provider": {"board": board}}
+    else:
+        picked["tracker"] = {**picked["tracker"], "provider": sections["tracker"]["provider"]}
+    return picked
+
+
+def settings_of(sections: dict[str, Any]) -> Settings:
+    return Settings.model_validate(sections)
