@@ -3,6 +3,7 @@
 Use: ``python app_server.py SCRIPT.json``. The script is an object:
 
 ``hang_at`` / ``exit_at``: ``initialize``, ``thread/start`` or ``turn/start``; ``exit_code``.
+``refuse``: methods that are answered with an error.
 ``turns``: a list of lists of steps, one list a turn (the last one repeats). Steps:
   {"notify": METHOD, "params": {...}}      threadId and turnId are filled in
   {"ask": METHOD, "params": {...}}         a server request; its answer is recorded
@@ -75,7 +76,9 @@ class Server:
             return
         if number is None:
             return
-        if method == "initialize":
+        if method in self.script.get("refuse", ()):
+            self.send({"id": number, "error": {"code": -32600, "message": f"no {method} here"}})
+        elif method == "initialize":
             agent = self.script.get("user_agent", "fake")
             self.send({"id": number, "result": {"userAgent": agent}})
         elif method in ("thread/start", "thread/resume"):

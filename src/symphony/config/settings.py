@@ -290,6 +290,8 @@ class AgentSettings(_Section):
     """Turns of one run."""
     max_retry_backoff_ms: Positive = 300_000
     """Cap of the delay between failures, in milliseconds."""
+    continuation_prompt: Text | None = None
+    """Liquid template of the turns after a run's first one; None for the built-in text."""
     max_concurrent_agents_by_state: StateLimits = Field(default_factory=dict)
     """Limits by state in the form in which states compare; invalid entries are left out."""
 
@@ -320,6 +322,8 @@ class CodexSettings(_Section):
     """Longest silence within a turn, in milliseconds."""
     read_timeout_ms: Positive = 5_000
     """Longest wait for an answer while a session starts, in milliseconds."""
+    resume_threads: Boolean = True
+    """Whether a run that continues, retries or recovers goes on in its issue's last thread."""
     stall_timeout_ms: Integer = 300_000
     """Silence after which a run counts as stalled, in milliseconds; 0 or less: never."""
 

@@ -156,6 +156,8 @@ class Attempt:
         self._phase(Phase.LAUNCHING_AGENT_PROCESS)
         async with self._context.session_options.home_gate.passage():
             session = await self._open_session(frozen.settings, workspace)
+        if session.resumed:
+            prompt = await asyncio.to_thread(_resumption, self.spec)
         return await self._turns(session, prompt)
 
     async def _prepare(self) -> Workspace:
@@ -207,6 +209,8 @@ class Attempt:
             self._narrator.happened("startup_failed", {"reason": str(error)})
             raise
         self._progress.thread_id = thread.id
+        if session.resumed:
+            self._narrator.resumed(thread.id)
         await self._record(self._context.ledger.run_thread(self.spec.run_id, thread.id))
         return session
 
@@ -234,8 +238,24 @@ class Attempt:
                 self._log("info", "Reached agent.max_turns", turn=number)
                 return Outcome(kind=OutcomeKind.COMPLETED)
             number += 1
-            prompt = await asyncio.to_thread(_continuation, number, settings.agent.max_turns)
+            prompt = await asyncio.to_thread(self._continuation, settings, number)
             self._log("info", "Continuing agent run", turn=f"{number}/{settings.agent.max_turns}")
+
+    def _continuation(self, settings: Settings, number: int) -> str:
+        from symphony.runner.prompt import PromptTemplate, continuation_prompt
+
+        agent = settings.agent
+        if agent.continuation_prompt is None:
+            return continuation_prompt(number, agent.max_turns)
+        return PromptTemplate.compile(agent.continuation_prompt).render(
+            self._issue,
+            self.spec.attempt,
+            retry_kind=self.spec.retry_kind,
+            turn=number,
+            max_turns=agent.max_turns,
+            previous_error=self.spec.previous_error,
+            workspace=self._progress.workspace_path,
+        )
 
     async def _one_turn(self, session: Session, prompt: str, number: int) -> Outcome | None:
         """Run one turn; return an outcome where it ended the attempt, None where it completed."""
@@ -373,10 +393,10 @@ _TURN_EVENTS = {
 }
 
 
-def _continuation(number: int, max_turns: int) -> str:
-    from symphony.runner.prompt import continuation_prompt
+def _resumption(spec: RunSpec) -> str:
+    from symphony.runner.prompt import resumption_prompt
 
-    return continuation_prompt(number, max_turns)
+    return resumption_prompt(spec.retry_kind, spec.previous_error)
 
 
 def _continues(issue: Issue, settings: Settings) -> bool:

@@ -52,6 +52,7 @@ class Narrator:
         self._history = history
         self._rate_limits = rate_limits
         self._in_flight = 0
+        self._unmeasured: set[str] = set()
 
     def batch(self, events: Sequence[codex.Event]) -> None:
         """Take the events of one read, oldest first."""
@@ -82,6 +83,10 @@ class Narrator:
         progress.last_event_wall = now.wall
         self._history(event, progress.last_message)
 
+    def resumed(self, thread_id: str) -> None:
+        """Take note that this thread was used before: its first total is not this run's."""
+        self._unmeasured.add(thread_id)
+
     def call_began(self, limit_s: float) -> None:
         """Count the run as alive while a tool call is in flight, at most for its limit."""
         now = self._touch()
@@ -105,13 +110,21 @@ class Narrator:
         total = usage.total if usage is not None else None
         if event.thread_id is None or total is None:
             return
-        self._progress.meter.report(
-            event.thread_id,
-            TokenUsage(
-                total.input_tokens or 0,
-                total.output_tokens or 0,
-                total.total_tokens or 0,
-                total.cached_input_tokens or 0,
-                total.reasoning_output_tokens or 0,
-            ),
-        )
+        counted = _counts(total)
+        if event.thread_id in self._unmeasured:
+            # A resumed thread's total holds what earlier runs have counted: all but the answer
+            # that this report is about.
+            self._unmeasured.discard(event.thread_id)
+            newest = _counts(usage.last) if usage.last is not None else TokenUsage()
+            self._progress.meter.set_baseline(event.thread_id, counted.since(newest))
+        self._progress.meter.report(event.thread_id, counted)
+
+
+def _counts(breakdown: Any) -> TokenUsage:
+    return TokenUsage(
+        breakdown.input_tokens or 0,
+        breakdown.output_tokens or 0,
+        breakdown.total_tokens or 0,
+        breakdown.cached_input_tokens or 0,
+        breakdown.reasoning_output_tokens or 0,
+    )

@@ -220,6 +220,29 @@ def continuation_prompt(turn: int, max_turns: int) -> str:
     )
 
 
+def resumption_prompt(retry_kind: str | None, previous_error: str | None) -> str:
+    """Return what the agent is told first in a run that goes on in its issue's last thread."""
+    match retry_kind:
+        case "failure":
+            why = f"The run before this one failed: {previous_error or 'no reason was given'}."
+        case "recovery":
+            why = (
+                "The run before this one was broken off from outside, perhaps in the middle of a "
+                "command. What was running has been ended."
+            )
+        case _:
+            why = "The run before this one ended normally, yet the issue is still active."
+    return (
+        "You go on with the issue of this thread.\n"
+        "\n"
+        f"- {why}\n"
+        "- Look at the workspace and the issue first: either may have changed since.\n"
+        "- The instructions are above in this thread; don't start over and don't repeat them.\n"
+        "- Finish what is left. Don't end the turn while the issue is active unless you can't go "
+        "on without a person.\n"
+    )
+
+
 def issue_variables(issue: Issue) -> dict[str, Any]:
     """Return the issue as templates see it: string keys, ISO 8601 times, plain lists and maps."""
     return _Map({name: _plain(getattr(issue, name)) for name in ISSUE_FIELDS})

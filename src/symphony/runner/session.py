@@ -97,6 +97,7 @@ class Session:
 
     Attributes:
         thread: None until the thread has been opened.
+        resumed: Whether the thread knows the issue from an earlier run.
         acted: Whether the agent has called a tool of the tracker in the present turn.
     """
 
@@ -116,6 +117,7 @@ class Session:
         self.connection: codex.Connection | None = None
         self.thread: codex.Thread | None = None
         self.acted = False
+        self.resumed = False
         self._spec = spec
         self._workspace = workspace
         self._settings = settings
@@ -174,14 +176,46 @@ class Session:
         self, connection: codex.Connection, tools: Sequence[codex.Tool]
     ) -> codex.Thread:
         settings = self._settings.codex
-        thread = await connection.start_thread(
-            cwd=self._workspace,
-            approval_policy=settings.approval_policy or None,
-            sandbox=settings.thread_sandbox or None,
-            tools=tools,
-        )
+        thread = await self._resume_thread(connection, tools)
+        if thread is None:
+            thread = await connection.start_thread(
+                cwd=self._workspace,
+                approval_policy=settings.approval_policy or None,
+                sandbox=settings.thread_sandbox or None,
+                tools=tools,
+            )
         for warning in thread.warnings:
             _log.warning("Codex setting translated", extra={"problem": warning})
+        return thread
+
+    async def _resume_thread(
+        self, connection: codex.Connection, tools: Sequence[codex.Tool]
+    ) -> codex.Thread | None:
+        """Open the issue's last thread, a copy of it where another process holds it, or nothing.
+
+        A server that does not tell a version of Codex is not asked: it may not know how.
+        """
+        thread_id, settings = self._spec.thread_id, self._settings.codex
+        if thread_id is None or not settings.resume_threads or connection.server.version is None:
+            return None
+        try:
+            try:
+                thread = await connection.resume_thread(
+                    thread_id,
+                    cwd=self._workspace,
+                    approval_policy=settings.approval_policy or None,
+                    sandbox=settings.thread_sandbox or None,
+                    tools=tools,
+                )
+            except codex.ActiveWriter:
+                thread = await connection.fork_thread(thread_id, tools=tools, cwd=self._workspace)
+        except (codex.RequestError, codex.UnexpectedReply) as error:
+            _log.warning(
+                "Thread could not be resumed; beginning a new one",
+                extra={"issue_identifier": self._spec.issue.identifier, "error": str(error)},
+            )
+            return None
+        self.resumed = True
         return thread
 
     async def name_thread(self, title: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from symphony.errors import TrackerError
-from symphony.model.run import OutcomeKind, Phase, StopReason
+from symphony.model.run import OutcomeKind, Phase, RetryKind, StopReason
 from symphony.scheduler.events import RunIssueChanged
 
 from .conftest import Bench
@@ -347,3 +347,55 @@ async def test_the_marker_and_no_secret_reach_the_agent(bench: Bench) -> None:
     assert env["SYMPHONY_RUN_ID"] == bench.progress.run_id
     assert env["CODEX_HOME"].endswith("cache/home")
     assert env["TMPDIR"].endswith(bench.progress.run_id)
+
+
+VERSIONED = "symphony/0.169.0 (Linux) x"
+
+
+async def test_a_retry_goes_on_in_the_thread_of_the_run_before(bench: Bench) -> None:
+    def usage(total: int, last: int) -> dict[str, Any]:
+        def counts(number: int) -> dict[str, int]:
+            return {"totalTokens": number, "inputTokens": number, "outputTokens": 0}
+
+        params = {"tokenUsage": {"total": counts(total), "last": counts(last)}}
+        return {"notify": "thread/tokenUsage/updated", "params": params}
+
+    bench.script(turns=[[usage(1_010, 10), usage(1_030, 20), *DONE]], user_agent=VERSIONED)
+
+    await bench.run(
+        attempt=1, retry_kind=RetryKind.FAILURE, thread_id="thr-1", previous_error="out of paint"
+    )
+
+    assert bench.received("thread/start") == []
+    assert bench.received("thread/resume")[0]["params"]["threadId"] == "thr-1"
+    prompt = bench.received("turn/start")[0]["params"]["input"][0]["text"]
+    assert "out of paint" in prompt
+    assert "Paint the shed" not in prompt
+    # What earlier runs used is not counted again.
+    assert bench.progress.usage.total_tokens == 30
+
+
+async def test_a_thread_that_is_gone_is_replaced_and_gets_the_whole_prompt(bench: Bench) -> None:
+    bench.script(turns=[DONE], user_agent=VERSIONED, refuse=["thread/resume"])
+    await bench.run(attempt=1, retry_kind=RetryKind.RECOVERY, thread_id="thr-gone")
+    assert len(bench.received("thread/start")) == 1
+    prompt = bench.received("turn/start")[0]["params"]["input"][0]["text"]
+    assert prompt == "Work on Paint the shed."
+
+
+async def test_threads_are_not_resumed_where_the_settings_say_so(bench: Bench) -> None:
+    command = bench.workflow.settings.codex.command
+    bench.configure(f"codex: {json.dumps({'command': command, 'resume_threads': False})}\n")
+    bench.script(turns=[DONE], user_agent=VERSIONED)
+    await bench.run(attempt=1, retry_kind=RetryKind.CONTINUATION, thread_id="thr-1")
+    assert bench.received("thread/resume") == []
+
+
+async def test_the_continuation_text_can_be_set(bench: Bench) -> None:
+    bench.configure(
+        'agent: {continuation_prompt: "{{ issue.identifier }}: {{ turn }}/{{ max_turns }}"}\n'
+    )
+    bench.script(turns=[[{"status": "completed"}], DONE])
+    await bench.run()
+    prompts = [m["params"]["input"][0]["text"] for m in bench.received("turn/start")]
+    assert prompts[1] == "A-1: 2/20"
