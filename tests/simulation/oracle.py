@@ -108,6 +108,7 @@ class Oracle:
         self._parked_until = 0.0
         self._config_broken = self._stopping = False
         self._moved_board = False
+        self._last_cause_of_former_board = 0
         self._candidates: Sequence[Issue] | None = None
         self._just_ended: tuple[Live, RunEnded] | None = None
 
@@ -145,7 +146,8 @@ class Oracle:
             case ConfigRepaired():
                 self._config_broken = False
             case CandidatesFetched() | CandidatesFailed():
-                if self._is_first(event):
+                # What a board shows that is no longer in force is not dispatched.
+                if self._is_first(event) and event.cause > self._last_cause_of_former_board:
                     self._candidates = getattr(event, "issues", None)
             case IssuesRefreshed() | RefreshFailed():
                 if self._is_first(event) and isinstance(event, IssuesRefreshed):
@@ -169,7 +171,9 @@ class Oracle:
 
     def _is_first(self, event: Any) -> bool:
         """Say whether this is the answer that counts, not a copy of it."""
-        if event.cause in self._answered or self._stopping:
+        if event.cause in self._answered:
+            return False
+        if self._stopping and not isinstance(event, CleanupEnded):
             return False
         self._answered.add(event.cause)
         return event.cause in self._asked
@@ -215,6 +219,8 @@ class Oracle:
         self._config_broken = False
         if before.tracker.provider != event.settings.tracker.provider:
             self._moved_board = True
+            self._last_cause_of_former_board = max(self._asked, default=0)
+            self._candidates = None
             self._absences.clear()
 
     def _refreshed(self, event: IssuesRefreshed) -> None:

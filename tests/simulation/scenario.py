@@ -56,7 +56,6 @@ class Scenario:
     turn_s: float
     uses_sqlite: bool
     publishes: bool
-    real_attempt: bool
     rng: Random = field(repr=False, default_factory=Random)
 
 
@@ -76,7 +75,6 @@ def scenario_of(seed: int) -> Scenario:
         turn_s=rng.choice([20.0, 120.0, 400.0]),
         uses_sqlite=seed % 10 == 3,
         publishes=publishes,
-        real_attempt=seed % 3 == 1,
         rng=rng,
     )
 

@@ -413,7 +413,9 @@ class Simulation:
     def _disk_delay(self) -> float:
         rng = self._disk_rng
         slow = rng.random() < self._scenario.weather.disk_slow
-        return rng.choice([0.5, 3.0]) if slow else rng.uniform(0.0003, 0.01)
+        # Beyond a second the publisher shows what is not durable yet, on purpose.
+        longest_s = 0.7 if self._scenario.publishes else 3.0
+        return rng.choice([0.3, longest_s]) if slow else rng.uniform(0.0003, 0.01)
 
     def _note(self, line: str) -> None:
         text = f"{self._timeline.mono:12.4f} {line}"
