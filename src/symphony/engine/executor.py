@@ -10,11 +10,12 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, assert_never
 
+from symphony.engine.cleanup import finished_with_workspace
 from symphony.engine.trackers import fetch_from_owners
 from symphony.errors import LedgerError, SymphonyError, TrackerError
 from symphony.ledger import Ledger
 from symphony.model.clock import Instant
-from symphony.model.issue import Issue, IssueId
+from symphony.model.issue import IssueId
 from symphony.model.run import RunId, RunProgress, RunSpec
 from symphony.observe.logs import get_logger
 from symphony.runner.attempt import Attempt
@@ -183,21 +184,17 @@ class Executor:
     async def _fetch_terminal(self, command: c.FetchTerminal) -> None:
         try:
             async with asyncio.timeout(TRACKER_DEADLINE_S):
-                issues = await self._terminal_with_workspace(command.states)
+                issues = await finished_with_workspace(
+                    command.states,
+                    tracker=self._tracker(),
+                    workspaces=self._workspaces,
+                    ledger=self._ledger,
+                )
         except Exception as error:
             category, message, _ = _tracker_fault(error)
             self._post(e.TerminalFailed(command.cause, category, message))
         else:
             self._post(e.TerminalFetched(command.cause, issues))
-
-    async def _terminal_with_workspace(self, states: tuple[str, ...]) -> list[Issue]:
-        # Where no workspace is left there is nothing to clean: the read, which returns every
-        # terminal issue there ever was, is spared.
-        if not await self._workspaces.any_exist():
-            return []
-        issues = await self._tracker().fetch_issues_by_states(states)
-        existing = await self._workspaces.existing([issue.identifier for issue in issues])
-        return [issue for issue in issues if issue.identifier in existing]
 
     def _start_run(self, spec: RunSpec) -> None:
         now = self._clock()

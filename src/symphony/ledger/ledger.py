@@ -22,6 +22,7 @@ from symphony.model.issue import IssueId
 from symphony.model.run import Outcome, RunId, RunSpec
 from symphony.model.usage import TokenUsage
 from symphony.scheduler.commands import SaveClaim
+from symphony.scheduler.placement import LOCAL_HOST
 from symphony.scheduler.events import Hold
 
 from . import operations, reading, schema
@@ -259,6 +260,16 @@ class Ledger:
         """Return the newest runs of one issue, or of all issues, newest first."""
         return await asyncio.to_thread(
             reading.runs, self.path, self._workflow_id, identifier, limit
+        )
+
+    async def workspace_issues(self) -> dict[str, IssueId]:
+        """Return, by path, the issue whose run worked there last, for workspaces of this machine.
+
+        Raises:
+            LedgerError: ``ledger_damaged``.
+        """
+        return await asyncio.to_thread(
+            reading.workspace_issues, self.path, self._workflow_id, LOCAL_HOST
         )
 
     async def _write(self, operation: Operation, key: str | None = None) -> None:

@@ -151,6 +151,17 @@ def runs(path: Path, workflow_id: str, identifier: str | None, limit: int) -> tu
         return tuple(_run_row(row) for row in found)
 
 
+def workspace_issues(path: Path, workflow_id: str, host: str) -> dict[str, IssueId]:
+    """Return the issue of the newest run in each workspace of a host."""
+    query = """
+        SELECT workspace_path, issue_id, max(started_wall) FROM runs
+        WHERE workflow_id = ? AND host = ? AND workspace_path IS NOT NULL GROUP BY workspace_path
+    """
+    with read_only(path) as connection:
+        rows = connection.execute(query, (workflow_id, host))
+        return {workspace: IssueId(issue_id) for workspace, issue_id, _ in rows}
+
+
 def _claims(
     connection: sqlite3.Connection, workflow_id: str, now_wall: float, faults: list[str]
 ) -> tuple[RestoredClaim, ...]:

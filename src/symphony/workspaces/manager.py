@@ -8,7 +8,7 @@ written in threads.
 
 ``keys`` and ``folders`` do the work on paths, ``hooks`` runs the scripts, ``population`` fills from
 git, ``inspection`` and ``kept`` look after work that is left. The runner calls
-``prepare``, ``before_run`` and ``after_run``, the engine ``existing`` and ``remove``.
+``prepare``, ``before_run`` and ``after_run``, the engine ``existing_paths`` and ``remove``.
 """
 
 from __future__ import annotations
@@ -117,19 +117,17 @@ class Workspaces:
             return None
         return os.path.join(self._settings().workspace.path, key)
 
-    async def any_exist(self) -> bool:
-        """Say whether there is any workspace in the root."""
-        return bool(await asyncio.to_thread(folders.list_keys, self._settings().workspace.path))
+    async def existing_paths(self) -> set[str]:
+        """Return the paths of the workspaces in the root, as runs record them."""
 
-    async def existing(self, identifiers: Iterable[str]) -> set[str]:
-        """Return those of the identifiers that have a workspace in the root."""
-        keys = await asyncio.to_thread(folders.list_keys, self._settings().workspace.path)
-        found = set()
-        for identifier in identifiers:
-            path = self.path_for(identifier)
-            if path is not None and os.path.basename(path) in keys:
-                found.add(identifier)
-        return found
+        def read() -> set[str]:
+            try:
+                root = canonicalize(self._settings().workspace.path)
+            except WorkspaceError:
+                return set()
+            return {os.path.join(root, key) for key in folders.list_keys(root)}
+
+        return await asyncio.to_thread(read)
 
     # Around a run
 

@@ -369,17 +369,13 @@ def test_read_only_directories_of_module_caches_are_removed(tmp_path):
 # What is there
 
 
-async def test_existing_workspaces_are_found_by_identifier(place, run_spec):
-    assert not await place.workspaces.any_exist()
-    assert await place.workspaces.existing(["MT-1"]) == set()
+async def test_existing_workspaces_are_told_by_their_paths(place, run_spec):
+    assert await place.workspaces.existing_paths() == set()
     await place.workspaces.open()
-    assert not await place.workspaces.any_exist()
-    await place.workspaces.prepare(run_spec("MT-1"))
-    await place.workspaces.prepare(run_spec("team/a-1"))
+    assert await place.workspaces.existing_paths() == set()
+    made = {(await place.workspaces.prepare(run_spec(one))).path for one in ("MT-1", "team/a-1")}
     put(place.root, "MT-3", "a file")
-    asked = ["MT-1", "team/a-1", "team_a-1", "MT-3", "..", ""]
-    assert await place.workspaces.existing(asked) == {"MT-1", "team/a-1"}
-    assert await place.workspaces.any_exist()
+    assert await place.workspaces.existing_paths() == made
     expected = str(place.root / workspace_key("team/a-1"))
     assert place.workspaces.path_for("team/a-1") == expected
     assert place.workspaces.path_for("..") is None

@@ -313,3 +313,16 @@ async def test_a_write_that_is_itself_wrong_fails_alone(ledger, make_spec, make_
     assert ledger.degraded is None
     await ledger.save_claim(retry_of(make_issue(2)))
     assert [claim.issue.id for claim in (await ledger.load()).restored.claims] == ["id-2"]
+
+
+async def test_a_path_belongs_to_the_issue_whose_run_worked_there_last(ledger, make_spec):
+    first, again = make_spec("run-1", 1), make_spec("run-2", 2)
+    elsewhere = make_spec("run-3", 3, host="far")
+    for wall, spec, path in (
+        (10.0, first, "/root/A"),
+        (20.0, again, "/root/A"),
+        (30.0, elsewhere, "/root/B"),
+    ):
+        await ledger.run_started(spec, started_wall=wall)
+        await ledger.run_workspace(spec.run_id, path)
+    assert await ledger.workspace_issues() == {"/root/A": again.issue_id}
