@@ -18,12 +18,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from codex_app_server.binary import resolve_binary
+from codex_app_server.binary import CodexBinary, resolve_binary
+from codex_app_server.errors import BinaryNotFound
 from codex_app_server.home import provider_config, write_config
 
 from symphony.config.loading import workflow_id
 from symphony.config.state_dir import locate
 from symphony.demo.model_server import ModelServer
+from symphony.demo.project import DemoError
 from symphony.demo.repository import DemoSample, IssueReport, add_sixth_issue, make_sample, verify
 from symphony.demo.story import MODEL, PROVIDER, demo_script
 from symphony.ledger import Ledger
@@ -52,9 +54,10 @@ def run_demo(*, keep: bool, live: bool, codex: Path | None, port: int) -> int:
     Raises:
         SymphonyError: It can't start.
     """
+    binary = _find_codex(codex)
     root = _make_root()
     try:
-        return asyncio.run(_Demo(root, live=live, codex=codex, port=port).run())
+        return asyncio.run(_Demo(root, live=live, codex=binary, port=port).run())
     finally:
         if keep:
             print(f"\nEverything is in {root}")
@@ -62,19 +65,33 @@ def run_demo(*, keep: bool, live: bool, codex: Path | None, port: int) -> int:
             shutil.rmtree(root, ignore_errors=True)
 
 
+def _find_codex(path: Path | None) -> CodexBinary:
+    try:
+        return resolve_binary(path)
+    except BinaryNotFound as error:
+        raise DemoError("codex_not_found", str(error)) from error
+
+
 def _make_root() -> Path:
     """Make the demo's directory in the cache: Codex's sandbox does not work below /tmp."""
     cache = os.environ.get("XDG_CACHE_HOME")
-    base = Path(cache) if cache else Path.home() / ".cache"
-    (base / "symphony").mkdir(parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(prefix="demo-", dir=base / "symphony"))
+    base = (Path(cache) if cache else Path.home() / ".cache") / "symphony"
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix="demo-", dir=base))
+    except OSError as error:
+        raise DemoError(
+            "demo_setup_failed",
+            f"the demo's directory can't be made in {base}: {error.strerror}; set XDG_CACHE_HOME "
+            "to a directory that can be written",
+        ) from error
 
 
 class _Demo:
-    def __init__(self, root: Path, *, live: bool, codex: Path | None, port: int) -> None:
+    def __init__(self, root: Path, *, live: bool, codex: CodexBinary, port: int) -> None:
         self._root = root
         self._live = live
-        self._codex = resolve_binary(codex)
+        self._codex = codex
         self._port = port
         self._started = time.monotonic()
 
@@ -125,15 +142,21 @@ class _Demo:
     async def _drive(self, daemon: Daemon, sample: DemoSample) -> bool:
         """Run the daemon until the board is done; return whether it was in time."""
         limit_s = LIVE_LIMIT_S if self._live else SCRIPTED_LIMIT_S
-        async with asyncio.TaskGroup() as tasks:
-            running = tasks.create_task(daemon.run(), name="daemon")
-            watching = tasks.create_task(self._watch(sample), name="board")
+        running = asyncio.create_task(daemon.run(), name="daemon")
+        watching = asyncio.create_task(self._watch(sample), name="board")
+        try:
             await asyncio.wait(
                 (running, watching), timeout=limit_s, return_when=asyncio.FIRST_COMPLETED
             )
             done = watching.done()
+        finally:
             watching.cancel()
             daemon.request_stop()
+            await asyncio.wait((running, watching))
+        # Not by a TaskGroup: the one message of a failed start would be lost in its group.
+        running.result()
+        if done:
+            watching.result()
         return done
 
     async def _watch(self, sample: DemoSample) -> None:

@@ -23,7 +23,9 @@ Work on {{{{ issue.identifier }}}}.
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def place(tmp_path: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    # Of a cache below the temp directory no use is made, and the user's own would be littered.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache_dir))
     (tmp_path / "board").mkdir()
     (tmp_path / "home").mkdir()
     return tmp_path
@@ -43,7 +45,7 @@ def symphony(place: Path, *arguments: str | Path) -> subprocess.CompletedProcess
             "PATH": os.environ["PATH"],
             "HOME": str(place / "home"),
             "XDG_STATE_HOME": str(place / "state"),
-            "XDG_CACHE_HOME": str(place / "cache"),
+            "XDG_CACHE_HOME": os.environ["XDG_CACHE_HOME"],
         },
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -189,6 +191,30 @@ def test_status_without_a_daemon_says_how_to_start_one(place: Path) -> None:
     write(place)
     said = refusal(place, "status")
     assert "no daemon" in said
+
+
+def test_a_demo_with_a_binary_that_is_not_there_names_it(place: Path) -> None:
+    said = refusal(place, "demo", "--codex", place / "no-codex")
+    assert str(place / "no-codex") in said
+    assert "install" in said
+
+
+def test_a_demo_without_a_writable_cache_says_how_to_name_another(
+    place: Path, cache_dir: Path
+) -> None:
+    (cache_dir / "symphony").write_text("in the way")
+    said = refusal(place, "demo", "--codex", sys.executable)
+    assert str(cache_dir / "symphony") in said
+    assert "XDG_CACHE_HOME" in said
+
+
+def test_a_demo_on_a_port_in_use_says_so_in_one_message(place: Path, cache_dir: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        said = refusal(place, "demo", "--codex", sys.executable, "--port", port)
+    assert port in said
+    assert len(said.splitlines()) == 1
+    assert list((cache_dir / "symphony").iterdir()) == []
 
 
 def test_init_writes_a_workflow_that_check_accepts(place: Path) -> None:
