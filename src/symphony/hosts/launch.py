@@ -35,6 +35,19 @@ _SHELL_WORDS = """
     trap type typeset ulimit umask unalias unset wait
 """
 _SHELL_OWN = frozenset(_SHELL_WORDS.split())
+# Git sets these for its hooks. A daemon that a hook started would make every git of a workspace
+# work on the repository of that hook.
+_GIT_PLACES = frozenset(
+    {
+        "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+        "GIT_COMMON_DIR",
+        "GIT_DIR",
+        "GIT_INDEX_FILE",
+        "GIT_OBJECT_DIRECTORY",
+        "GIT_PREFIX",
+        "GIT_WORK_TREE",
+    }
+)
 
 
 def is_simple_command(command: str) -> bool:
@@ -91,8 +104,8 @@ def script_argv(script: str, *, secret_names: Iterable[str] = ()) -> tuple[str, 
 
 
 def clean_environment(environ: Mapping[str, str], *, secret_names: Iterable[str]) -> dict[str, str]:
-    """Return a copy without secrets and without the markers of a daemon that we run under."""
-    dropped = {*secret_names, RUN_ID, INSTANCE, MARKER}
+    """Return a copy without secrets, markers of a daemon that we run under, and git's places."""
+    dropped = {*secret_names, *_GIT_PLACES, RUN_ID, INSTANCE, MARKER}
     return {name: value for name, value in environ.items() if name not in dropped}
 
 

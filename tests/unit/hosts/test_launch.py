@@ -158,6 +158,21 @@ def test_an_agents_environment_has_its_own_homes_and_no_secrets_or_foreign_marke
     }
 
 
+def test_a_daemon_started_by_a_hook_of_git_does_not_pass_its_repository_on():
+    environ = {
+        "PATH": "/bin",
+        "GIT_DIR": "/repo/.git",
+        "GIT_INDEX_FILE": "/repo/.git/index",
+        "GIT_WORK_TREE": "/repo",
+        "GIT_PREFIX": "sub/",
+        "GIT_SSH_COMMAND": "ssh -i key",
+    }
+    assert clean_environment(environ, secret_names=()) == {
+        "PATH": "/bin",
+        "GIT_SSH_COMMAND": "ssh -i key",
+    }
+
+
 def test_a_program_that_the_shell_does_not_find_is_named_with_the_mend(tmp_path):
     done = run(codex_argv("no-such-codex app-server"), tmp_path)
     error = launch_error(
