@@ -230,6 +230,11 @@ class HttpClient:
         """Send nothing for so long, since the provider refused for its rate limit."""
         self.breaker.hold(seconds, category="tracker_rate_limited", reason=reason)
 
+    def reset_in_s(self) -> float | None:
+        """Seconds until the limit of the last answer that told one is filled again."""
+        reset = self.rate_limit.reset_wall if self.rate_limit is not None else None
+        return max(1.0, reset - self._wall()) if reset is not None else None
+
     async def aclose(self) -> None:
         """Close the connections."""
         client, self._client = self._client, None
@@ -356,7 +361,9 @@ class HttpClient:
             kept = self._etags.get(call.url, self._scope)
             if kept is not None:
                 self.not_modified += 1
-                return replace(kept, not_modified=True)
+                # A 304 carries a fresh Date and limits; what it says of the body is the old one's.
+                fresh = {k: v for k, v in headers.items() if not k.startswith("content-")}
+                return replace(kept, headers={**kept.headers, **fresh}, not_modified=True)
         retry_after_s = parse_retry_after(headers.get("retry-after"), self._wall())
         answer = Answer(status, headers, content, retry_after_s, url=call.url)
         if call.conditional and status == 200:

@@ -21,10 +21,23 @@ if TYPE_CHECKING:
     from symphony.config.settings import TrackerSettings
 
 _ADAPTERS: Final[Mapping[str, str]] = {
+    "asana": "symphony.trackers.asana",
+    "github": "symphony.trackers.github",
+    "gitlab": "symphony.trackers.gitlab",
+    "jira": "symphony.trackers.jira",
     "linear": "symphony.trackers.linear",
     "local": "symphony.trackers.local",
     "memory": "symphony.trackers.memory",
 }
+
+_MISSING_SECRETS: Final = (
+    "missing_linear_api_token",
+    "missing_github_token",
+    "missing_gitlab_api_key",
+    "missing_jira_api_token",
+    "missing_asana_api_key",
+)
+"""How the reference calls the faults of a tracker without its token."""
 
 _ACTIVE: Final = ("Todo", "In Progress")
 _TERMINAL: Final = ("Closed", "Cancelled", "Canceled", "Duplicate", "Done")
@@ -32,6 +45,10 @@ _TERMINAL: Final = ("Closed", "Cancelled", "Canceled", "Duplicate", "Done")
 PROFILES: Final[Mapping[str, TrackerProfile]] = {
     profile.kind: profile
     for profile in (
+        TrackerProfile("asana", summary="The tasks of one Asana project."),
+        TrackerProfile("github", summary="The issues of one GitHub repository."),
+        TrackerProfile("gitlab", summary="The issues of one GitLab project."),
+        TrackerProfile("jira", summary="The issues of one Jira Cloud project."),
         TrackerProfile("linear", _ACTIVE, _TERMINAL, "One project of a Linear workspace."),
         TrackerProfile("local", _ACTIVE, _TERMINAL, "A folder of Markdown files; no account."),
         TrackerProfile("memory", _ACTIVE, _TERMINAL, "Issues held in the process; for embedding."),
@@ -80,7 +97,7 @@ def build(settings: TrackerSettings, environ: Mapping[str, str], base_dir: Path)
     profile(settings.kind)
     faults = validate(settings, environ, base_dir)
     if faults:
-        missing = any("missing_linear_api_token" in fault.problem for fault in faults)
+        missing = any(name in fault.problem for fault in faults for name in _MISSING_SECRETS)
         raise TrackerError(
             "missing_tracker_secret" if missing else "invalid_tracker_config",
             "; ".join(str(fault) for fault in faults),

@@ -21,7 +21,7 @@ from symphony.trackers.memory import MemoryTracker
 # looptime asks for a loop in plain tests too, which makes one that nobody closes before 3.12.
 asyncio.set_event_loop(None)
 
-FAKE = Path(__file__).resolve().parents[2] / "fakes" / "linear_server.py"
+FAKES = Path(__file__).resolve().parents[2] / "fakes"
 
 
 class Harness(Protocol):
@@ -158,10 +158,147 @@ class LinearHarness:
         return f"00000000-0000-4000-8000-{number:012d}"
 
 
-def load_linear_server() -> Any:
-    key = "symphony_fakes_linear_server"
+class LabelHarness:
+    """GitHub and GitLab: the states are labels, the ids are the numbers."""
+
+    absent = "99999"
+
+    def __init__(self, server: Any, kind: str, **provider: Any) -> None:
+        self.server = server
+        self.identifier = {"github": "GH-{}", "gitlab": "GL-{}"}[kind]
+        settings = TrackerSettings(
+            kind=kind,
+            provider={"state_labels": ["Todo", "In Progress", "Done"], **provider},
+            active_states=["Todo", "In Progress"],
+            terminal_states=["Done", "closed"],
+        )
+        self.tracker = registry.build(settings, {"KEY": server.token}, Path())
+
+    def put(self, number: int, **fields: Any) -> IssueId:
+        labels = (*fields.pop("labels", ()), fields.pop("state", "Todo"))
+        blocked_by = tuple(fields.pop("blocked_by", ()))
+        return IssueId(str(self.server.add(number, labels=labels, blocked_by=blocked_by, **fields)))
+
+    def set_state(self, number: int, state: str) -> None:
+        self.server.change(number, labels=[state])
+
+    def remove(self, number: int) -> None:
+        self.server.remove(number)
+
+    def break_record(self, number: int) -> bool:
+        self.server.change(number, title=" ")
+        return True
+
+    def break_source(self) -> None:
+        self.server.token = "another"
+
+    def requests(self) -> int:
+        return len(self.server.calls)
+
+
+class JiraHarness:
+    def __init__(self, server: Any) -> None:
+        self.server = server
+        server.statuses["Todo"] = server.statuses["To Do"]
+        settings = TrackerSettings(
+            kind="jira",
+            provider={
+                "base_url": server.url,
+                "email": server.email,
+                "api_token": "$KEY",
+                "project_key": "DEMO",
+            },
+            active_states=["Todo", "In Progress"],
+            terminal_states=["Done"],
+        )
+        self.tracker = registry.build(settings, {"KEY": server.token}, Path())
+
+    def put(self, number: int, **fields: Any) -> IssueId:
+        issue_id = self.server.add(
+            number,
+            project="DEMO",
+            state=fields.get("state", "Todo"),
+            labels=tuple(fields.get("labels", ())),
+            blockers=tuple(self._id(n) for n in fields.get("blocked_by", ())),
+            summary=fields.get("title", f"Issue {number}"),
+        )
+        return IssueId(issue_id)
+
+    def set_state(self, number: int, state: str) -> None:
+        self.server.set_state(self._id(number), state)
+
+    def remove(self, number: int) -> None:
+        del self.server.issues[self._id(number)]
+
+    def break_record(self, number: int) -> bool:
+        self.server.issues[self._id(number)]["fields"]["summary"] = None
+        return True
+
+    def break_source(self) -> None:
+        self.server.token = "another"
+
+    def requests(self) -> int:
+        return len(self.server.calls)
+
+    @staticmethod
+    def _id(number: int) -> str:
+        return str(10_000 + number)
+
+
+class AsanaHarness:
+    identifier = "ASANA-12000000000000{:02}"
+
+    def __init__(self, server: Any) -> None:
+        self.server = server
+        server.sections = {"Todo": "501", "In Progress": "502", "Done": "503"}
+        settings = TrackerSettings(
+            kind="asana",
+            provider={
+                "endpoint": server.endpoint,
+                "api_key": "$KEY",
+                "project_gid": "900",
+                "dependencies": True,
+            },
+            active_states=["Todo", "In Progress"],
+            terminal_states=["Done"],
+        )
+        self.tracker = registry.build(settings, {"KEY": server.token}, Path())
+
+    def put(self, number: int, **fields: Any) -> IssueId:
+        gid = self.server.add(
+            number,
+            section=fields.get("state", "Todo"),
+            tags=tuple(fields.get("labels", ())),
+            blockers=tuple(self._gid(n) for n in fields.get("blocked_by", ())),
+            name=fields.get("title", f"Issue {number}"),
+        )
+        return IssueId(gid)
+
+    def set_state(self, number: int, state: str) -> None:
+        self.server.move(self._gid(number), state)
+
+    def remove(self, number: int) -> None:
+        del self.server.tasks[self._gid(number)]
+
+    def break_record(self, number: int) -> bool:
+        self.server.tasks[self._gid(number)]["name"] = " "
+        return True
+
+    def break_source(self) -> None:
+        self.server.token = "another"
+
+    def requests(self) -> int:
+        return len(self.server.calls)
+
+    @staticmethod
+    def _gid(number: int) -> str:
+        return str(1_200_000_000_000_000 + number)
+
+
+def load_fake(name: str) -> Any:
+    key = f"symphony_fakes_{name}"
     if key not in sys.modules:
-        spec = importlib.util.spec_from_file_location(key, FAKE)
+        spec = importlib.util.spec_from_file_location(key, FAKES / f"{name}.py")
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
@@ -170,14 +307,55 @@ def load_linear_server() -> Any:
     return sys.modules[key]
 
 
-@pytest.fixture(params=["local", "memory", "linear"])
+@pytest.fixture(params=["local", "memory", "linear", "github", "gitlab", "jira", "asana"])
 async def harness(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Harness]:
     found: Harness
     if request.param == "linear":
-        async with load_linear_server().LinearServer() as server:
+        async with load_fake("linear_server").LinearServer() as server:
             found = LinearHarness(server)
             yield found
             await found.tracker.aclose()
+        return
+    if request.param == "github":
+        async with load_fake("github_server").GitHubServer() as server:
+            found = LabelHarness(
+                server,
+                "github",
+                repo="octo/demo",
+                token="$KEY",
+                api_url=server.url,
+                dependencies=True,
+            )
+            yield found
+            await found.tracker.aclose()
+            assert server.problems == []
+        return
+    if request.param == "gitlab":
+        async with load_fake("gitlab_server").GitLabServer() as server:
+            found = LabelHarness(
+                server,
+                "gitlab",
+                project_path="group/demo",
+                api_key="$KEY",
+                api_url=server.api_url,
+                blocking_links=True,
+            )
+            yield found
+            await found.tracker.aclose()
+            assert server.problems == []
+        return
+    if request.param == "jira":
+        async with load_fake("jira_server").JiraServer() as server:
+            found = JiraHarness(server)
+            yield found
+            await found.tracker.aclose()
+        return
+    if request.param == "asana":
+        async with load_fake("asana_server").AsanaServer() as server:
+            found = AsanaHarness(server)
+            yield found
+            await found.tracker.aclose()
+            assert server.problems == []
         return
     found = LocalHarness(tmp_path) if request.param == "local" else MemoryHarness()
     yield found

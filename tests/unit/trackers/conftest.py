@@ -52,6 +52,52 @@ async def linear_server(fakes: ModuleType) -> AsyncIterator[Any]:
 
 
 @pytest.fixture
+def jira_fakes() -> ModuleType:
+    return load_fake("jira_server")
+
+
+@pytest.fixture
+async def jira_server(jira_fakes: ModuleType) -> AsyncIterator[Any]:
+    async with jira_fakes.JiraServer() as server:
+        yield server
+
+
+@pytest.fixture
+def asana_fakes() -> ModuleType:
+    return load_fake("asana_server")
+
+
+@pytest.fixture
+async def asana_server(asana_fakes: ModuleType) -> AsyncIterator[Any]:
+    async with asana_fakes.AsanaServer() as server:
+        yield server
+
+
+@pytest.fixture
+def github_fakes() -> ModuleType:
+    return load_fake("github_server")
+
+
+@pytest.fixture
+async def github_server(github_fakes: ModuleType) -> AsyncIterator[Any]:
+    async with github_fakes.GitHubServer() as server:
+        yield server
+        assert server.problems == [], "requests and answers fit GitHub's description"
+
+
+@pytest.fixture
+def gitlab_fakes() -> ModuleType:
+    return load_fake("gitlab_server")
+
+
+@pytest.fixture
+async def gitlab_server(gitlab_fakes: ModuleType) -> AsyncIterator[Any]:
+    async with gitlab_fakes.GitLabServer() as server:
+        yield server
+        assert server.problems == [], "requests use documented parameters"
+
+
+@pytest.fixture
 def context() -> ToolContext:
     issue = Issue(
         id=IssueId("DEMO-1"), identifier="DEMO-1", title="One", state="Todo", dispatchable=True

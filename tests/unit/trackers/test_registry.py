@@ -19,9 +19,27 @@ def tracker_settings(kind: str, **provider: Any) -> TrackerSettings:
     )
 
 
-def test_every_profile_has_default_states_and_an_adapter(tmp_path: Path) -> None:
-    (tmp_path / "board").mkdir()
-    for kind, profile in registry.PROFILES.items():
+PROVIDERS: dict[str, dict[str, Any]] = {
+    "linear": {"project_slug": "demo"},
+    "github": {"repo": "octo/demo"},
+    "gitlab": {"project_path": "group/demo"},
+    "jira": {"base_url": "https://x.example", "email": "a@x.example", "project_key": "DEMO"},
+    "asana": {"project_gid": "1"},
+}
+ENVIRONMENT = {
+    "LINEAR_API_KEY": "k",
+    "GITHUB_TOKEN": "k",
+    "GITLAB_PAT": "k",
+    "JIRA_API_TOKEN": "k",
+    "ASANA_PAT": "k",
+}
+NATIVE_STATES = {"github": ("open", "closed"), "gitlab": ("opened", "closed")}
+
+
+@pytest.mark.parametrize("kind", sorted(registry.PROFILES))
+def test_every_profile_has_an_adapter_and_states(kind: str, tmp_path: Path) -> None:
+    profile = registry.PROFILES[kind]
+    if kind in ("linear", "local", "memory"):
         assert profile.default_active_states == ("Todo", "In Progress")
         assert set(profile.default_terminal_states or ()) == {
             "Closed",
@@ -30,11 +48,18 @@ def test_every_profile_has_default_states_and_an_adapter(tmp_path: Path) -> None
             "Duplicate",
             "Done",
         }
-        provider = {"project_slug": "demo"} if kind == "linear" else {}
-        built = registry.build(
-            tracker_settings(kind, **provider), {"LINEAR_API_KEY": "k"}, tmp_path
-        )
-        assert built.kind == kind
+    else:
+        assert profile.default_active_states is None, "the reference asks for them"
+        assert profile.default_terminal_states is None
+    (tmp_path / "board").mkdir()
+    active, terminal = NATIVE_STATES.get(kind, ("Todo", "Done"))
+    settings = TrackerSettings(
+        kind=kind,
+        provider=PROVIDERS.get(kind, {}),
+        active_states=[active],
+        terminal_states=[terminal],
+    )
+    assert registry.build(settings, ENVIRONMENT, tmp_path).kind == kind
 
 
 def test_profiles_are_known_without_loading_an_adapter() -> None:
@@ -64,7 +89,7 @@ def test_no_adapter_knows_another_one() -> None:
 def test_an_unknown_kind_is_answered_with_the_kinds_there_are(tmp_path: Path) -> None:
     (fault,) = registry.validate(tracker_settings("Linaer"), {}, tmp_path)
     assert fault.path == "tracker.kind"
-    assert "linear, local, memory" in fault.problem
+    assert ", ".join(registry.PROFILES) in fault.problem
     assert "did you mean `linear`?" in fault.problem
     with pytest.raises(TrackerError) as caught:
         registry.build(tracker_settings("nope"), {}, tmp_path)

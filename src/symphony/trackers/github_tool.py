@@ -1,0 +1,88 @@
+"""The agent tool ``github_api``: which paths belong to the configured scope. Pure.
+
+Everything else of it is ``rest_tool``'s.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .github_settings import GitHubSettings
+from .http_paths import GuardedPath
+from .rest_tool import RestTool, Scope
+
+NAME: Final = "github_api"
+METHODS: Final = ("GET", "POST", "PATCH", "PUT", "DELETE")
+
+_ADMINISTRATION: Final = frozenset(
+    {
+        "actions",
+        "automated-security-fixes",
+        "autolinks",
+        "branches",
+        "codespaces",
+        "collaborators",
+        "dependabot",
+        "environments",
+        "hooks",
+        "immutable-releases",
+        "import",
+        "interaction-limits",
+        "invitations",
+        "keys",
+        "pages",
+        "private-vulnerability-reporting",
+        "properties",
+        "rulesets",
+        "secret-scanning",
+        "teams",
+        "topics",
+        "transfer",
+        "vulnerability-alerts",
+    }
+)
+"""Parts of a repository that are its administration: changed only with a wider scope."""
+
+
+def make_tool(settings: GitHubSettings) -> RestTool:
+    """The tool of these settings."""
+    return RestTool(
+        name=NAME,
+        provider="GitHub",
+        methods=METHODS,
+        example=f"{settings.issues_path}/1/comments",
+        query_name="params",
+        scope=make_scope(settings),
+        read_only=settings.read_only,
+        secrets=(settings.token,),
+    )
+
+
+def make_scope(settings: GitHubSettings) -> Scope:
+    """Decide by ``tool_scope``: the repository's work, everything of its owner, or anything."""
+    owner, repo = settings.owner.lower(), settings.repo.lower()
+
+    def in_owner(segments: tuple[str, ...]) -> bool:
+        first, second = segments[0], segments[1].lower() if len(segments) > 1 else ""
+        return first in ("repos", "orgs", "users") and second == owner
+
+    def scope(method: str, path: GuardedPath) -> str | None:
+        segments = path.segments
+        if settings.tool_scope == "any" or (settings.tool_scope == "owner" and in_owner(segments)):
+            return None
+        if settings.tool_scope == "owner":
+            return f"`path` must be below /repos/{settings.owner} (tracker.provider.tool_scope)."
+        here = tuple(part.lower() for part in segments[:3]) == ("repos", owner, repo)
+        if not here:
+            return (
+                f"`path` must be below /repos/{settings.owner}/{settings.repo}; a wider scope is "
+                "set by tracker.provider.tool_scope."
+            )
+        if method != "GET" and (len(segments) == 3 or segments[3].lower() in _ADMINISTRATION):
+            return (
+                "it must not change the repository's administration; a wider scope is set by "
+                "tracker.provider.tool_scope."
+            )
+        return None
+
+    return scope

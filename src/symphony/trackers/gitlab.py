@@ -1,0 +1,211 @@
+"""The tracker ``gitlab``: the issues of one project.
+
+Fetches with ``gitlab_reads``, normalises with ``gitlab_records``, and runs the agent's
+``gitlab_api`` with its own token (``gitlab_tool``). The profile page is docs/trackers/gitlab.md.
+
+Invariant: a read is complete or it fails, since an issue that is missing from a refresh counts as
+gone and its agent is stopped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from symphony.errors import SettingFault, TrackerError
+from symphony.model.issue import Issue, IssueId, normalize_state
+
+from .base import ToolContext, ToolResult, ToolSpec
+from .gitlab_reads import GitLabReads, unknown_payload
+from .gitlab_records import is_gated, to_blockers, to_issue
+from .gitlab_settings import GitLabSettings, resolve
+from .gitlab_tool import make_tool
+from .http import HttpClient
+from .rest_reads import missing_names
+from .rest_records import Malformed, warn_dropped
+
+if TYPE_CHECKING:
+    from symphony.config.settings import TrackerSettings
+
+
+class GitLabTracker:
+    """The issues of a GitLab project as a ``Tracker`` (SPEC 11).
+
+    Args:
+        settings: Resolved settings.
+        client: The HTTP layer; None makes one that sends the token.
+        clock: Monotonic seconds.
+        whole_pages: A list of so many pages or fewer is always read whole.
+    """
+
+    def __init__(
+        self,
+        settings: GitLabSettings,
+        *,
+        client: HttpClient | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        whole_pages: int = 3,
+    ) -> None:
+        self.http = client or make_client(settings)
+        self._settings = settings
+        self._reads = GitLabReads(settings, self.http, clock=clock, whole_pages=whole_pages)
+        self._project_id: int | None = None
+        self._tool = make_tool(settings, lambda: self._project_id)
+
+    @property
+    def kind(self) -> str:
+        """The value of ``tracker.kind``."""
+        return "gitlab"
+
+    @property
+    def secret_environment_names(self) -> Sequence[str]:
+        """``GITLAB_PAT``, ``GITLAB_ACCESS_TOKEN`` and the variable that ``api_key`` names."""
+        return self._settings.secret_environment_names
+
+    async def fetch_issues_by_states(self, states: Sequence[str]) -> list[Issue]:
+        """Return all issues of the project in these states, oldest first, each once."""
+        wanted = self._known(states)
+        if not wanted:
+            return []
+        records = await self._reads.opened_issues() if wanted - {"closed"} else []
+        # A closed issue has a state of its own only where that state is terminal.
+        if wanted & (self._settings.terminal | {"closed"}):
+            records = [*records, *await self._reads.closed_issues()]
+        issues: dict[IssueId, tuple[Issue, Any]] = {}
+        problems = []
+        for record in records:
+            try:
+                issue = to_issue(record, self._settings)
+            except Malformed as error:
+                problems.append(str(error))
+            else:
+                if issue.state_key in wanted:
+                    issues[issue.id] = (issue, record)
+        warn_dropped("GitLab", problems)
+        return await self._with_blockers(list(issues.values()))
+
+    async def fetch_issues_by_ids(self, ids: Sequence[IssueId]) -> list[Issue]:
+        """Return the visible issues of these ids in the asked order; 100 go into one request."""
+        wanted = list(dict.fromkeys(ids))
+        if not wanted:
+            return []
+        iids = [_iid(issue_id) for issue_id in wanted]
+        found = await self._reads.many(iids)
+        pairs = []
+        for iid in iids:
+            if iid not in found:
+                continue
+            try:
+                pairs.append((to_issue(found[iid], self._settings), found[iid]))
+            except Malformed as error:
+                raise unknown_payload(
+                    f"an issue that was asked for is malformed: {error}"
+                ) from error
+        return await self._with_blockers(pairs)
+
+    def agent_tools(self) -> Sequence[ToolSpec]:
+        """The tool ``gitlab_api``."""
+        return (self._tool.spec,)
+
+    async def call_tool(self, name: str, arguments: Any, context: ToolContext) -> ToolResult:
+        """Execute ``gitlab_api``; a call is sent once and never repeated."""
+        return await self._tool.call(name, arguments, context, self.http)
+
+    async def faults_at_start(self) -> Sequence[str]:
+        """Name the states for which the project has no label."""
+        settings = self._settings
+        where = f"the project {settings.project_path}"
+        if settings.state_scope:
+            states = (*settings.active, *sorted(settings.terminal))
+            asked = [s for s in states if normalize_state(s) not in ("opened", "closed")]
+            labels = [f"{settings.state_scope}::{normalize_state(state)}" for state in asked]
+            key = "tracker.active_states and terminal_states"
+        elif settings.state_labels:
+            labels = list(settings.state_labels.values())
+            key = "tracker.provider.state_labels"
+        else:
+            return []
+        return missing_names(key, where, labels, await self._reads.labels())
+
+    def changes(self) -> None:
+        """GitLab is polled; there is no watch."""
+        return None
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self.http.aclose()
+
+    def _known(self, states: Sequence[str]) -> frozenset[str]:
+        """Keys of the asked states, without those that no issue here can have."""
+        asked = frozenset(normalize_state(state) for state in states)
+        if self._settings.state_scope:
+            return asked
+        labels = {normalize_state(state) for state in self._settings.state_labels}
+        return asked & ({"opened", "closed"} | labels)
+
+    async def _with_blockers(self, pairs: Sequence[tuple[Issue, Any]]) -> list[Issue]:
+        """Add the blockers of the open issues that are in the state in which they would start."""
+        for _, record in pairs:
+            project_id = record.get("project_id")
+            if isinstance(project_id, int):
+                self._project_id = project_id
+        settings = self._settings
+        asked = [
+            int(issue.id)
+            for issue, record in pairs
+            if record.get("state") == "opened" and is_gated(issue.state, settings)
+        ]
+        if not settings.blocking_links or not asked:
+            return [issue for issue, _ in pairs]
+        nodes = await self._reads.blockers(asked)
+        if absent := [iid for iid in asked if iid not in nodes]:
+            raise unknown_payload(f"nothing is said of the blockers of issue {absent[0]}")
+        return [
+            to_issue(record, settings, to_blockers(nodes[int(issue.id)]))
+            if int(issue.id) in nodes
+            else issue
+            for issue, record in pairs
+        ]
+
+
+def make_client(settings: GitLabSettings) -> HttpClient:
+    """The HTTP layer with the token."""
+    headers = {
+        "Accept": "application/json",
+        "PRIVATE-TOKEN": settings.api_key,
+        "User-Agent": "symphony",
+    }
+    return HttpClient(provider="GitLab", headers=headers, base_url=settings.api_url)
+
+
+def _iid(issue_id: str) -> int:
+    if issue_id.isascii() and issue_id.isdecimal() and len(issue_id) < 16 and int(issue_id) > 0:
+        return int(issue_id)
+    raise TrackerError(
+        "tracker_response",
+        f"{str(issue_id)[:80]!r} is no number of a GitLab issue",
+        code="invalid_gitlab_issue_id",
+    )
+
+
+def validate(
+    settings: TrackerSettings, environ: Mapping[str, str], base_dir: Path
+) -> list[SettingFault]:
+    """Return everything that is wrong with ``tracker`` for this adapter."""
+    return resolve(settings, environ)[1]
+
+
+def build(settings: TrackerSettings, environ: Mapping[str, str], base_dir: Path) -> GitLabTracker:
+    """Build the tracker.
+
+    Raises:
+        TrackerError: ``invalid_tracker_config`` or ``missing_tracker_secret``.
+    """
+    resolved, faults = resolve(settings, environ)
+    if resolved is None:
+        missing = any("missing_gitlab_api_key" in fault.problem for fault in faults)
+        category = "missing_tracker_secret" if missing else "invalid_tracker_config"
+        raise TrackerError(category, "; ".join(str(fault) for fault in faults))
+    return GitLabTracker(resolved)

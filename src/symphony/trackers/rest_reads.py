@@ -1,0 +1,49 @@
+"""What the reads of the REST trackers share: many at a time, named errors, names compared."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import Any, TypeVar
+
+from symphony.errors import TrackerError
+from symphony.model.issue import normalize_state
+
+T = TypeVar("T")
+
+
+async def gathered(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run the calls, as many at a time as the HTTP layer lets, and return their results in order.
+
+    Raises:
+        TrackerError: The first that failed; the others are cancelled.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(call, name="tracker-read") for call in calls]
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return [task.result() for task in tasks]
+
+
+def named(error: TrackerError, provider: str) -> TrackerError:
+    """Give an error of the HTTP layer the adapter's name, as the reference calls it."""
+    names = {
+        "tracker_request": f"{provider}_api_request",
+        "tracker_response": f"{provider}_unknown_payload",
+    }
+    error.code = error.code or names.get(error.category, f"{provider}_api_status")
+    return error
+
+
+def missing_names(key: str, where: str, asked: Sequence[str], known: Sequence[str]) -> list[str]:
+    """A sentence for each asked name that is not known, with the nearest one that is."""
+    names = {normalize_state(name): name for name in known}
+    sentences = []
+    for name in asked:
+        if normalize_state(name) not in names:
+            near = difflib.get_close_matches(normalize_state(name), list(names), n=1)
+            hint = f"; did you mean `{names[near[0]]}`?" if near else ""
+            sentences.append(f"{key}: {where} has no `{name}`{hint}")
+    return sentences
