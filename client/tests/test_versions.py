@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from codex_app_server.approvals import ServerRequestHandlers, ServerRequestRecord
 from codex_app_server.errors import (
@@ -10,7 +11,10 @@ from codex_app_server.errors import (
     MethodUnavailable,
     RequestError,
     UnsupportedVersion,
+    is_retryable,
 )
+from codex_app_server.protocol.rpc import Rpc
+from codex_app_server.protocol.turn import Failure, TurnMachine
 from codex_app_server.values import approval_decision, config_overrides, sandbox_policy
 from codex_app_server.values import approval_policy as policy_of
 from codex_app_server.versions import GONE, known_methods, mcp_tool_name, parse_version, refusal
@@ -245,3 +249,32 @@ async def test_the_record_of_a_translated_answer_tells_what_was_translated(serve
     )
     assert (await server.replied(0))["result"] == {"decision": "accept"}
     assert records[0].warnings == ("approved: is no member of the reply, sent decision='accept'",)
+
+
+# Failures
+
+
+def test_the_status_of_an_older_server_s_failure_is_read_from_its_words():
+    words = "unexpected status 401 Unauthorized: no, url: http://127.0.0.1/v1/responses"
+    failure = Failure.decode({"message": words, "codexErrorInfo": "other"})
+    assert (failure.code, failure.http_status) == ("other", 401)
+    assert not is_retryable(failure.code, failure.http_status)
+    assert (
+        Failure.decode({"message": "stream ended", "codexErrorInfo": "other"}).http_status is None
+    )
+
+
+def test_children_are_found_in_the_items_of_every_version(server):
+    items = [
+        {"type": "subAgentActivity", "id": "1", "kind": "started", "agentThreadId": "new"},
+        {"type": "collabAgentToolCall", "id": "2", "tool": "spawnAgent",
+         "receiverThreadIds": ["old"]},
+        {"type": "collabAgentToolCall", "id": "3", "tool": "wait", "receiverThreadIds": ["other"]},
+    ]  # fmt: skip
+    rpc, machine = Rpc(1 << 20), TurnMachine(server.thread_id, turn_id=server.turn_id)
+    lines = [
+        msgspec.json.encode(server.event("item/completed", item=item)) + b"\n" for item in items
+    ]
+    for run in rpc.receive(b"".join(lines), 0.0):
+        machine.feed(run.events)
+    assert machine.children == {"new", "old"}

@@ -11,6 +11,7 @@ Fed by `codex_app_server.turns` with what `protocol.rpc` decoded. Pure.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ __all__ = ["Failure", "TokenUsage", "TurnMachine", "TurnOutcome"]
 TurnStatus = Literal["completed", "interrupted", "failed"]
 EARLY_LIMIT = 65536
 FINAL_PHASE = "final_answer"
+_STATUS = re.compile(r"unexpected status (\d{3})\b")
 
 
 class TokenUsage(Struct, frozen=True):
@@ -79,6 +81,10 @@ class Failure(Struct, frozen=True):
         if not isinstance(error, Mapping):
             return cls("other", "the server gave no reason")
         code, http_status = decode_error_info(error.get("codexErrorInfo"))
+        if code == "other" and http_status is None:
+            # Up to 0.125 the status of the provider is in the words only.
+            found = _STATUS.match(str(error.get("message") or ""))
+            http_status = int(found[1]) if found else None
         details = error.get("additionalDetails")
         return cls(
             code,
