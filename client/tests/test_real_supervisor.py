@@ -20,7 +20,7 @@ pytestmark = pytest.mark.codex
 FREE: dict[str, Any] = {"approval_policy": "never", "sandbox": "danger-full-access"}
 
 
-@pytest.mark.parametrize("mode", ["shared", "per_thread"])
+@pytest.mark.parametrize("mode", ["shared", pytest.param("per_thread", marks=pytest.mark.slow)])
 async def test_threads_go_on_after_a_kill(
     codex_binary: Path,
     cache_dir: Path,
