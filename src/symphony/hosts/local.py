@@ -10,7 +10,10 @@ or one ``run`` call, and whoever is cancelled while owning one has it killed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import os
+import resource
 
 from codex_app_server.transport import FdTransport, Transport
 
@@ -253,6 +256,7 @@ class LocalHost:
                 raise HostError("host_lost", f"the host {self._name} is closed")
             if self._link is None or self._link.lost:
                 self._link = await SupervisorLink.open(instance=self._instance)
+                _widen_descriptors(self._link.pid)
             return self._link
 
     async def _spawn(self, link: SupervisorLink, spec: ProcessSpec, pipes: _Pipes) -> SpawnedRun:
@@ -262,6 +266,24 @@ class LocalHost:
         stdin, stdout, stderr = pipes.child_ends
         fds = (stdin, stdout, stderr)
         return await link.spawn(argv=spec.argv, cwd=spec.cwd, env=env, fds=fds)
+
+
+@functools.cache
+def _inherited_descriptors() -> tuple[int, int]:
+    """Return the limits (soft, hard) with which this process was started."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)
+
+
+def _widen_descriptors(supervisor: int) -> None:
+    """Let this process have as many descriptors as it may, and its children as many as before.
+
+    A daemon needs several for each run. What it starts may not expect more than the usual number
+    (``select``, loops that close all of them), and inherits its limit from the supervisor.
+    """
+    soft, hard = _inherited_descriptors()
+    with contextlib.suppress(OSError, ValueError):
+        resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class _Pipes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import sys
 from pathlib import Path
 
 import pytest
@@ -294,3 +295,38 @@ async def test_descriptors_are_given_back(host, spec):
         with pytest.raises(HostError):
             await host.start(spec("no-such-program"))
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+WIDE = """
+import asyncio, os, resource
+from symphony.errors import HostError
+from symphony.hosts.base import ProcessSpec
+from symphony.hosts.local import LocalHost
+
+async def main():
+    host = LocalHost()
+    shell = ("sh", "-c", "ulimit -Sn; ulimit -Hn")
+    spec = ProcessSpec(run_id="r", argv=shell, cwd="/", env={"PATH": os.environ["PATH"]})
+    for _ in range(2):
+        print(*(await host.run(spec, timeout_s=20)).output.split())
+        lost = host.supervisor_pid
+        os.kill(lost, 9)
+        while host.supervisor_pid == lost:
+            try:
+                await host.run(spec, timeout_s=20)
+            except HostError:
+                pass
+    await host.aclose()
+    print(*resource.getrlimit(resource.RLIMIT_NOFILE))
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 1024))
+asyncio.run(main())
+"""
+
+
+async def test_the_daemon_may_have_many_descriptors_and_its_children_as_many_as_before():
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", WIDE, stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await process.communicate()
+    assert output.decode().splitlines() == ["256 1024", "256 1024", "1024 1024"]
