@@ -103,6 +103,9 @@ def _stop(state: SchedulerState, event: ControlRequested, now: Instant) -> list[
             case Running(stopping=None):
                 state.claims.put(replace(claim, stopping=StopReason.OPERATOR, stop_error=error))
                 commands.append(StopRun(claim.spec.run_id, StopReason.OPERATOR))
+            case Running(stopping=StopReason.STALLED):
+                # It ends already; what follows is no retry any more.
+                state.claims.put(replace(claim, stopping=StopReason.OPERATOR, stop_error=error))
             case Running():
                 pass
             case RetryQueued() | Rechecking() | Dispatching():

@@ -109,12 +109,13 @@ def decide(
             return Keep() if shutting_down else Clean()
         case StopReason.INACTIVE | StopReason.UNROUTABLE | StopReason.MISSING:
             return Release(reason)
+        case StopReason.OPERATOR:
+            # Also where it has ended by itself just then: only a person starts it again.
+            return Block("stopped_by_operator", outcome.message or "stopped by an operator")
         case _ if outcome.kind is OutcomeKind.COMPLETED:
             return _continuation()
         case StopReason.SHUTDOWN if shutting_down and outcome.kind not in _DEFAULT_BLOCK_TEXT:
             return Keep()
-        case StopReason.OPERATOR:
-            return Block("stopped_by_operator", outcome.message or "stopped by an operator")
         case _:
             return _after_failure(run, outcome, rules=rules, rng=rng, now=now)
 

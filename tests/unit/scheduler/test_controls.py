@@ -15,7 +15,14 @@ from symphony.scheduler.commands import (
 )
 from symphony.scheduler.controls import STOPPED, known
 from symphony.scheduler.eligibility import GateName
-from symphony.scheduler.events import ControlAction, ControlRequested, Hold, HoldKind, Restored
+from symphony.scheduler.events import (
+    ControlAction,
+    ControlRequested,
+    Hold,
+    HoldKind,
+    Restored,
+    RunSilent,
+)
 from symphony.scheduler.publish import build_snapshot, explain
 
 RETRY = RefreshPurpose.RETRY
@@ -125,6 +132,30 @@ def test_a_stopped_issue_waits_for_a_person_and_keeps_its_thread(drive, issue):
     assert isinstance(claim, Blocked)
     assert (claim.category, claim.thread_id) == (STOPPED, "t")
     assert driver.poll([one], held=[one]) == []
+
+
+def test_a_stopped_issue_stays_stopped_where_its_run_completes_just_then(drive, issue):
+    driver = drive()
+    one = issue("A-1")
+    (spec,) = driver.start(one)
+    order(driver, "stop", "A-1")
+    driver.end(spec, OutcomeKind.COMPLETED)
+    claim = driver.claim(one)
+    assert isinstance(claim, Blocked)
+    assert claim.category == STOPPED
+
+
+def test_a_stalled_run_that_an_operator_stops_is_not_retried(drive, issue):
+    driver = drive()
+    one = issue("A-1")
+    (spec,) = driver.start(one)
+    driver.send(RunSilent(spec.run_id, 301.0))
+    order(driver, "stop", "A-1")
+    assert driver.stopped() == []
+    driver.end(spec, OutcomeKind.STALLED, stop_reason=StopReason.STALLED)
+    claim = driver.claim(one)
+    assert isinstance(claim, Blocked)
+    assert claim.category == STOPPED
 
 
 def test_resuming_a_stopped_issue_runs_it_again_at_once(drive, issue):
