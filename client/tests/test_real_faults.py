@@ -13,7 +13,15 @@ from codex_app_server import TurnFailed, TurnTimeouts
 
 from symphony.demo.script import DroppedStream, Exec, Fail, Say, turn
 
-pytestmark = pytest.mark.codex
+VERSIONS = [
+    "wheel",
+    pytest.param("0.169.0", marks=pytest.mark.slow),
+    pytest.param("0.125.0", marks=pytest.mark.slow),
+]
+pytestmark = [
+    pytest.mark.codex,
+    pytest.mark.parametrize("codex_binary", VERSIONS, indirect=True),
+]
 FREE = {"approval_policy": "never", "sandbox": "danger-full-access"}
 FEW_RETRIES = {
     "model_providers.custom.request_max_retries": 0,

@@ -20,7 +20,15 @@ from codex_app_server.versions import mcp_tool_name
 
 from symphony.demo.script import Exec, Patch, Say, Tool, turn
 
-pytestmark = pytest.mark.codex
+VERSIONS = [
+    "wheel",
+    pytest.param("0.169.0", marks=pytest.mark.slow),
+    pytest.param("0.125.0", marks=pytest.mark.slow),
+]
+pytestmark = [
+    pytest.mark.codex,
+    pytest.mark.parametrize("codex_binary", VERSIONS, indirect=True),
+]
 FREE = {"approval_policy": "never", "sandbox": "danger-full-access"}
 OLD = "0.125.0"
 ASKING = {"approval_policy": "on-request", "sandbox": "danger-full-access"}

@@ -462,3 +462,21 @@ async def test_two_tools_of_one_name_are_refused(server, connect) -> None:
 def test_a_policy_that_does_not_exist_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="command='always'"):
         ServerRequestHandlers(command="always")
+
+
+async def test_a_person_s_requests_can_be_iterated_and_answered_as_they_come(server, connect):
+    connection = await connect(handlers=ServerRequestHandlers(command="manual"))
+    method = "item/commandExecution/requestApproval"
+    server.feed({"id": 0, "method": method, "params": {"threadId": "t", "command": "one"}})
+    seen = []
+    async for pending in connection.manual_requests():
+        seen.append((pending.info.method, pending.info.params["command"]))
+        pending.answer("accept" if len(seen) == 1 else "decline")
+        if len(seen) == 1:
+            server.feed({"id": 1, "method": method, "params": {"threadId": "t", "command": "two"}})
+        else:
+            server.end()
+    assert seen == [(method, "one"), (method, "two")]
+    assert (await server.replied(0))["result"] == {"decision": "accept"}
+    assert connection.is_closed
+    assert [one async for one in connection.manual_requests()] == []

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any
 
 from codex_app_server.approvals import (
@@ -44,10 +44,12 @@ class PendingRequest:
 
     Attributes:
         info: What is asked.
+        settled: Answered, or not to be answered any more.
     """
 
     def __init__(self, info: ServerRequestInfo) -> None:
         self.info = info
+        self.settled = False
         self._answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
     def answer(self, answer: Answer) -> None:
@@ -75,12 +77,14 @@ class Broker:
     """
 
     def __init__(self, handlers: ServerRequestHandlers, send: Send, find_tool: FindTool) -> None:
+        self._closed = False
         self.token_refresh: Callback | None = None
         self._handlers = handlers
         self._send = send
         self._find_tool = find_tool
         self._open: dict[int | str, tuple[ServerRequestInfo, asyncio.Task[None]]] = {}
         self._manual: dict[int | str, PendingRequest] = {}
+        self._listeners: set[asyncio.Queue[PendingRequest | None]] = set()
         self._interrupted: set[int | str] = set()
         self._resolved: set[int | str] = set()
 
@@ -88,6 +92,19 @@ class Broker:
     def pending(self) -> list[PendingRequest]:
         """Requests that wait for a person, oldest first."""
         return list(self._manual.values())
+
+    async def manual_requests(self) -> AsyncGenerator[PendingRequest, None]:
+        """Yield the requests that wait for a person, and each new one, until the broker closes."""
+        queue: asyncio.Queue[PendingRequest | None] = asyncio.Queue()
+        for pending in self.pending:
+            queue.put_nowait(pending)
+        self._listeners.add(queue)
+        try:
+            while not self._closed and (found := await queue.get()) is not None:
+                if not found.settled:
+                    yield found
+        finally:
+            self._listeners.discard(queue)
 
     def waits(self, thread_id: str) -> bool:
         """Tell whether a thread waits for an answer of ours that is no tool's."""
@@ -138,6 +155,9 @@ class Broker:
 
     async def aclose(self) -> None:
         """Cancel all handlers and wait for their end."""
+        self._closed = True
+        for queue in self._listeners:
+            queue.put_nowait(None)
         current = asyncio.current_task()  # a handler may be the one who closes
         tasks = [task for _, task in self._open.values() if task is not current]
         for task in tasks:
@@ -250,10 +270,13 @@ class Broker:
 
     async def _ask(self, info: ServerRequestInfo) -> Answer:
         self._manual[info.id] = pending = PendingRequest(info)
+        for queue in self._listeners:
+            queue.put_nowait(pending)
         try:
             async with asyncio.timeout(self._handlers.manual_timeout_s):
                 return await pending.wait()
         finally:
+            pending.settled = True
             del self._manual[info.id]
 
     async def _call_tool(self, info: ServerRequestInfo) -> dict[str, Any]:

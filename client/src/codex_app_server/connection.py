@@ -12,7 +12,7 @@ Events go by (thread, turn) through a dictionary to the turn, a batch at a time.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -194,6 +194,13 @@ class Connection(WideApi):
     def running_turns(self) -> list[Turn]:
         """Turns that have not ended, also those that are being started."""
         return self._router.running()
+
+    def manual_requests(self) -> AsyncGenerator[PendingRequest, None]:
+        """Iterate over the server requests that wait for a person, and over each new one.
+
+        For policy ``manual``; ends with the connection. Answer each with `PendingRequest.answer`.
+        """
+        return self._broker.manual_requests()
 
     @property
     def malformed_lines(self) -> int:
