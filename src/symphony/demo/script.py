@@ -219,7 +219,8 @@ class IssueScript:
     Attributes:
         turns: By the number of turns that the conversation has finished; the last one repeats, so
             its commands bear being run again.
-        first_attempt: The turns instead while the prompt names no attempt; None: no difference.
+        first_attempt: The turns instead while the prompt names no attempt and nobody has asked
+            twice (a thread that is resumed after a failure); None: no difference.
     """
 
     turns: tuple[Turn, ...]
@@ -228,7 +229,8 @@ class IssueScript:
     def turn_for(self, conversation: Conversation) -> Turn:
         """Return the turn that the conversation is in."""
         turns = self.turns
-        if self.first_attempt is not None and conversation.attempt is None:
+        is_first = conversation.attempt is None and len(conversation.prompts) <= 1
+        if self.first_attempt is not None and is_first:
             turns = self.first_attempt
         return turns[min(conversation.finished_turns, len(turns) - 1)]
 
