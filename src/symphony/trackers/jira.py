@@ -1,0 +1,247 @@
+"""The tracker ``jira``: one project of a Jira Cloud site over REST v3.
+
+Fetches with ``jira_reads``, normalises with ``jira_records`` and ``jira_adf``, and runs the agent's
+``jira_rest`` (``jira_tool``) with its own token. The profile page is docs/trackers/jira.md.
+
+Invariant: nothing partial is returned; a fault of one batch or page is the fault of the read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from symphony.errors import SettingFault, TrackerError
+from symphony.model.issue import Issue, IssueId, normalize_state
+
+from .base import ToolContext, ToolResult, ToolSpec
+from .http import HttpClient
+from .http_paths import BadCall
+from .jira_reads import PAGE, JiraReads, headers
+from .jira_records import Reading, to_issue
+from .jira_settings import CATEGORIES, JiraSettings, resolve
+from .jira_tool import NAME, build_tool, prepare, tool_spec
+from .rest_records import Malformed, warn_dropped
+from .rest_tool import TIMEOUT_S
+
+if TYPE_CHECKING:
+    from symphony.config.settings import TrackerSettings
+
+UNKNOWN_STATES_S: Final = 600.0
+"""So long a status that the project does not have is left out of queries, which it would fail."""
+
+log = structlog.get_logger(__name__)
+
+
+class JiraTracker:
+    """A Jira project as a ``Tracker`` (SPEC 11).
+
+    Args:
+        settings: Resolved settings.
+        active_states: Checked at start.
+        terminal_states: Likewise; a blocker in one of them blocks no more.
+        client: The HTTP layer; None makes one that sends the credentials.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        settings: JiraSettings,
+        *,
+        active_states: Sequence[str] = (),
+        terminal_states: Sequence[str],
+        client: HttpClient | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.http = client or HttpClient(
+            provider="Jira", headers=headers(settings), base_url=settings.base_url
+        )
+        self._settings = settings
+        self._states = {"active_states": active_states, "terminal_states": terminal_states}
+        terminal = frozenset(normalize_state(state) for state in terminal_states)
+        self._reading = Reading(settings=settings, terminal=terminal)
+        self._reads = JiraReads(settings, self._reading, self.http)
+        self._tool = build_tool(settings)
+        self._clock = clock
+        self._unknown: dict[str, float] = {}
+
+    @property
+    def kind(self) -> str:
+        """The value of ``tracker.kind``."""
+        return "jira"
+
+    @property
+    def secret_environment_names(self) -> Sequence[str]:
+        """``JIRA_API_TOKEN`` and the variable that ``api_token`` names."""
+        return self._settings.secret_environment_names
+
+    async def fetch_issues_by_states(self, states: Sequence[str]) -> list[Issue]:
+        """Return all issues of the project in these states, over all pages, each once."""
+        names = self._asked_states(states)
+        if not names:
+            return []
+        try:
+            records = await self._reads.search(names)
+        except TrackerError as error:
+            if error.status != 400 or not await self._note_unknown_states(names):
+                raise
+            names = self._asked_states(states)
+            records = await self._reads.search(names) if names else []
+        wanted = {normalize_state(name) for name in names}
+        issues: dict[IssueId, Issue] = {}
+        problems = []
+        for record in records:
+            try:
+                issue = to_issue(record, self._reading)
+            except Malformed as error:
+                problems.append(str(error))
+            else:
+                # The search index may lag behind; what it sends with an issue is current.
+                if issue.state_key in wanted:
+                    issues.setdefault(issue.id, issue)
+        warn_dropped("Jira", problems)
+        return list(issues.values())
+
+    async def fetch_issues_by_ids(self, ids: Sequence[IssueId]) -> list[Issue]:
+        """Return the visible issues of these ids in the asked order; 100 go into one request."""
+        wanted = list(dict.fromkeys(ids))
+        if not wanted:
+            return []
+        batches = [wanted[i : i + PAGE] for i in range(0, len(wanted), PAGE)]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self._reads.batch(b), name="jira-batch") for b in batches
+                ]
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        found = {issue.id: issue for task in tasks for issue in task.result()}
+        return [found[issue_id] for issue_id in wanted if issue_id in found]
+
+    async def faults_at_start(self) -> Sequence[str]:
+        """What of the credentials, the project and the state names Jira does not know."""
+        try:
+            known = list(CATEGORIES.values()) if self._settings.by_category else []
+            known = known or await self._reads.statuses()
+        except TrackerError as error:
+            if error.status in (401, 403):
+                return [error.message]
+            if error.status == 404:
+                key = self._settings.project_key
+                return [
+                    f"tracker.provider.project_key: Jira has no project `{key}` that this account "
+                    "may see; check the key, or give the account the permission to browse it"
+                ]
+            log.warning("Jira's state names could not be checked", problem=error.message)
+            return []
+        return state_faults(self._states, known)
+
+    def agent_tools(self) -> Sequence[ToolSpec]:
+        """The tool ``jira_rest``."""
+        return (tool_spec(self._tool),)
+
+    async def call_tool(self, name: str, arguments: Any, context: ToolContext) -> ToolResult:
+        """Execute ``jira_rest``; a call that changes something is sent once."""
+        if name == NAME:
+            try:
+                async with asyncio.timeout(TIMEOUT_S):
+                    arguments = await prepare(
+                        self._tool, self._settings, arguments, context, self._reads.outside
+                    )
+            except BadCall as error:
+                return _failed({"message": f"`{NAME}`: {error}"})
+            except (TrackerError, TimeoutError) as error:
+                message = "The issues that the call names could not be looked up."
+                return _failed({"message": message, "reason": str(error) or "no answer in time"})
+        return await self._tool.call(name, arguments, context, self.http)
+
+    def changes(self) -> None:
+        """Jira is polled; there is no watch."""
+        return None
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self.http.aclose()
+
+    def _asked_states(self, states: Sequence[str]) -> list[str]:
+        """The states that are worth asking for, each once."""
+        now = self._clock()
+        self._unknown = {name: until for name, until in self._unknown.items() if until > now}
+        names = [name for name in dict.fromkeys(states) if name.strip()]
+        if self._settings.by_category:
+            known = {normalize_state(name): name for name in CATEGORIES.values()}
+            found = (known.get(normalize_state(name)) for name in names)
+            return list(dict.fromkeys(name for name in found if name is not None))
+        return [name for name in names if normalize_state(name) not in self._unknown]
+
+    async def _note_unknown_states(self, names: Sequence[str]) -> bool:
+        """Whether the project does not have some of these states; they are left out for a while."""
+        if self._settings.by_category:
+            return False
+        known = {normalize_state(name) for name in await self._reads.statuses()}
+        unknown = [name for name in names if normalize_state(name) not in known]
+        if unknown:
+            log.warning(
+                "Leaving out states that the Jira project does not have",
+                states=unknown,
+                project=self._settings.project_key,
+            )
+        until = self._clock() + UNKNOWN_STATES_S
+        self._unknown.update((normalize_state(name), until) for name in unknown)
+        return bool(unknown)
+
+
+def state_faults(states: Mapping[str, Sequence[str]], known: Sequence[str]) -> list[str]:
+    """A sentence for each state that can't be meant, with the nearest name.
+
+    A terminal state that no issue can have does no harm; it is a fault where it looks like a typo.
+    """
+    keys = {normalize_state(name): name for name in known}
+    faults = []
+    for setting, names in states.items():
+        for name in names:
+            if not known or normalize_state(name) in keys:
+                continue
+            near = difflib.get_close_matches(normalize_state(name), list(keys), n=1)
+            if near:
+                hint = f"did you mean `{keys[near[0]]}`?"
+            elif setting == "active_states":
+                hint = "it has " + ", ".join(f"`{other}`" for other in known[:20])
+            else:
+                continue
+            faults.append(f"tracker.{setting}: the Jira project has no status `{name}`; {hint}")
+    return faults
+
+
+def _failed(error: Mapping[str, Any]) -> ToolResult:
+    return ToolResult(False, json.dumps({"error": error}, indent=2))
+
+
+def validate(
+    settings: TrackerSettings, environ: Mapping[str, str], base_dir: Path
+) -> list[SettingFault]:
+    """Return everything that is wrong with ``tracker`` for this adapter."""
+    return resolve(settings, environ)[1]
+
+
+def build(settings: TrackerSettings, environ: Mapping[str, str], base_dir: Path) -> JiraTracker:
+    """Build the tracker.
+
+    Raises:
+        TrackerError: ``invalid_tracker_config`` or ``missing_tracker_secret``.
+    """
+    resolved, faults = resolve(settings, environ)
+    if resolved is None:
+        missing = any("(missing_jira_api_token)" in fault.problem for fault in faults)
+        category = "missing_tracker_secret" if missing else "invalid_tracker_config"
+        raise TrackerError(category, "; ".join(str(fault) for fault in faults))
+    return JiraTracker(
+        resolved, active_states=settings.active_states, terminal_states=settings.terminal_states
+    )
