@@ -1,0 +1,219 @@
+"""The tracker ``asana``: one project, its sections as states, over Asana's REST API.
+
+Fetches with ``asana_reads``, normalises with ``asana_records``, and runs the agent's ``asana_api``
+(``asana_tool``) with its own token. The profile page is docs/trackers/asana.md.
+
+Invariant: nothing partial is returned; a fault of one batch or page is the fault of the read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from symphony.errors import SettingFault, TrackerError
+from symphony.model.issue import Issue, IssueId, normalize_state
+
+from .asana_reads import AsanaReads, unknown
+from .asana_records import dependency_gids, is_outside, to_issue
+from .asana_settings import AsanaSettings, resolve
+from .asana_tool import NAME, build_tool, check
+from .base import ToolContext, ToolResult, ToolSpec
+from .http import HttpClient
+from .http_paths import BadCall
+from .rest_reads import missing_names
+from .rest_records import Malformed, dig, entries, text, warn_dropped
+from .rest_tool import TIMEOUT_S
+
+if TYPE_CHECKING:
+    from symphony.config.settings import TrackerSettings
+
+log = structlog.get_logger(__name__)
+
+
+class AsanaTracker:
+    """An Asana project as a ``Tracker`` (SPEC 11).
+
+    Args:
+        settings: Resolved settings.
+        client: The HTTP layer; None makes one that sends the token.
+    """
+
+    def __init__(self, settings: AsanaSettings, *, client: HttpClient | None = None) -> None:
+        self.http = client or HttpClient(
+            provider="Asana", headers=headers(settings), base_url=settings.endpoint
+        )
+        self._settings = settings
+        self._reads = AsanaReads(settings, self.http)
+        self._tool = build_tool(settings)
+
+    @property
+    def kind(self) -> str:
+        """The value of ``tracker.kind``."""
+        return "asana"
+
+    @property
+    def secret_environment_names(self) -> Sequence[str]:
+        """``ASANA_PAT`` and the variable that ``api_key`` names."""
+        return self._settings.secret_environment_names
+
+    async def fetch_issues_by_states(self, states: Sequence[str]) -> list[Issue]:
+        """Return all tasks of the project in these sections, in the project's order, each once.
+
+        Completed tasks are only asked for where one of the states can hold them.
+        """
+        names = [name for name in dict.fromkeys(states) if name.strip()]
+        if not names:
+            return []
+        wanted = {normalize_state(name) for name in names}
+        completed = any(self._settings.may_be_completed(name) for name in names)
+        listed = await self._reads.listed(completed=completed)
+        tasks: dict[str, Any] = {}
+        problems = []
+        for task in listed:
+            try:
+                issue = to_issue(task, self._settings)
+            except Malformed as error:
+                problems.append(str(error))
+            else:
+                if issue.state_key in wanted:
+                    tasks.setdefault(issue.id, task)
+        warn_dropped("Asana", problems)
+        return await self._resolved(list(tasks.values()), listed)
+
+    async def fetch_issues_by_ids(self, ids: Sequence[IssueId]) -> list[Issue]:
+        """Return the tasks of these ids that are in the project, in the asked order."""
+        wanted = list(dict.fromkeys(ids))
+        # What is no number is no id of Asana's, and has no place in a path.
+        gids = [gid for gid in wanted if gid.isascii() and gid.isdecimal()]
+        if not gids:
+            return []
+        records = await self._reads.tasks(gids)
+        asked = set(gids)
+        tasks = []
+        for record in records:
+            if text(dig(record, "gid")) not in asked:
+                raise unknown("a task that was asked for has another id")
+            if not is_outside(record, self._settings):
+                tasks.append(record)
+        try:
+            issues = await self._resolved(tasks, records)
+        except Malformed as error:
+            raise unknown(f"a task that was asked for is malformed: {error}") from error
+        found = {issue.id: issue for issue in issues}
+        return [found[gid] for gid in wanted if gid in found]
+
+    async def faults_at_start(self) -> Sequence[str]:
+        """What of the token, the project and the section names Asana does not know."""
+        try:
+            sections = await self._reads.sections()
+        except TrackerError as error:
+            if error.status == 401:
+                return [error.message]
+            if error.status in (403, 404):
+                return [
+                    "tracker.provider.project_gid: Asana has no project "
+                    f"{self._settings.project_gid} that this token may see; check the number, or "
+                    "add the token's owner to the project"
+                ]
+            log.warning("Asana's section names could not be checked", problem=error.message)
+            return []
+        known = [name for entry in sections if (name := text(dig(entry, "name"))) is not None]
+        where = "the Asana project"
+        active = missing_names("tracker.active_states", where, self._settings.active, known)
+        # A terminal state that no section has does no harm; one that is near a section is a typo.
+        terminal = missing_names("tracker.terminal_states", where, self._settings.terminal, known)
+        return [*active, *(sentence for sentence in terminal if "did you mean" in sentence)]
+
+    def agent_tools(self) -> Sequence[ToolSpec]:
+        """The tool ``asana_api``."""
+        return (self._tool.spec,)
+
+    async def call_tool(self, name: str, arguments: Any, context: ToolContext) -> ToolResult:
+        """Execute ``asana_api``; a call that changes something is sent once."""
+        if name == NAME:
+            try:
+                async with asyncio.timeout(TIMEOUT_S):
+                    await check(self._tool, self._settings, arguments, context, self._is_outside)
+            except BadCall as error:
+                return _failed({"message": f"`{NAME}`: {error}"})
+            except (TrackerError, TimeoutError) as error:
+                message = "What the call names could not be looked up."
+                return _failed({"message": message, "reason": str(error) or "no answer in time"})
+        return await self._tool.call(name, arguments, context, self.http)
+
+    def changes(self) -> None:
+        """Asana is polled; there is no watch."""
+        return None
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self.http.aclose()
+
+    async def _resolved(self, tasks: Sequence[Any], known: Sequence[Any]) -> list[Issue]:
+        """The issues of these tasks, with what is known or can be read of their dependencies."""
+        others: dict[str, object] = {}
+        if self._settings.dependencies:
+            needed = {gid for task in tasks for gid in dependency_gids(task)}
+            others = {gid: task for task in known if (gid := text(dig(task, "gid"))) is not None}
+            missing = sorted(gid for gid in needed - set(others) if gid.isdecimal())
+            if missing:
+                found = await self._reads.tasks(missing, maybe_listed=False)
+                others |= {str(dig(task, "gid")): task for task in found}
+        return [to_issue(task, self._settings, others) for task in tasks]
+
+    async def _is_outside(self, kind: str, gid: str) -> bool:
+        """Whether a task, story or section is none of the project; a subtask is its parent's."""
+        project = self._settings.project_gid
+        if kind == "section":
+            section = await self._reads.one(f"/sections/{gid}", "project")
+            return bool(dig(section, "project", "gid") != project)
+        if kind == "story":
+            story = await self._reads.one(f"/stories/{gid}", "target")
+            target = dig(story, "target", "gid")
+            return not isinstance(target, str) or await self._is_outside("task", target)
+        for _ in range(5):
+            task = await self._reads.one(f"/tasks/{gid}", "memberships.project,parent")
+            memberships = entries(dig(task, "memberships"))
+            if any(dig(membership, "project", "gid") == project for membership in memberships):
+                return False
+            parent = dig(task, "parent", "gid")
+            if not isinstance(parent, str) or not parent.isdecimal():
+                return True
+            gid = parent
+        return True
+
+
+def headers(settings: AsanaSettings) -> dict[str, str]:
+    """The headers of every call."""
+    return {"Accept": "application/json", "Authorization": f"Bearer {settings.api_key}"}
+
+
+def _failed(error: Mapping[str, Any]) -> ToolResult:
+    return ToolResult(False, json.dumps({"error": error}, indent=2))
+
+
+def validate(
+    settings: TrackerSettings, environ: Mapping[str, str], base_dir: Path
+) -> list[SettingFault]:
+    """Return everything that is wrong with ``tracker`` for this adapter."""
+    return resolve(settings, environ)[1]
+
+
+def build(settings: TrackerSettings, environ: Mapping[str, str], base_dir: Path) -> AsanaTracker:
+    """Build the tracker.
+
+    Raises:
+        TrackerError: ``invalid_tracker_config`` or ``missing_tracker_secret``.
+    """
+    resolved, faults = resolve(settings, environ)
+    if resolved is None:
+        missing = any("(missing_asana_api_key)" in fault.problem for fault in faults)
+        category = "missing_tracker_secret" if missing else "invalid_tracker_config"
+        raise TrackerError(category, "; ".join(str(fault) for fault in faults))
+    return AsanaTracker(resolved)
