@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import inspect
 import subprocess
 import sys
@@ -11,7 +13,12 @@ from typing import Any
 import pytest
 from codex_app_server import Connection
 from codex_app_server.api import WideApi
-from codex_app_server.errors import ExperimentalRequired, InvalidArgument, UnexpectedReply
+from codex_app_server.errors import (
+    ConnectionClosed,
+    ExperimentalRequired,
+    InvalidArgument,
+    UnexpectedReply,
+)
 from codex_app_server.protocol import requests, types
 
 ROOT = Path(__file__).parents[2]
@@ -132,3 +139,75 @@ def test_the_file_is_what_the_pinned_binary_gives():
     command = [sys.executable, str(GENERATOR), "--codex", str(codex), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr.strip()) == (0, "up to date")
+
+
+# Streamed commands
+
+
+def piece(process_id: str, text: bytes, stream: str = "stdout") -> dict[str, object]:
+    data = base64.b64encode(text).decode()
+    members = {"processId": process_id, "stream": stream, "deltaBase64": data, "capReached": False}
+    return {"method": "command/exec/outputDelta", "params": members}
+
+
+async def test_the_output_of_a_command_is_its_own_and_ends_with_it(server, connect):
+    def run(m):
+        own = m["params"]["processId"]
+        done = server.reply(m, {"exitCode": 3, "stdout": "", "stderr": ""})
+        return [piece("other", b"no"), piece(own, b"a\n"), piece(own, b"b", "stderr"), done]
+
+    server.answers["command/exec"] = run
+    connection = await connect()
+    async with connection.commands.start(["x"], cwd="/w", time_limit_s=2) as command:
+        seen = [(one.stream, one.data) async for one in command]
+        ended = await command.wait()
+    assert seen == [("stdout", b"a\n"), ("stderr", b"b")]
+    assert ended.exit_code == 3
+    sent = server.requests("command/exec")[0]["params"]
+    assert (sent["cwd"], sent["timeoutMs"], sent["streamStdoutStderr"]) == ("/w", 2000, True)
+
+
+async def test_leaving_the_block_of_a_command_terminates_it(server, connect):
+    started = []
+
+    def terminate(m):
+        done = {"exitCode": 143, "stdout": "", "stderr": ""}
+        return [server.reply(m, {}), server.reply(started[0], done)]
+
+    server.answers["command/exec"] = lambda m: started.append(m) or []
+    server.answers["command/exec/terminate"] = terminate
+    connection = await connect()
+    async with connection.commands.start(["x"]) as command:
+        await asyncio.sleep(0)
+    assert len(server.requests("command/exec/terminate")) == 1
+    assert (await command.wait()).exit_code == 143
+
+
+async def test_a_write_that_comes_before_the_server_has_begun_is_repeated(server, connect):
+    early = {"code": -32600, "message": 'no active command/exec for process id "x"'}
+    tries = []
+
+    def write(m):
+        tries.append(m)
+        return [{"id": m["id"], "error": early}] if len(tries) == 1 else [server.reply(m, {})]
+
+    server.answers["command/exec/write"] = write
+    server.answers["command/exec/terminate"] = lambda m: [
+        server.reply(m, {}),
+        server.reply(server.requests("command/exec")[0], {"exitCode": 0}),
+    ]
+    connection = await connect()
+    async with connection.commands.start(["cat"], stdin=True) as command:
+        await command.write(b"hi", close=True)
+    assert [one["params"]["deltaBase64"] for one in tries] == ["aGk="] * 2
+
+
+async def test_a_lost_connection_ends_a_command(server, connect):
+    connection = await connect()
+    command = connection.commands.start(["x"])
+    await server.until(lambda: server.requests("command/exec"))
+    server.end()
+    with pytest.raises(ConnectionClosed):
+        await command.wait()
+    with pytest.raises(ConnectionClosed):
+        [one async for one in command]

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import msgspec
 
@@ -45,6 +45,7 @@ from codex_app_server.versions import check_floor
 
 __all__ = ["ClientInfo", "Connection", "ServerInfo"]
 
+T = TypeVar("T")
 THREAD_STARTS = 4
 EXIT_STATUS_S = 0.05
 BROKEN_PIPE_S = 0.25
@@ -437,7 +438,7 @@ class Connection(WideApi):
 
     # -- for turns -----------------------------------------------------------------------------
 
-    def spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    def spawn(self, coroutine: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         """Run a task that this connection owns."""
         task = self._loop.create_task(coroutine, name=name)
         self._tasks.add(task)

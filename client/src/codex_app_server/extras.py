@@ -101,7 +101,7 @@ class CommandOutput(Struct, frozen=True):
 class RunningCommand:
     """A command that runs in the server's sandbox, outside any thread.
 
-    Iterate it for its output, await `wait` for its end; leaving its ``async with`` block before
+    Iterate it for its output (which raises what `wait` would), await `wait` for its end; leaving its ``async with`` block before
     that terminates it. Made by `CommandsApi.start`.
 
     Attributes:
@@ -117,9 +117,9 @@ class RunningCommand:
         self._events = connection.subscribe(
             methods=["command/exec/outputDelta"], limit=OUTPUT_LIMIT, drop="drop_deltas"
         )
-        self._task = self._loop.create_task(
+        self._task = connection.spawn(
             api.exec(process_id=process_id, stream_stdout_stderr=True, **options),
-            name=f"codex-command-{process_id}",
+            f"codex-command-{process_id}",
         )
         self._task.add_done_callback(lambda _: self._events.close_when_read())
 
@@ -132,6 +132,7 @@ class RunningCommand:
                     base64.b64decode(str(data.get("deltaBase64") or "")),
                     bool(data.get("capReached")),
                 )
+        await self.wait()
 
     async def write(self, data: bytes, *, close: bool = False) -> None:
         """Write to its standard input (needs ``stream_stdin=True`` or a terminal)."""
