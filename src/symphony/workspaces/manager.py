@@ -287,6 +287,7 @@ class Workspaces:
 
 
 def _default_cache(environ: Mapping[str, str]) -> Path:
+    """Return the part of the cache that belongs to no instance: none has such a name."""
     base = environ.get("XDG_CACHE_HOME", "")
     home = environ.get("HOME") or os.path.expanduser("~")
-    return (Path(base) if os.path.isabs(base) else Path(home) / ".cache") / "symphony"
+    return (Path(base) if os.path.isabs(base) else Path(home) / ".cache") / "symphony" / "_shared"
