@@ -156,6 +156,14 @@ async def test_a_private_home_with_a_login_of_its_own_is_kept(start: Start) -> N
     assert (codex.home / "auth.json").exists()
 
 
+async def test_a_start_that_is_refused_leaves_no_private_home(
+    start: Start, cache_dir: Path
+) -> None:
+    with pytest.raises(InvalidArgument):
+        await start("codex app-server", codex_home="private", config={"a": 1})
+    assert not (cache_dir / "cache/codex-app-server").exists()
+
+
 async def test_a_home_of_ones_own_is_used_as_it_is(start: Start, cache_dir: Path) -> None:
     codex = await start(codex_home=cache_dir / "mine")
     await codex.aclose()
@@ -236,7 +244,12 @@ async def test_a_cancelled_close_still_ends_the_process(start: Start) -> None:
     [
         ("/no/such/codex", {}, BinaryNotFound, "does not exist"),
         ("codex app-server", {"config": {"a": 1}}, InvalidArgument, "-c key=value"),
-        (None, {"colour": "red"}, InvalidArgument, "unknown options: colour"),
+        (None, {"colour": "red"}, InvalidArgument, "unknown options: colour; there are allow"),
+        (None, {"remove_secrets": "A"}, InvalidArgument, "remove_secrets='A': give a list"),
+        (None, {"cwd": 3}, InvalidArgument, "cwd=3: give a path"),
+        (None, {"request_timeout_s": 0}, InvalidArgument, "request_timeout_s=0: give seconds"),
+        (None, {"max_in_flight": "9"}, InvalidArgument, "max_in_flight='9'"),
+        (17, {}, InvalidArgument, "codex=17"),
         (None, {"env_mode": "some"}, InvalidArgument, "env_mode='some'"),
         (None, {"config": {"a": object()}}, HomeError, "a cannot be"),
     ],

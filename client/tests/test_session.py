@@ -423,6 +423,10 @@ def test_every_kind_of_message_has_a_name_of_its_own() -> None:
         ({"colour": "red"}, "unknown options: colour"),
         ({"tools": [{"description": "x"}]}, "use a Tool or name"),
         ({"sandbox": "open"}, "sandbox='open'"),
+        ({"tools": "query"}, "tools='query': give a list of tools"),
+        ({"on_message": 3}, "on_message=3: give a function"),
+        ({"read_timeout_s": "5"}, "read_timeout_s='5': give seconds"),
+        ({"auto_approve": "yes"}, "auto_approve='yes'"),
     ],
 )
 async def test_options_that_make_no_sense_are_refused(
@@ -435,9 +439,15 @@ async def test_options_that_make_no_sense_are_refused(
 async def test_unknown_options_of_a_turn_and_folders_that_are_not_there_are_refused(
     server: Any, tmp_path: Any
 ) -> None:
+    with pytest.raises(InvalidArgument, match="workspace=3"):
+        await Session.start(3, transport=server)  # type: ignore[arg-type] # what is tested
     with pytest.raises(InvalidArgument, match="is not a directory"):
         await Session.start(tmp_path / "none", transport=server)
     session = await Session.start(tmp_path, transport=server)
     with pytest.raises(InvalidArgument, match="unknown options: colour"):
         await session.run("x", colour="red")  # type: ignore[call-arg] # what is tested
+    for options in ({"turn_timeout_s": -1}, {"title": None}, {"output_schema": []}):
+        with pytest.raises(InvalidArgument, match=next(iter(options))):
+            await session.run("x", **options)  # type: ignore[arg-type] # what is tested
+    assert server.requests("turn/start") == []
     await session.stop()

@@ -242,6 +242,27 @@ def test_one_name_may_be_in_two_namespaces_but_not_twice_in_one() -> None:
         tool_specs([same, same])
 
 
+async def test_a_call_reaches_the_tool_of_its_namespace(server: Any, connect: Any) -> None:
+    @tool(namespace="one")
+    async def same() -> str:
+        return "one"
+
+    @tool(name="same", namespace="two")
+    async def other() -> str:
+        return "two"
+
+    connection = await connect()
+    await connection.start_thread(tools=[same, other])
+    call = {"threadId": server.thread_id, "turnId": server.turn_id, "callId": "c", "tool": "same"}
+    for number, (namespace, text) in enumerate(
+        [("one", "one"), ("two", "two"), (None, "unknown tool: same")]
+    ):
+        params = {**call, "namespace": namespace, "arguments": {}}
+        server.feed({"method": "item/tool/call", "id": number, "params": params})
+        reply = (await server.replied(number))["result"]
+        assert reply["contentItems"] == [{"type": "inputText", "text": text}]
+
+
 def test_images_and_sounds_are_urls_and_outputs_add_up() -> None:
     output = ToolOutput.text("a") + ToolOutput.image(b"\x01") + ToolOutput.audio("https://x/y")
     assert output.encode() == {

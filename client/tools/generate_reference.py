@@ -22,7 +22,9 @@ TARGET = Path(__file__).resolve().parents[2] / "docs/client/reference.md"
 PACKAGE = "codex_app_server"
 MODULES = (
     "launch",
+    "launch_plan",
     "session",
+    "session_options",
     "messages",
     "unattended",
     "connection",

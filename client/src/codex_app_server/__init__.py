@@ -59,16 +59,14 @@ from codex_app_server.launch import (
 )
 from codex_app_server.protocol.turn import TokenUsage
 from codex_app_server.session import (
-    RunOptions,
     Session,
-    SessionOptions,
     SessionResult,
-    TurnOptions,
     run,
     run_turn,
     start_session,
     stop_session,
 )
+from codex_app_server.session_options import RunOptions, SessionOptions, TurnOptions
 from codex_app_server.subscriptions import (
     Subscription,
 )

@@ -16,29 +16,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
-import tempfile
-import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypedDict, Unpack, cast
+from typing import Any, Self, Unpack, cast
 
 from msgspec import Struct
 
-from codex_app_server.approvals import ServerRequestHandlers
-from codex_app_server.binary import CodexBinary, resolve_binary
-from codex_app_server.cleanup import MARK, Mountpoints, sweep
+from codex_app_server.binary import CodexBinary
+from codex_app_server.checks import check_options
+from codex_app_server.cleanup import Mountpoints, sweep
 from codex_app_server.connection import ClientInfo, Connection, ServerInfo
-from codex_app_server.environment import BASIC_NAMES, EnvMode, Redactor, launch_environment
 from codex_app_server.errors import (
     ActiveWriter,
     CodexError,
     ConnectionClosed,
     InvalidArgument,
 )
-from codex_app_server.events import Event
-from codex_app_server.home import config_arguments, prepare_home
+from codex_app_server.launch_plan import (
+    CONNECTION_CHECKS,
+    LAUNCH_CHECKS,
+    ConnectionOptions,
+    LaunchOptions,
+    LaunchPlan,
+    StartOptions,
+    is_command,
+    plan_launch,
+)
 from codex_app_server.process import SubprocessTransport
 from codex_app_server.threads import Thread
 from codex_app_server.turns import Turn
@@ -48,8 +52,10 @@ __all__ = [
     "CommandResult",
     "ConnectionOptions",
     "LaunchOptions",
+    "LaunchPlan",
     "StartOptions",
     "launch_app_server",
+    "plan_launch",
     "run_codex",
 ]
 
@@ -57,53 +63,6 @@ PathLike = str | os.PathLike[str]
 DEFAULT_CLIENT = ClientInfo("codex_app_server", "0.1.0", "codex-app-server for Python")
 INTERRUPT_S = 2.0
 STDERR_IN_ERROR = 500
-
-
-class LaunchOptions(TypedDict, total=False):
-    """How a Codex process is started; every key may be left out.
-
-    Attributes:
-        cwd: Its directory; ours by default. Threads have their own.
-        env: Variables to add (``env_mode="merge"``), or all of them (``"replace"``).
-        env_mode: ``merge`` (default), ``replace`` or ``allow``; see `launch_environment`.
-        allow: Names and patterns that ``allow`` inherits.
-        remove_secrets: Names and patterns of inherited variables that the process, and so the
-            agent, never gets. Their values are masked in `Codex.stderr_tail`.
-        redact: More values to mask there.
-        codex_home: A folder to use as CODEX_HOME (created, not seeded: see `prepare_home`), or
-            ``"private"`` for a fresh one that shares the user's login and is removed at the end.
-            None inherits.
-        config: Overrides of config.toml, dotted or nested.
-        arguments: More arguments before ``app-server``.
-    """
-
-    cwd: PathLike | None
-    env: Mapping[str, str] | None
-    env_mode: EnvMode
-    allow: Sequence[str]
-    remove_secrets: Sequence[str]
-    redact: Sequence[str]
-    codex_home: PathLike | None
-    config: Mapping[str, Any]
-    arguments: Sequence[str]
-
-
-class ConnectionOptions(TypedDict, total=False):
-    """How the connection behaves: see `Connection.open`; every key may be left out."""
-
-    client_info: ClientInfo
-    request_timeout_s: float
-    thread_start_timeout_s: float
-    max_in_flight: int
-    max_line_bytes: int
-    handlers: ServerRequestHandlers | None
-    on_events: Callable[[list[Event]], None] | None
-    experimental: bool
-    opt_out: Sequence[str]
-
-
-class StartOptions(LaunchOptions, ConnectionOptions, total=False):
-    """All options of `Codex.start`."""
 
 
 class CommandResult(Struct, frozen=True):
@@ -118,107 +77,6 @@ class CommandResult(Struct, frozen=True):
     returncode: int
     stdout: bytes
     stderr: str
-
-
-class LaunchPlan(Struct, frozen=True):
-    """Everything that starting a process needs, decided before anything is started."""
-
-    argv: list[str]
-    cwd: PathLike | None
-    env: dict[str, str]
-    redactor: Redactor
-    run: str
-    binary: CodexBinary | None
-    private_home: Path | None
-
-    async def spawn(self) -> SubprocessTransport:
-        try:
-            return await SubprocessTransport.spawn(self.argv, cwd=self.cwd, env=self.env)
-        except BaseException:
-            self.remove_home()
-            raise
-
-    def stderr(self, transport: SubprocessTransport) -> str:
-        return self.redactor.clean(transport.stderr_tail(), cut=transport.stderr_cut)
-
-    def remove_home(self) -> None:
-        """Remove a private home, unless Codex has put a login of its own into it."""
-        if self.private_home is None:
-            return
-        login = self.private_home / "auth.json"
-        if login.is_file() and not login.is_symlink():
-            return
-        shutil.rmtree(self.private_home, ignore_errors=True)
-
-
-def plan_launch(
-    codex: PathLike | None, options: LaunchOptions, subcommand: Sequence[str]
-) -> LaunchPlan:
-    """Decide how to start a Codex command; `codex_app_server.exec` uses it too."""
-    command = codex if isinstance(codex, str) and _is_command(codex) else None
-    home = options.get("codex_home")
-    private: Path | None = None
-    env = dict(options.get("env") or {})
-    composed = launch_environment(
-        env,
-        mode=options.get("env_mode", "merge"),
-        remove_secrets=options.get("remove_secrets", ()),
-        allow=options.get("allow", BASIC_NAMES),
-    )
-    variables = composed.variables
-    binary = None if command is not None else resolve_binary(codex, environment=variables)
-    if home == "private":
-        private = _private_home(variables)
-        variables["CODEX_HOME"] = str(private)
-    elif home is not None:
-        variables["CODEX_HOME"] = str(prepare_home(home, seed=False, environment=variables))
-    if binary is not None and binary.path_dir is not None:
-        path = variables.get("PATH")
-        variables["PATH"] = f"{binary.path_dir}:{path}" if path else str(binary.path_dir)
-    run = uuid.uuid4().hex
-    variables[MARK] = run
-    return LaunchPlan(
-        argv=_argv(command, binary, options, subcommand),
-        cwd=options.get("cwd"),
-        env=variables,
-        redactor=Redactor((*composed.secrets, *options.get("redact", ()))),
-        run=run,
-        binary=binary,
-        private_home=private,
-    )
-
-
-def _is_command(codex: str) -> bool:
-    return len(codex.split()) > 1 and not os.path.exists(codex)
-
-
-def _argv(
-    command: str | None,
-    binary: CodexBinary | None,
-    options: LaunchOptions,
-    subcommand: Sequence[str],
-) -> list[str]:
-    arguments = [*config_arguments(options.get("config", {})), *options.get("arguments", ())]
-    if command is not None:
-        if arguments:
-            raise InvalidArgument(
-                f"config and arguments cannot be added to the command {command!r}: write them "
-                "into it, as -c key=value"
-            )
-        return ["bash", "-lc", command]
-    assert binary is not None
-    return [str(binary.path), *arguments, *subcommand]
-
-
-def _private_home(variables: Mapping[str, str]) -> Path:
-    cache = variables.get("XDG_CACHE_HOME") or os.path.join(
-        variables.get("HOME") or os.path.expanduser("~"), ".cache"
-    )
-    folder = Path(cache) / "codex-app-server"
-    # The check of the place comes first: nothing is made below a temp directory.
-    prepare_home(folder, seed=False, environment=variables)
-    home = Path(tempfile.mkdtemp(prefix="home-", dir=folder))
-    return prepare_home(home, environment=variables)
 
 
 async def launch_app_server(
@@ -255,7 +113,7 @@ async def run_codex(
         BinaryNotFound: There is no binary.
         CodexError: The time is over.
     """
-    if isinstance(codex, str) and _is_command(codex):
+    if isinstance(codex, str) and is_command(codex):
         raise InvalidArgument(f"codex={codex!r}: run_codex needs a binary, not a shell command")
     plan = plan_launch(codex, options, tuple(command))
     transport = await plan.spawn()
@@ -322,12 +180,10 @@ class Codex:
             ConnectionClosed: It ended at once; the text has the end of its stderr.
             RequestTimeout: It does not answer.
         """
+        check_options(options, {**LAUNCH_CHECKS, **CONNECTION_CHECKS})
         wanted: dict[str, Any] = dict(options)
         names = ConnectionOptions.__annotations__.keys() & wanted.keys()
         opening = {name: wanted.pop(name) for name in names}
-        unknown = wanted.keys() - LaunchOptions.__annotations__.keys()
-        if unknown:
-            raise InvalidArgument(f"unknown options: {', '.join(sorted(unknown))}")
         client = opening.pop("client_info", DEFAULT_CLIENT)
         plan = plan_launch(codex, cast("LaunchOptions", wanted), ("app-server",))
         transport = await plan.spawn()

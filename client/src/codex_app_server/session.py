@@ -20,15 +20,14 @@ import contextlib
 import inspect
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Literal, Self, TypedDict, Unpack, cast
+from typing import Any, Literal, Self, Unpack, cast
 
 from msgspec import Struct
 
 from codex_app_server import messages
-from codex_app_server.approvals import ServerRequestHandlers
-from codex_app_server.connection import ClientInfo, Connection
+from codex_app_server.connection import Connection
 from codex_app_server.errors import (
     CodexError,
     InvalidArgument,
@@ -39,110 +38,37 @@ from codex_app_server.errors import (
     TurnInterrupted,
 )
 from codex_app_server.events import Event, MalformedLine
-from codex_app_server.launch import DEFAULT_CLIENT, Codex, LaunchOptions, StartOptions
+from codex_app_server.launch import DEFAULT_CLIENT, Codex
+from codex_app_server.launch_plan import LaunchOptions, StartOptions
 from codex_app_server.protocol.turn import TokenUsage
+from codex_app_server.session_options import (
+    OnMessage,
+    RunOptions,
+    SessionOptions,
+    ToolExecutor,
+    TurnOptions,
+    check_session_options,
+    check_turn_options,
+    split_run_options,
+)
 from codex_app_server.threads import Thread
 from codex_app_server.tools import Tool, ToolCallContext
-from codex_app_server.transport import Transport
 from codex_app_server.turns import Turn, TurnResult, TurnTimeouts
 from codex_app_server.unattended import Unattended, unsupported_tool_result
 
 __all__ = [
-    "RunOptions",
     "Session",
-    "SessionOptions",
     "SessionResult",
-    "TurnOptions",
     "run",
     "run_turn",
     "start_session",
     "stop_session",
 ]
 
-OnMessage = Callable[[messages.SessionMessage], None]
-ToolExecutor = Callable[[str, Any], Mapping[str, Any] | Awaitable[Mapping[str, Any]]]
 PathLike = str | os.PathLike[str]
 TURN_TIMEOUT_S = 3600.0
 READ_TIMEOUT_S = 30.0
 START_TIMEOUT_S = 120.0
-
-
-class _Shared(TypedDict, total=False):
-    """What a session sets for all turns and a turn may set for itself.
-
-    Attributes:
-        approval_policy: ``never`` by default for the session; see `Thread.run`.
-        tool_executor: Answers calls of tools that were given as mappings: ``(name, arguments)``
-            to ``{"success": ..., "contentItems": [...]}``. Plain (it runs in a thread) or async.
-        on_message: Told of everything that happens; must not block.
-        auto_approve: Give every approval and answer questions without a person. By default only
-            where the approval policy is ``never``. Without it such a request ends the turn with
-            `ApprovalNeeded` or `InputNeeded`.
-        model: The server's by default.
-    """
-
-    approval_policy: Any
-    tool_executor: ToolExecutor | None
-    on_message: OnMessage | None
-    auto_approve: bool | None
-    model: str | None
-
-
-class SessionOptions(_Shared, LaunchOptions, total=False):
-    """Options of `Session.start`, besides those of `LaunchOptions` and `TurnOptions`.
-
-    Attributes:
-        command: Which Codex: see `Codex.start`.
-        sandbox: ``workspace-write`` by default.
-        tools: `Tool` objects, or mappings with ``name``, ``description`` and ``inputSchema``,
-            which ``tool_executor`` answers.
-        read_timeout_s: Deadline of each reply; 30 s by default.
-        start_timeout_s: Deadline of the thread's start, which runs a login shell; 120 s.
-        client_info: Who we are.
-        resume: Id of a thread to go on with, instead of a new one.
-        handlers: Answers to the server's requests instead of ``auto_approve``.
-        transport: To talk over, instead of a process of our own.
-        thread_options: More members of ``thread/start``; see `Connection.start_thread`.
-    """
-
-    command: PathLike | None
-    sandbox: Any
-    tools: Sequence[Tool | Mapping[str, Any]]
-    read_timeout_s: float
-    start_timeout_s: float
-    client_info: ClientInfo
-    resume: str | None
-    handlers: ServerRequestHandlers | None
-    transport: Transport | None
-    thread_options: Mapping[str, Any]
-
-
-class _OfTurn(TypedDict, total=False):
-    """Options of a turn alone.
-
-    Attributes:
-        title: Name of the thread, as lists show it.
-        sandbox_policy: Such as ``{"type": "workspaceWrite"}``; the thread's sandbox by default.
-        turn_timeout_s: Total limit of the turn; an hour by default, None for no limit.
-        idle_timeout_s: Limit of silence; none by default.
-        effort: Reasoning effort.
-        output_schema: JSON Schema of the final message.
-    """
-
-    title: str
-    sandbox_policy: Any
-    turn_timeout_s: float | None
-    idle_timeout_s: float | None
-    effort: str | None
-    output_schema: Mapping[str, Any] | None
-
-
-class TurnOptions(_Shared, _OfTurn, total=False):
-    """Options of `Session.run`; what is left out is as the session has it."""
-
-
-class RunOptions(SessionOptions, _OfTurn, total=False):
-    """Options of `run`: those of a session and of its only turn."""
 
 
 class SessionResult(Struct, frozen=True, kw_only=True):
@@ -206,6 +132,8 @@ class Session:
     thread: Thread
 
     def __init__(self, workspace: PathLike, options: SessionOptions) -> None:
+        if not isinstance(workspace, str | os.PathLike):
+            raise InvalidArgument(f"workspace={workspace!r}: give the path of a directory")
         self.workspace = os.path.abspath(workspace)
         if not os.path.isdir(self.workspace):
             raise InvalidArgument(f"workspace {self.workspace!r} is not a directory")
@@ -228,9 +156,7 @@ class Session:
             CodexError: What `Codex.start` and `Connection.start_thread` raise; ``on_message`` has
                 been told `messages.StartupFailed`.
         """
-        unknown = options.keys() - SessionOptions.__annotations__.keys()
-        if unknown:
-            raise InvalidArgument(f"unknown options: {', '.join(sorted(unknown))}")
+        check_session_options(options)
         self = cls(workspace, options)
         try:
             await self._connect()
@@ -322,9 +248,7 @@ class Session:
             InputNeeded: The agent asks a question that nobody answers.
             CodexError: The turn could not be started, or the server is gone.
         """
-        unknown = options.keys() - TurnOptions.__annotations__.keys()
-        if unknown:
-            raise InvalidArgument(f"unknown options: {', '.join(sorted(unknown))}")
+        check_turn_options(options)
         if self._running is not None:
             turn = self._running.turn
             raise TurnInProgress(thread_id=self.thread.id, turn_id=turn.id if turn else None)
@@ -494,8 +418,7 @@ async def run(workspace: PathLike, prompt: str, **options: Unpack[RunOptions]) -
     Raises:
         CodexError: What `Session.start` and `Session.run` raise.
     """
-    of_turn = {name: value for name, value in options.items() if name in _OfTurn.__annotations__}
-    of_session = {name: value for name, value in options.items() if name not in of_turn}
+    of_session, of_turn = split_run_options(options)
     session = await start_session(workspace, **cast("SessionOptions", of_session))
     async with session:
         return await session.run(prompt, **cast("TurnOptions", of_turn))
