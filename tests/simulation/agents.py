@@ -72,6 +72,7 @@ class SimAttempt:
             is_quiet=life.world.is_quiet,
         )
         self._stopped: Outcome | None = None
+        self._is_last_turn = False
         self._body: asyncio.Task[Outcome] | None = None
         self._process: Process | None = None
         self._workspace: Any = None
@@ -81,6 +82,9 @@ class SimAttempt:
             self._stopped = stopped(reason, f"stopped by the scheduler ({reason.value})")
             if self._body is not None:
                 self._body.cancel()
+
+    def end_after_turn(self) -> None:
+        self._is_last_turn = True
 
     async def run(self) -> Outcome:
         if self._stopped is not None:
@@ -133,7 +137,7 @@ class SimAttempt:
             ended = await self._turn(number)
             if ended is not None:
                 return ended
-            if not await self._goes_on():
+            if self._is_last_turn or not await self._goes_on():
                 return Outcome(kind=OutcomeKind.COMPLETED)
             if number >= self._life.settings.agent.max_turns:
                 return Outcome(kind=OutcomeKind.COMPLETED)

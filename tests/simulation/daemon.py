@@ -26,6 +26,8 @@ from symphony.scheduler.events import (
     CleanupEnded,
     ConfigBroken,
     ConfigRepaired,
+    ControlAction,
+    ControlRequested,
     Event,
     IssuesRefreshed,
     RefreshFailed,
@@ -326,6 +328,11 @@ class Lifetime:
     def refresh(self) -> None:
         if not self.is_dead:
             self.mailbox.post(RefreshRequested())
+
+    def order(self, action: ControlAction, identifier: str | None) -> None:
+        """An operator's order, or one that comes when nobody listens any more."""
+        if not self.is_dead and self.is_up:
+            self.mailbox.post(ControlRequested(action, identifier, "because"))
 
     def blocked(self) -> list[IssueId]:
         return [claim.issue.id for claim in self.state.claims if isinstance(claim, Blocked)]

@@ -27,7 +27,7 @@ from symphony.model.issue import IssueId
 from symphony.model.run import Outcome, RunId, RunSpec
 from symphony.model.usage import TokenUsage
 from symphony.scheduler.commands import SaveClaim
-from symphony.scheduler.events import Restored, RestoredClaim
+from symphony.scheduler.events import Hold, Restored, RestoredClaim
 
 
 @dataclass(slots=True)
@@ -65,6 +65,7 @@ class Store:
 
     runs: dict[RunId, RunRecord] = field(default_factory=dict)
     claims: dict[IssueId, ClaimRecord] = field(default_factory=dict)
+    holds: dict[str | None, Hold] = field(default_factory=dict)
 
     def start(self, spec: RunSpec, wall: float) -> None:
         self.runs.setdefault(spec.run_id, RunRecord(spec, wall, wall, thread_id=spec.thread_id))
@@ -111,7 +112,10 @@ class Store:
             usage = usage + run.usage
             seconds += run.seconds
         return Restored(
-            tuple(self._claim(one, now_wall) for one in self.claims.values()), usage, seconds
+            tuple(self._claim(one, now_wall) for one in self.claims.values()),
+            usage,
+            seconds,
+            tuple(self.holds.values()),
         )
 
     def _claim(self, record: ClaimRecord, now_wall: float) -> RestoredClaim:
@@ -225,6 +229,15 @@ class ModelLedger:
             self._store.claims[claim.issue.id] = ClaimRecord(claim, wall)
 
         await self._write(f"claim {claim.issue.id}", save)
+
+    async def save_hold(self, hold: Hold) -> None:
+        def save() -> None:
+            self._store.holds[hold.scope] = hold
+
+        await self._write(f"hold {hold.scope}", save)
+
+    async def drop_hold(self, scope: str | None) -> None:
+        await self._write(f"hold {scope}", lambda: self._store.holds.pop(scope, None) and None)
 
     async def drop_claim(self, issue_id: IssueId) -> None:
         await self._write(

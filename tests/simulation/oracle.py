@@ -41,6 +41,8 @@ from symphony.scheduler.events import (
     CleanupEnded,
     ConfigBroken,
     ConfigRepaired,
+    ControlAction,
+    ControlRequested,
     Event,
     IssuesRefreshed,
     RefreshFailed,
@@ -103,6 +105,8 @@ class Oracle:
         self._excused: set[IssueId] = set()
         self._live: dict[RunId, Live] = {}
         self._due: dict[IssueId, Due] = {}
+        self._holds: set[str | None] = set()
+        self._put_down: set[IssueId] = set()
         self._reported: Counter[RunId] = Counter()
         self._usage = TokenUsage()
         self._parked_until = 0.0
@@ -164,10 +168,31 @@ class Oracle:
                     self._show(event.issue)
             case RunEnded():
                 self._run_ended(event)
+            case ControlRequested():
+                self._ordered(event)
             case ShutdownRequested():
                 self._stopping = True
             case _:
                 pass
+
+    def _ordered(self, event: ControlRequested) -> None:
+        """An operator's order: what is held, and whose work a person has stopped."""
+        scope, claims = event.identifier, self._life.state.claims
+        if self._stopping:
+            return
+        of_scope = {one.issue.id for one in claims if scope in (None, one.issue.identifier)}
+        match event.action:
+            case ControlAction.PAUSE | ControlAction.DRAIN:
+                self._holds.add(scope)
+            case ControlAction.RESUME:
+                self._holds.discard(scope)
+                self._put_down -= of_scope
+            case ControlAction.RETRY:
+                self._put_down -= of_scope
+            case ControlAction.STOP:
+                self._put_down |= of_scope
+                if scope is None:
+                    self._holds.add(None)
 
     def _is_first(self, event: Any) -> bool:
         """Say whether this is the answer that counts, not a copy of it."""
@@ -181,6 +206,7 @@ class Oracle:
     def _restored(self, event: Restored) -> None:
         memory = self._memory
         self._usage = event.usage
+        self._holds = {hold.scope for hold in event.holds}
         self._must(
             event.usage.total_tokens >= memory.durable_tokens,
             lambda: f"totals lost: {event.usage} < {memory.durable_tokens}",
@@ -311,6 +337,10 @@ class Oracle:
         self._must(spec.run_id not in self._memory.run_ids, lambda: f"run id used twice: {spec}")
         self._must(self._standing(spec.issue) == "wanted", lambda: f"{spec} is not wanted")
         self._must(self._seen.get(issue_id) == spec.issue, lambda: f"{spec} starts unread")
+        held = self._holds & {None, spec.issue.identifier}
+        self._must(not held, lambda: f"{spec} starts though an operator holds {held}")
+        stopped = issue_id in self._put_down
+        self._must(not stopped, lambda: f"{spec} starts though an operator has stopped it")
         twin = [one for one in self._live.values() if one.spec.issue_id == issue_id]
         self._must(not twin, lambda: f"{spec} starts beside {twin}")
         due = self._due.pop(issue_id, None)
@@ -364,6 +394,8 @@ class Oracle:
         live.stop = command.reason
         issue_id = live.spec.issue_id
         match command.reason:
+            case StopReason.OPERATOR:
+                self._must(issue_id in self._put_down, lambda: f"{command} unordered")
             case StopReason.SHUTDOWN:
                 self._must(self._stopping, lambda: f"{command} without a shutdown")
             case StopReason.STALLED:
@@ -395,6 +427,9 @@ class Oracle:
         )
 
     def _save(self, claim: SaveClaim) -> None:
+        if isinstance(self._event, ControlRequested):
+            self._save_by_order(claim)
+            return
         self._must(self._just_ended is not None, lambda: f"{claim} out of nothing")
         assert self._just_ended is not None
         live, event = self._just_ended
@@ -402,11 +437,15 @@ class Oracle:
         if claim.kind == "blocked":
             kinds = (OutcomeKind.INPUT_REQUIRED, OutcomeKind.APPROVAL_REQUIRED)
             outcome = event.outcome
+            if claim.issue.id in self._put_down:
+                return
             self._must(
                 outcome.kind in kinds or not outcome.retryable,
                 lambda: f"{claim} blocks after {event}",
             )
             return
+        stopped = claim.issue.id in self._put_down and not self._stopping
+        self._must(not stopped, lambda: f"{claim} though an operator has stopped it")
         due = self._expected(live, event)
         got_s = claim.due_wall - self._world.timeline.wall if claim.due_wall is not None else -1.0
         self._must(
@@ -421,6 +460,18 @@ class Oracle:
         self._memory.saved[claim.issue.id] = (self._now + got_s, self._world.timeline.wall_shift)
         key = (claim.issue.id, "retry", claim.attempt, claim.retry_kind)
         self._memory.failures[key] = due.failures
+
+    def _save_by_order(self, claim: SaveClaim) -> None:
+        issue_id = claim.issue.id
+        if claim.kind == "blocked":
+            self._must(issue_id in self._put_down, lambda: f"{claim} unordered")
+            self._due.pop(issue_id, None)
+            return
+        self._must(issue_id not in self._put_down, lambda: f"{claim} though it is stopped")
+        assert claim.retry_kind is not None
+        self._due[issue_id] = Due(claim.attempt, claim.retry_kind, 0, self._now)
+        self._memory.saved[issue_id] = (self._now, self._world.timeline.wall_shift)
+        self._memory.failures[(issue_id, "retry", claim.attempt, claim.retry_kind)] = 0
 
     def _expected(self, live: Live, event: RunEnded) -> Due:
         """What SPEC 8.4 makes of this end."""
@@ -440,6 +491,7 @@ class Oracle:
         excused = issue_id in self._excused or issue_id in self._absences or self._moved_board
         self._must(excused, lambda: f"the claim of {issue_id} is dropped without a reason")
         self._due.pop(issue_id, None)
+        self._put_down.discard(issue_id)
         self._memory.saved.pop(issue_id, None)
 
     def _clean(self, command: CleanWorkspace) -> None:
@@ -510,14 +562,21 @@ class Oracle:
                 self._fail(f"a claim whose worker is gone: {run_id}")
 
     def _nothing_is_late(self) -> None:
-        """The loop wakes up for a retry at its time."""
+        """The loop wakes up for a retry at its time, and a due one waits for a shut gate alone."""
         if self._stopping:
             return
-        for claim in self._life.state.claims:
-            if isinstance(claim, RetryQueued) and claim.hold is None:
+        state = self._life.state
+        for claim in state.claims:
+            if not isinstance(claim, RetryQueued):
+                continue
+            if claim.hold is None:
                 late_s = self._now - claim.due_mono
                 if late_s >= 1.0:
                     self._fail(f"late by {late_s} s: {claim}")
+            elif all(
+                gate.passed or gate.name == "unclaimed" for gate in explain(state, claim.issue)
+            ):
+                self._fail(f"nothing holds it back: {claim}")
 
     def _nobody_is_lost(self, candidates: Sequence[Issue]) -> None:
         """Each candidate of a cycle is claimed, or has a reason that people can see."""

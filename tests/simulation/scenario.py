@@ -42,6 +42,7 @@ class Weather:
     reloads: float = 0.0
     storms: float = 0.0
     people: float = 0.0
+    orders: float = 0.0
 
 
 @dataclass(slots=True)
@@ -111,6 +112,7 @@ def _weather(rng: Random) -> Weather:
         reloads=some(1.0, 6.0),
         storms=some(0.5, 3.0),
         people=rng.choice([1.0, 6.0, 30.0]),
+        orders=some(0.5, 4.0),
     )
 
 

@@ -17,6 +17,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from symphony.scheduler.events import ControlAction
+
 from .daemon import Lifetime
 from .ledgers import Disk
 from .quiet_logs import captured_logs
@@ -251,6 +253,8 @@ class Simulation:
         """People look every quarter of an hour and move what is blocked out and back again."""
         life = self._life
         if life is not None and life.is_up:
+            for scope in (None, *life.state.holds):
+                life.order(ControlAction.RESUME, scope)
             for row in life.blocked():
                 self.world.board.change(row, state="Review")
                 self.world.note(f"person takes {row} back")
@@ -405,6 +409,25 @@ class Simulation:
             for _ in range(self._rng.randint(2, 40)):
                 self._timeline.after(self._rng.uniform(0, 5), life.refresh)
 
+    def order(self) -> None:
+        life = self._life
+        if life is None:
+            return
+        action = self._rng.choice(list(ControlAction))
+        names = [issue.identifier for issue in self.world.board.issues.values()]
+        identifier = self._rng.choice([None, *names])
+        self._note(f"operator: {action} {identifier}")
+        life.order(action, identifier)
+        # Whoever holds work back lets it go again.
+        resume = ControlAction.RESUME
+        self._timeline.after(
+            self._rng.choice([60.0, 900.0]), lambda: self._order(resume, identifier)
+        )
+
+    def _order(self, action: ControlAction, identifier: str | None) -> None:
+        if self._life is not None:
+            self._life.order(action, identifier)
+
     def meddle(self) -> None:
         self._note(f"person: {self.world.board.meddle()}")
 
@@ -451,4 +474,5 @@ _FATES: dict[str, Callable[[Simulation], None]] = {
     "reloads": Simulation.reload,
     "storms": Simulation.storm,
     "people": Simulation.meddle,
+    "orders": Simulation.order,
 }
