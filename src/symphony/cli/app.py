@@ -44,6 +44,7 @@ def make_app() -> cyclopts.App:
     app.command(retry, name="retry")
     app.command(explain, name="explain")
     app.command("symphony.cli.issue:app", name="issue")
+    app.command("symphony.cli.db:app", name="db")
     return app
 
 

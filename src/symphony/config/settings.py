@@ -33,6 +33,7 @@ __all__ = [
     "AgentSettings",
     "CodexSettings",
     "HookSettings",
+    "LedgerSettings",
     "LoggingSettings",
     "ObservabilitySettings",
     "PollingSettings",
@@ -382,6 +383,13 @@ class LoggingSettings(_Section):
     format: Literal["logfmt", "json"] = "logfmt"
 
 
+class LedgerSettings(_Section):
+    """What is kept of ended runs."""
+
+    retention_days: Positive = 90
+    """Days that an ended run, its turns and its events are kept; totals stay for ever."""
+
+
 class Settings(_Section):
     """All settings of one workflow (SPEC 5.3)."""
 
@@ -395,6 +403,7 @@ class Settings(_Section):
     observability: ObservabilitySettings = ObservabilitySettings()
     server: ServerSettings = ServerSettings()
     logging: LoggingSettings = LoggingSettings()
+    ledger: LedgerSettings = LedgerSettings()
 
 
 SECTIONS: Mapping[str, type[BaseModel]] = {

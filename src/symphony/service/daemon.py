@@ -21,6 +21,7 @@ from symphony.engine.executor import Executor
 from symphony.engine.loop import Loop
 from symphony.engine.publisher import Publisher
 from symphony.engine.recovery import recover
+from symphony.engine.retention import keep_pruned
 from symphony.engine.stalls import watch_for_stalls
 from symphony.observe.logs import get_logger
 from symphony.runner.attempt import Attempt, RunnerContext
@@ -105,6 +106,12 @@ class Daemon:
             "tracker watch": following.watch_tracker,
             "prompt check": following.check_prompts,
             "surfaces": partial(self._surfaces, parts),
+            "retention": partial(
+                keep_pruned,
+                parts.ledger,
+                retention_days=lambda: parts.store.current.settings.ledger.retention_days,
+                clock=read_clock,
+            ),
             "stall watch": partial(
                 watch_for_stalls,
                 progress=parts.view.progress,

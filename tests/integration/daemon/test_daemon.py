@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 
@@ -220,3 +221,37 @@ async def test_an_agent_can_not_give_orders(place: Place) -> None:
     said = await place.until(lambda: (place.root / "said.txt").read_text())
     assert "agents may not give orders" in said
     assert place.state()["holds"] == []
+
+
+async def test_the_ledger_can_be_checked_exported_and_pruned(place: Place) -> None:
+    place.script(turns=MOVING)
+    issue = place.board.add("Leaves a trace")
+    await place.start()
+    await place.until(lambda: place.board.get(issue.identifier).state == "Done")
+    await place.until(lambda: (place.state() or {}).get("counts", {}).get("running") == 0)
+    await place.until(lambda: place.rows("retrying") == {})
+    assert "well, version" in place.command("db", "check")
+    rows = [json.loads(line) for line in place.command("db", "export").splitlines()]
+    assert "session_started" in {row["event"] for row in rows if row["table"] == "events"}
+    assert {row["identifier"] for row in rows if row["table"] == "runs"} == {issue.identifier}
+
+    assert "1 runs forgotten" in place.command("db", "prune", "--older-than-days", "0")
+
+    left = [json.loads(line) for line in place.command("db", "export").splitlines()]
+    assert [row["table"] for row in left] == ["totals"]
+    assert await place.stop() == 0
+
+
+async def test_a_damaged_ledger_is_told_by_check_and_set_aside_by_the_next_start(
+    place: Place,
+) -> None:
+    await place.start()
+    assert await place.stop() == 0
+    (ledger,) = (place.root / "state").rglob("ledger.sqlite3")
+    ledger.write_bytes(b"no database at all" * 100)
+    assert "not a database" in place.command("db", "check", status=1)
+
+    await place.start()
+
+    assert list(ledger.parent.glob("ledger.sqlite3.damaged-*"))
+    assert "the ledger was damaged" in place.log()

@@ -38,6 +38,7 @@ DEFAULTS = {
     "agent.max_concurrent_agents": 10,
     "agent.max_turns": 20,
     "agent.max_retry_backoff_ms": 300_000,
+    "agent.continuation_prompt": None,
     "agent.max_concurrent_agents_by_state": {},
     "codex.command": "codex app-server",
     "codex.approval_policy": {
@@ -47,6 +48,7 @@ DEFAULTS = {
     "codex.turn_sandbox_policy": None,
     "codex.turn_timeout_ms": 3_600_000,
     "codex.read_timeout_ms": 5_000,
+    "codex.resume_threads": True,
     "codex.stall_timeout_ms": 300_000,
     "worker.ssh_hosts": (),
     "worker.max_concurrent_agents_per_host": None,
@@ -56,6 +58,7 @@ DEFAULTS = {
     "server.port": None,
     "server.host": "127.0.0.1",
     "logging.format": "logfmt",
+    "ledger.retention_days": 90,
 }
 
 
