@@ -155,7 +155,7 @@ class Workspaces:
                     await asyncio.shield(self._take_back(root, key))
                     raise
             else:
-                await self._population.renew(spec.issue, self._settings().workspace)
+                await self._population.renew(path, spec.issue, self._settings().workspace)
         return Workspace(path, key, root, created)
 
     async def _take_back(self, root: str, key: str) -> None:
@@ -230,12 +230,9 @@ class Workspaces:
         work = None
         # The hook may have put a link in its place, which is deleted and not followed.
         if settings.on_dirty != "delete" and await asyncio.to_thread(folders.is_directory, path):
-            await self._population.bring_back(path, issue, settings)
-            mirror = self._population.mirror(settings)
+            mirror = await self._population.bring_back(path, issue, settings)
             async with self._inspecting:
-                work = await work_in(
-                    path, self._sandbox, mirror=None if mirror is None else mirror.path
-                )
+                work = await work_in(path, self._sandbox, mirror=mirror)
         if work is None:
             await asyncio.to_thread(folders.discard, root, key)
             return True

@@ -123,6 +123,40 @@ async def test_a_remote_that_is_gone_does_not_stop_a_workspace_that_is_there(
     assert "Mirror not refreshed" in caplog.messages
 
 
+async def test_a_workspace_keeps_its_repository_and_branch_whatever_the_settings_become(
+    place, run_spec, issue, upstream, commit, git, mirror
+):
+    place.set(repository=str(upstream))
+    spec = run_spec()
+    workspace = await place.workspaces.prepare(spec)
+    head = commit(workspace.path)
+    place.set(repository="/nowhere", branch="other/{{ issue.id }}")
+    await place.another().after_run(workspace, spec)
+    assert git(mirror(), "rev-parse", "refs/symphony/symphony/MT-1") == head
+    place.set()
+    await place.another().remove(issue())
+    assert place.kept == []
+
+
+async def test_a_workspace_that_a_hook_has_filled_is_not_fetched_from(
+    place, run_spec, issue, upstream, commit, git, caplog
+):
+    place.set(repository=str(upstream))
+    spec = run_spec()
+    await place.workspaces.prepare(spec)
+    await place.workspaces.remove(issue())
+    place.set()
+    place.hooks(after_create=f"git clone -q {upstream} . && git checkout -q -b symphony/MT-1")
+    workspace = await place.workspaces.prepare(spec)
+    place.set(repository=str(upstream))
+    commit(workspace.path)
+    with caplog.at_level(logging.INFO):
+        await place.workspaces.after_run(workspace, spec)
+    assert "Branch fetched" not in caplog.messages
+    await place.workspaces.remove(issue())
+    assert len(place.kept) == 1
+
+
 async def test_only_the_issues_branch_comes_back_by_its_exact_name(
     place, run_spec, upstream, git, commit, mirror
 ):
