@@ -22,7 +22,7 @@ from symphony.model.issue import Issue, IssueId, normalize_state
 from .asana_reads import AsanaReads, unknown
 from .asana_records import dependency_gids, is_outside, to_issue
 from .asana_settings import AsanaSettings, resolve
-from .asana_tool import NAME, build_tool, check
+from .asana_tool import NAME, build_tool, check, tool_spec
 from .base import ToolContext, ToolResult, ToolSpec
 from .http import HttpClient
 from .http_paths import BadCall
@@ -132,7 +132,7 @@ class AsanaTracker:
 
     def agent_tools(self) -> Sequence[ToolSpec]:
         """The tool ``asana_api``."""
-        return (self._tool.spec,)
+        return (tool_spec(self._tool),)
 
     async def call_tool(self, name: str, arguments: Any, context: ToolContext) -> ToolResult:
         """Execute ``asana_api``; a call that changes something is sent once."""

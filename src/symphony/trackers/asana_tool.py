@@ -11,11 +11,11 @@ does not know is refused. In every scope, a method is the one that was checked: 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from .asana_settings import AsanaSettings
-from .base import ToolContext
+from .base import ToolContext, ToolSpec
 from .http_paths import BadCall, GuardedPath, guard_method, guard_path
 from .rest_records import dig
 from .rest_tool import RestTool
@@ -61,6 +61,12 @@ def build_tool(settings: AsanaSettings) -> RestTool:
         read_only=settings.read_only,
         secrets=(settings.api_key,),
     )
+
+
+def tool_spec(tool: RestTool) -> ToolSpec:
+    """The tool as the agent sees it, in the reference's words."""
+    description = "Execute an Asana REST API request using Symphony's configured auth."
+    return replace(tool.spec, description=description)
 
 
 class _Scope:

@@ -63,7 +63,7 @@ def _parse(text: str, marks: tuple[Node, ...], run: _Run, depth: int) -> None:
     hopeless: set[str] = set()
     at = 0
     while at < len(text):
-        step = _special(text, at, marks, run, depth, hopeless)
+        step = _special(text, at, marks, run, depth=depth, hopeless=hopeless)
         if step is None:
             run.text(text[at], marks)
             step = at + 1
@@ -71,7 +71,13 @@ def _parse(text: str, marks: tuple[Node, ...], run: _Run, depth: int) -> None:
 
 
 def _special(
-    text: str, at: int, marks: tuple[Node, ...], run: _Run, depth: int, hopeless: set[str]
+    text: str,
+    at: int,
+    marks: tuple[Node, ...],
+    run: _Run,
+    *,
+    depth: int,
+    hopeless: set[str],
 ) -> int | None:
     """Handle what starts here; return where it ends, or None where it is a plain character."""
     char = text[at]
@@ -98,7 +104,7 @@ def _special(
     if char in "[!":
         return _link(text, at, marks, run, depth)
     if char in "*_~":
-        return _mark(text, at, marks, run, depth, hopeless)
+        return _mark(text, at, marks, run, depth=depth, hopeless=hopeless)
     return None
 
 
@@ -165,7 +171,13 @@ def _link(text: str, at: int, marks: tuple[Node, ...], run: _Run, depth: int) ->
 
 
 def _mark(
-    text: str, at: int, marks: tuple[Node, ...], run: _Run, depth: int, hopeless: set[str]
+    text: str,
+    at: int,
+    marks: tuple[Node, ...],
+    run: _Run,
+    *,
+    depth: int,
+    hopeless: set[str],
 ) -> int | None:
     for sign, kind in _SIGNS:
         if not text.startswith(sign, at) or sign in hopeless:

@@ -157,7 +157,8 @@ def _task(number: int, item: list[str]) -> Node:
     box = _TASK.match(item[0])
     assert box is not None
     text = " ".join([item[0][box.end() :], *(line.strip() for line in item[1:])])
-    attrs = {"localId": f"task-{number}", "state": "TODO" if box[1] == " " else "DONE"}
+    state = "todo" if box[1] == " " else "done"
+    attrs = {"localId": f"task-{number}", "state": state.upper()}
     return {"type": "taskItem", "attrs": attrs, "content": parse_inline(text)}
 
 

@@ -362,3 +362,14 @@ async def test_an_asana_that_is_away_at_start_is_no_fault_of_the_settings(
     with capture_logs() as logs:
         assert await tracker.faults_at_start() == []
     assert "could not be checked" in logs[-1]["event"]
+
+
+async def test_a_cycle_with_two_hundred_running_tasks_costs_four_requests(
+    asana_server: Any, tracker: AsanaTracker
+) -> None:
+    ids = [IssueId(asana_server.add(n)) for n in range(1, 201)]
+    assert len(await tracker.fetch_issues_by_states(ACTIVE)) == 200
+    before = len(asana_server.calls)
+    assert len(await tracker.fetch_issues_by_ids(ids)) == 200
+    assert len(await tracker.fetch_issues_by_states(ACTIVE)) == 200
+    assert len(asana_server.calls) - before == 4

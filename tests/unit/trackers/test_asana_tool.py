@@ -47,8 +47,8 @@ async def use(
 def test_the_tool_has_the_reference_s_schema(asana_server: Any) -> None:
     (spec,) = make(asana_server).agent_tools()
     assert spec.name == "asana_api"
-    assert spec.description.startswith("Execute an Asana REST API request") or (
-        spec.description.startswith("Execute a Asana REST API request")
+    assert spec.description == (
+        "Execute an Asana REST API request using Symphony's configured auth."
     )
     assert spec.input_schema["required"] == ["method", "path"]
     assert set(spec.input_schema["properties"]) == {"method", "path", "query", "body"}

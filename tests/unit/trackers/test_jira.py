@@ -378,3 +378,12 @@ async def test_a_jira_that_is_away_at_start_is_no_fault_of_the_settings(
     with capture_logs() as logs:
         assert await tracker.faults_at_start() == []
     assert "could not be checked" in logs[-1]["event"]
+
+
+async def test_a_cycle_with_two_hundred_running_issues_costs_four_requests(
+    jira_server: Any, tracker: JiraTracker
+) -> None:
+    ids = [IssueId(jira_server.add(n)) for n in range(1, 201)]
+    assert len(await tracker.fetch_issues_by_ids(ids)) == 200
+    assert len(await tracker.fetch_issues_by_states(["To Do", "In Progress"])) == 200
+    assert len(jira_server.calls) == 4
