@@ -209,7 +209,9 @@ class ReplayTransport:
 
     The client's requests are matched by method, in order for each method; replies get the ids of
     this client. Its params are not compared, so another prompt or path will do. A request that
-    the recording has not (any more) is refused.
+    the recording has not (any more) is refused. Where the recording has a request or an answer
+    that this client does not send, the replay stands still (`waits_for` tells which): deadlines
+    end the wait.
 
     Args:
         recording: Lines, or the path of a file.
@@ -269,6 +271,8 @@ class ReplayTransport:
 
     async def receive(self) -> bytes:
         """See `Transport.receive`; the end of the stream is the end of the recording."""
+        # Yields at least once, so that whoever waits for a reply is ahead of the end.
+        await asyncio.sleep(0)
         while not self.is_closed:
             if self._extra:
                 return self._extra.popleft()

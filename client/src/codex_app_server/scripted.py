@@ -192,6 +192,8 @@ class ScriptedTransport:
 
     async def receive(self) -> bytes:
         """See `Transport.receive`."""
+        # Yields at least once, so that whoever waits for a reply is ahead of the end.
+        await asyncio.sleep(0)
         if (self._ended or self.is_closed) and self._chunks.empty():
             return b""
         return await self._chunks.get()

@@ -1,0 +1,152 @@
+"""The command ``codex-app-server``, in a process of its own as its users run it."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from codex_app_server.cli import EXIT_CODES
+
+from symphony.demo.script import Exec, Fail, Say, turn
+
+COMMAND = "import sys; from codex_app_server.cli import main; sys.exit(main())"
+FREE = ("--sandbox", "danger-full-access", "--approval-policy", "never")
+
+
+async def _run(
+    *words: str, env: dict[str, str] | None = None, input: bytes = b"", cwd: Path | None = None
+) -> tuple[int, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        COMMAND,
+        *words,
+        env=env,
+        cwd=cwd,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate(input)
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+def _objects(text: str) -> list[Any]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+async def test_the_scripted_smoke_passes_all_steps() -> None:
+    status, out, err = await _run("smoke", "--scripted", "--json")
+    assert (status, err) == (0, "")
+    steps = _objects(out)
+    assert [step["step"] for step in steps] == ["turn", "resume", "interrupt", "preempt"]
+    assert all(step["ok"] for step in steps)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "says"),
+    [
+        (["run", "--codex", "/nonexistent/codex", "hi"], 3, "does not exist"),
+        (["probe", "--url", "unix:///nonexistent/a.sock"], 3, "no such socket"),
+        (["probe", "--url", "http://x"], 2, "use ws://"),
+        (["probe", "--url", "ws://127.0.0.1:1", "--token-file", "/nonexistent"], 2, "token-file"),
+        (["run", "--config", "nonsense", "hi"], 2, "key=value"),
+        (["run", "--cwd", "/nonexistent", "hi"], 2, "no directory"),
+        (["run", "--timeout", "-1", "hi"], 2, "positive"),
+        (["run", "--codex-home", "/tmp/home", "hi"], 2, "temp directory"),
+        (["replay", "/nonexistent"], 2, "cannot read"),
+        ([], 2, "COMMAND"),
+    ],
+)
+async def test_what_cannot_work_says_what_to_mend(
+    words: Sequence[str], status: int, says: str
+) -> None:
+    if "--url" in words:
+        pytest.importorskip("websockets", reason="needs the extra [websocket]")
+    code, out, err = await _run(*words)
+    assert (code, out) == (status, "")
+    assert says in err
+    assert "Traceback" not in err
+
+
+async def test_the_help_documents_every_exit_status() -> None:
+    status, out, _ = await _run("--help")
+    assert status == 0
+    assert all(words in out for words in EXIT_CODES.values())
+
+
+def _server(real: Any) -> list[str]:
+    return ["--codex", str(real.binary)]
+
+
+@pytest.mark.codex
+async def test_probe_tells_version_and_methods(codex) -> None:
+    real = await codex(A=turn(Say("ok")))
+    status, out, err = await _run("probe", "--json", *_server(real), env=real.env)
+    (facts,) = _objects(out)
+    assert (status, err) == (0, "")
+    assert facts["version"].startswith("0.1")
+    assert "thread/start" in facts["methods"]
+    assert facts["codex_home"] == real.env["CODEX_HOME"]
+    assert "refused" in facts["rate_limits"]
+
+
+@pytest.mark.codex
+async def test_run_prints_what_happens_and_its_status_tells_the_end(codex) -> None:
+    real = await codex(
+        A=turn(Exec("echo hi"), Say("All done.")), B=turn(Fail(400, "bad", times=None))
+    )
+    words = [*_server(real), "--cwd", str(real.workspace), *FREE]
+    status, out, err = await _run("run", *words, "-", env=real.env, input=b"Issue: A")
+    assert (status, err) == (0, "")
+    assert "$ /bin/bash -lc 'echo hi'  (exit 0)\nAll done.\n-- completed" in out
+    status, out, err = await _run("run", "--json", *words, "Issue: B", env=real.env)
+    assert status == 1
+    assert "turn failed" in err
+    assert _objects(out)[-1]["method"] == "turn/completed"
+    exec_words = [*_server(real), "--cwd", str(real.workspace), "--skip-git-repo-check", *FREE]
+    status, out, _ = await _run("exec", *exec_words, "Issue: A", env=real.env)
+    assert status == 0
+    assert "All done.\n-- completed" in out
+
+
+@pytest.mark.codex
+async def test_a_recorded_session_is_replayed_without_the_server(codex, tmp_path: Path) -> None:
+    real = await codex(A=turn(Exec("echo $TOP_SECRET"), Say("All done.")))
+    secret = "hunter2-hunter2"
+    env = {**real.env, "TOP_SECRET": secret}
+    file = tmp_path / "session.jsonl"
+    words = [*_server(real), "--cwd", str(real.workspace), *FREE, "--redact-env", "TOP_SECRET"]
+    status, out, err = await _run("record", *words, str(file), "--", "Issue: A", env=env)
+    assert (status, err) == (0, "")
+    assert secret not in file.read_text()
+    assert file.stat().st_mode & 0o777 == 0o600
+    status, again, err = await _run("replay", str(file), env={"PATH": "/nonexistent"})
+    assert (status, err) == (0, "")
+    assert again == out
+    cut = tmp_path / "cut.jsonl"
+    cut.write_bytes(file.read_bytes()[:-500] + b"\n")
+    status, _, err = await _run("replay", str(cut))
+    assert status == 2
+    assert "line" in err
+
+
+@pytest.mark.codex
+async def test_the_smoke_passes_against_the_real_binary(codex) -> None:
+    real = await codex(
+        A=turn(Say("ok")),
+    )
+    words = [*_server(real), "--cwd", str(real.workspace), *FREE, "--turn", "--resume"]
+    status, out, err = await _run("smoke", *words, env=real.env)
+    assert (status, err) == (0, ""), out
+    assert out.startswith("ok     turn")
+    # The scripted model answers any other prompt at once, so there is nothing to interrupt.
+    real.workspace.joinpath("x").touch()
+    words = [*_server(real), "--cwd", str(real.workspace), *FREE, "--interrupt"]
+    status, out, err = await _run("smoke", *words, env=real.env)
+    assert status == 1
+    assert "FAILED interrupt" in out
