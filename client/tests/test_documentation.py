@@ -44,7 +44,7 @@ def pages_and_blocks() -> list[Any]:
 
 def examples() -> list[Any]:
     """All examples; a few of them in every run of the tests."""
-    often = {"offline", "one_prompt", "tools", "many_threads"}
+    often = {"offline", "one_prompt", "tools"}
     return [
         pytest.param(path, id=path.stem, marks=() if path.stem in often else pytest.mark.slow)
         for path in EXAMPLES

@@ -202,6 +202,25 @@ async def test_closing_in_the_middle_of_a_command_leaves_no_process_and_no_mount
     assert os.listdir(workspace) == []
 
 
+async def test_cancelling_a_run_ends_its_command_and_the_session_goes_on(
+    place: Place,
+    workspace: Path,
+    codex_binary: Path,
+    commands_with: Callable[[str], list[int]],
+    eventually: Any,
+) -> None:
+    seconds = f"66{os.getpid()}"
+    options = await place(A=turn(Exec(f"sleep {seconds}"), Say("never")))
+    async with await Session.start(workspace, command=codex_binary, **FREE, **options) as session:
+        running = asyncio.create_task(session.run("Issue: A"))
+        await eventually(lambda: commands_with(f"sleep\0{seconds}"))
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        await eventually(lambda: not commands_with(f"sleep\0{seconds}"))
+        assert not session.thread.is_busy
+
+
 async def test_a_tool_that_persists_in_a_thread_is_refused_in_words_where_nobody_serves_it(
     place: Place, workspace: Path, codex_binary: Path
 ) -> None:

@@ -10,7 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from codex_app_server import Codex, ConnectionClosed, Supervisor, SupervisorEvent
+from codex_app_server import (
+    ClientInfo,
+    Codex,
+    Connection,
+    ConnectionClosed,
+    ServerRequestHandlers,
+    ServerRequestInfo,
+    SubprocessTransport,
+    Supervisor,
+    SupervisorEvent,
+    WebSocketTransport,
+)
 from codex_app_server.home import prepare_home, provider_config, write_config
 
 from symphony.demo.model_server import ModelServer
@@ -70,6 +81,58 @@ async def test_threads_go_on_after_a_kill(
     assert [event.kind for event in events].count("restored") == (2 if shared else 1)
     assert all(server.transport.returncode is not None for server in servers)
     assert (workspace / "a.txt").read_text() == "x\n" * 2
+
+
+async def test_a_server_that_outlives_its_connection_offers_its_approval_again_once(
+    codex_binary: Path, cache_dir: Path, eventually: Any
+) -> None:
+    pytest.importorskip("websockets")
+    if "0.125.0" in str(codex_binary):
+        pytest.skip("0.125 has no WebSocket over a unix socket")
+    script = Script({"A": IssueScript((turn(Exec("echo x > made.txt"), Say("ok")),))})
+    asked: list[int | str] = []
+    events: list[SupervisorEvent] = []
+    transports: list[WebSocketTransport] = []
+
+    async def decide(request: ServerRequestInfo) -> str:
+        asked.append(request.id)
+        if len(asked) == 1:
+            await asyncio.Event().wait()
+        return "accept"
+
+    async with ModelServer(script) as model:
+        home = prepare_home(cache_dir / "codex", seed=False)
+        write_config(home, provider_config(await model.start(), model="gpt-5.5"))
+        env = {"HOME": str(cache_dir), "PATH": os.environ["PATH"], "CODEX_HOME": str(home)}
+        address = f"unix://{cache_dir / 's.sock'}"
+        server = await SubprocessTransport.spawn(
+            [str(codex_binary), "app-server", "--listen", address], cwd=cache_dir, env=env
+        )
+
+        async def start() -> Connection:
+            transports.append(await WebSocketTransport.connect(address, retry_for_s=10))
+            handlers = ServerRequestHandlers(command=decide)
+            client = ClientInfo("test", "1")
+            return await Connection.open(transports[-1], client, handlers=handlers)
+
+        try:
+            async with Supervisor(start, on_event=events.append) as supervisor:
+                thread = await supervisor.start_thread(
+                    cwd=str(cache_dir), approval_policy="untrusted", sandbox="danger-full-access"
+                )
+                cut_off = await thread.turn("Issue: A")
+                await eventually(lambda: asked)
+                await transports[0].aclose()
+                with pytest.raises(ConnectionClosed):
+                    await cut_off
+                await thread.live()
+                restored = events[-1]
+                assert (restored.turn_id, restored.still_running) == (cut_off.id, True)
+                await eventually(lambda: not thread.thread.is_busy)
+                assert (cache_dir / "made.txt").read_text() == "x\n"
+                assert asked == [asked[0]] * 2
+        finally:
+            await server.aclose()
 
 
 @pytest.mark.slow

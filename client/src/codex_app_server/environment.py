@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -99,7 +99,7 @@ def launch_environment(
     return LaunchEnvironment(variables, tuple(sorted(secrets)))
 
 
-def _check(env: Mapping[str, str]) -> None:
+def _check(env: Mapping[Any, Any]) -> None:
     for name, value in env.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise InvalidArgument(f"env[{name!r}]={value!r}: names and values are strings")
