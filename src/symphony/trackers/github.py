@@ -32,7 +32,7 @@ from .github_records import (
 from .github_settings import GitHubSettings, resolve
 from .github_tool import make_tool
 from .http import HttpClient
-from .rest_reads import gathered, missing_names
+from .rest_reads import checked_at_start, gathered, missing_names
 from .rest_records import Malformed, dig, text, warn_dropped
 
 if TYPE_CHECKING:
@@ -139,6 +139,17 @@ class GitHubTracker:
 
     async def faults_at_start(self) -> Sequence[str]:
         """Name the states that the repository's labels or the project's field do not have."""
+        return await checked_at_start(self._state_faults())
+
+    def changes(self) -> None:
+        """GitHub is polled; there is no watch."""
+        return None
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self.http.aclose()
+
+    async def _state_faults(self) -> list[str]:
         settings = self._settings
         if settings.project is not None:
             key = f"the field `{settings.project_field}` of project {settings.project}"
@@ -154,14 +165,6 @@ class GitHubTracker:
         known = await self._reads.labels()
         labels = list(settings.state_labels.values())
         return missing_names("tracker.provider.state_labels", key, labels, known)
-
-    def changes(self) -> None:
-        """GitHub is polled; there is no watch."""
-        return None
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self.http.aclose()
 
     def _known(self, states: Sequence[str]) -> frozenset[str]:
         """Keys of the asked states, without those that no issue here can have."""

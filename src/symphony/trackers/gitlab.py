@@ -23,7 +23,7 @@ from .gitlab_records import is_gated, to_blockers, to_issue
 from .gitlab_settings import GitLabSettings, resolve
 from .gitlab_tool import make_tool
 from .http import HttpClient
-from .rest_reads import missing_names
+from .rest_reads import checked_at_start, missing_names
 from .rest_records import Malformed, warn_dropped
 
 if TYPE_CHECKING:
@@ -115,6 +115,17 @@ class GitLabTracker:
 
     async def faults_at_start(self) -> Sequence[str]:
         """Name the states for which the project has no label."""
+        return await checked_at_start(self._state_faults())
+
+    def changes(self) -> None:
+        """GitLab is polled; there is no watch."""
+        return None
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self.http.aclose()
+
+    async def _state_faults(self) -> list[str]:
         settings = self._settings
         where = f"the project {settings.project_path}"
         if settings.state_scope:
@@ -128,14 +139,6 @@ class GitLabTracker:
         else:
             return []
         return missing_names(key, where, labels, await self._reads.labels())
-
-    def changes(self) -> None:
-        """GitLab is polled; there is no watch."""
-        return None
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self.http.aclose()
 
     def _known(self, states: Sequence[str]) -> frozenset[str]:
         """Keys of the asked states, without those that no issue here can have."""

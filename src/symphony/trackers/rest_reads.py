@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 import difflib
 from collections.abc import Coroutine, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
+
+import structlog
 
 from symphony.errors import TrackerError
 from symphony.model.issue import normalize_state
 
 T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+_MENDABLE: Final = frozenset({401, 403, 404})
 
 
 async def gathered(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
@@ -35,6 +40,21 @@ def named(error: TrackerError, provider: str) -> TrackerError:
     }
     error.code = error.code or names.get(error.category, f"{provider}_api_status")
     return error
+
+
+async def checked_at_start(check: Coroutine[Any, Any, list[str]]) -> list[str]:
+    """The faults that a check finds; a provider that can't be asked is no fault, only a warning.
+
+    A token that is refused and a scope that is not there are faults too: waiting mends neither.
+    """
+    try:
+        return await check
+    except TrackerError as error:
+        refused = error.category == "tracker_status" and error.status in _MENDABLE
+        if refused or error.code == "github_unknown_project":
+            return [error.message]
+        log.warning("State names can't be checked at start", reason=error.message)
+        return []
 
 
 def missing_names(key: str, where: str, asked: Sequence[str], known: Sequence[str]) -> list[str]:

@@ -558,3 +558,26 @@ async def test_a_wider_scope_is_set(
     await tracker.call_tool("github_api", {"method": "GET", "path": path}, context)
     assert bool(github_server.calls) is allowed
     await tracker.aclose()
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ({"status": 401, "body": b"{}"}, "check the token"),
+        ({"status": 404, "body": b"{}"}, "check tracker.provider.repo"),
+        ({"status": 429, "headers": {"Retry-After": "30"}}, None),
+        ({"body": b"<html>"}, None),
+    ],
+)
+async def test_at_start_a_refusal_is_a_fault_and_an_outage_a_warning(
+    github_server: Any, github_fakes: ModuleType, fault: dict[str, Any], words: str | None
+) -> None:
+    tracker = make(github_server, state_labels=LABELS)
+    github_server.faults.append(github_fakes.Fault(**fault))
+    with capture_logs() as logs:
+        sentences = await tracker.faults_at_start()
+    assert [str(words) in sentence for sentence in sentences] == ([True] if words else [])
+    assert [e["event"] for e in logs] == (
+        [] if words else ["State names can't be checked at start"]
+    )
+    await tracker.aclose()
