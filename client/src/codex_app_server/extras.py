@@ -101,8 +101,8 @@ class CommandOutput(Struct, frozen=True):
 class RunningCommand:
     """A command that runs in the server's sandbox, outside any thread.
 
-    Iterate it for its output (which raises what `wait` would), await `wait` for its end; leaving its ``async with`` block before
-    that terminates it. Made by `CommandsApi.start`.
+    Iterate it for its output (which raises what `wait` would), await `wait` for its end; leaving
+    its ``async with`` block before that terminates it. Made by `CommandsApi.start`.
 
     Attributes:
         process_id: Under which the server knows it.
