@@ -337,11 +337,11 @@ class GitHubServer(rest.RestServer):  # type: ignore[misc]
         return {**self.issues[number], "issue_dependencies_summary": summary}
 
     def _list(self, call: Any) -> Any:
-        state = call.one("state", "open")
+        state, since = call.one("state", "open"), call.one("since")
         records = [
             self._shown(number)
             for number, record in self.issues.items()
-            if state in ("all", record["state"]) and record["updated_at"] >= call.one("since")
+            if state in ("all", record["state"]) and record["updated_at"] >= since
         ]
         key = {"created": "created_at", "updated": "updated_at"}[call.one("sort", "created")]
         records.sort(key=lambda record: (record[key], record["number"]))
