@@ -9,7 +9,9 @@ an issue that is gone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+import contextlib
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,7 +31,8 @@ if TYPE_CHECKING:
 
 _WATCH_STEP_MS: Final = 50
 _WATCH_DEBOUNCE_MS: Final = 200
-_FOLDER_ABSENT_PAUSE_S: Final = 2.0
+_FOLDER_ABSENT_PAUSE_S: Final = 0.5
+_FOLDER_LOOK_MS: Final = 2000  # of a deletion of the watched folder itself nothing is told
 
 log = structlog.get_logger(__name__)
 
@@ -158,22 +161,46 @@ class LocalTracker:
         def concerns_issues(change: Change, path: str) -> bool:
             return is_issue_file(Path(path).name)
 
+        lost = False
         while True:
-            try:
-                async for _ in awatch(
+            with contextlib.suppress(FileNotFoundError), _held(self.board.path) as folder:
+                if lost:
+                    yield None
+                watch = awatch(
                     self.board.path,
                     watch_filter=concerns_issues,
                     debounce=_WATCH_DEBOUNCE_MS,
                     step=_WATCH_STEP_MS,
                     recursive=False,
-                ):
-                    yield None
-                    if not self.board.path.is_dir():
-                        break
-            except FileNotFoundError:
-                pass
-            # The folder is absent: the polls say so; look for it until somebody makes it again.
+                    rust_timeout=_FOLDER_LOOK_MS,
+                    yield_on_timeout=True,
+                )
+                async with contextlib.aclosing(watch):
+                    async for changed in watch:
+                        if changed:
+                            yield None
+                        if not _leads_to(self.board.path, folder):
+                            break
+            # The folder is absent, or another one (a checkout makes it anew) that no watch sees.
+            lost = True
             await asyncio.sleep(_FOLDER_ABSENT_PAUSE_S)
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[int]:
+    """Hold a folder open: the number of its inode is then not given to another."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _leads_to(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except OSError:
+        return False
 
 
 def _blocker(name: str, view: BoardView) -> BlockerRef:

@@ -116,6 +116,31 @@ async def test_an_edit_wakes_the_watcher(board: Board, tracker: LocalTracker) ->
     await changes.aclose()  # type: ignore[attr-defined]  # an async generator
 
 
+async def test_an_edit_wakes_the_watcher_also_in_a_folder_that_was_made_anew(
+    board: Board, tracker: LocalTracker
+) -> None:
+    changes = tracker.changes()
+    waiting = asyncio.ensure_future(anext(changes))
+    async with asyncio.timeout(20):
+        while not waiting.done():
+            # Written again and again: nothing tells when the watch of the first folder stands.
+            await asyncio.to_thread(board.add, "t")
+            await asyncio.wait([waiting], timeout=0.2)
+        waiting = asyncio.ensure_future(anext(changes))
+        while not (await asyncio.wait([waiting], timeout=0.5))[1]:
+            waiting = asyncio.ensure_future(anext(changes))  # what the first edits still tell
+
+        shutil.rmtree(board.path)
+        board.path.mkdir()
+        await waiting
+        for _ in range(2):  # the folder's return and the deletions, then an edit in it
+            waiting = asyncio.ensure_future(anext(changes))
+            while not waiting.done():
+                await asyncio.to_thread(board.add, "later")
+                await asyncio.wait([waiting], timeout=0.2)
+    await changes.aclose()  # type: ignore[attr-defined]  # an async generator
+
+
 async def test_a_read_of_a_missing_folder_fails(tracker: LocalTracker, board: Board) -> None:
     shutil.rmtree(board.path)
     with pytest.raises(TrackerError, match="does not exist"):
