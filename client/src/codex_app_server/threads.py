@@ -35,6 +35,7 @@ Input = str | Sequence[Mapping[str, Any]]
 KEPT_WARNINGS = 64
 ANY_TURN = ""
 COMPACT_S = 600.0
+COMPACTION = "(compaction)"
 
 
 class Thread:
@@ -182,12 +183,15 @@ class Thread:
             turn_id = self._turn.id if self._turn is not None else self._lingering
             raise TurnInProgress(thread_id=self.id, turn_id=turn_id)
         listening = self.connection.subscribe(thread_id=self.id, methods=["turn/completed"])
+        self._lingering = COMPACTION  # a turn started now would be merged into it
         try:
             async with asyncio.timeout(timeout_s), listening as events:
                 await self.connection.threads.start_compaction(self.id)
                 ended = await events.next()
         except TimeoutError:
             raise RequestTimeout("thread/compact/start", timeout_s) from None
+        finally:
+            self._lingering = None
         turn = ended.data.get("turn") or {}
         if turn.get("status") == "interrupted":
             raise TurnInterrupted(thread_id=self.id, turn_id=ended.turn_id)
