@@ -45,6 +45,8 @@ def make_app() -> cyclopts.App:
     app.command(explain, name="explain")
     app.command("symphony.cli.issue:app", name="issue")
     app.command("symphony.cli.db:app", name="db")
+    app.command("symphony.cli.tracker:app", name="tracker")
+    app.command("symphony.cli.workspace:app", name="workspace")
     return app
 
 

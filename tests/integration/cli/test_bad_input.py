@@ -231,3 +231,17 @@ def test_init_never_writes_over_a_workflow(place: Path) -> None:
     (place / "WORKFLOW.md").write_text("mine")
     assert "is there already" in refusal(place, "init", place)
     assert (place / "WORKFLOW.md").read_text() == "mine"
+
+
+def test_tracker_test_says_what_would_start_and_why_the_rest_waits(place: Path) -> None:
+    write(place)
+    board = place / "board"
+    (board / "A-1.md").write_text("---\nid: A-1\ntitle: Free\nstate: Todo\n---\n")
+    (board / "A-2.md").write_text(
+        "---\nid: A-2\ntitle: Held\nstate: Todo\nblocked_by: [A-1]\n---\n"
+    )
+    done = symphony(place, "tracker", "test")
+    assert done.returncode == 0, done.stderr
+    assert "A-1" in done.stdout.splitlines()[1]
+    assert "starts" in done.stdout.splitlines()[1]
+    assert "blocked by A-1" in done.stdout.splitlines()[2]
