@@ -19,8 +19,8 @@ from symphony.trackers.base import ChecksAtStart
 app = cyclopts.App(name="tracker", help="Try the tracker that a workflow names.")
 
 
-@app.command
-def test(
+@app.command(name="test")
+def try_tracker(
     workflow: Annotated[Path, Parameter(help="The workflow file.")] = Path("WORKFLOW.md"), /
 ) -> int:
     """Read the issues in the active states and say which would start and why the others not.
