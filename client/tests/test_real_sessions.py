@@ -177,7 +177,16 @@ async def test_a_question_that_nobody_answers_ends_the_turn(
     assert answered[0].answer == {"answers": {"q1": {"answers": ["A"]}}}
 
 
-@pytest.mark.parametrize("sandbox", ["danger-full-access", "workspace-write"])
+@pytest.mark.parametrize(
+    ("sandbox", "config"),
+    [
+        ("danger-full-access", {}),
+        # Commands then inherit no mark of ours, only the ids that Codex gives them.
+        ("danger-full-access", {"shell_environment_policy.inherit": "core"}),
+        ("workspace-write", {}),
+    ],
+    ids=["free", "free-core", "sandboxed"],
+)
 async def test_closing_in_the_middle_of_a_command_leaves_no_process_and_no_mountpoint(
     place: Place,
     workspace: Path,
@@ -185,11 +194,12 @@ async def test_closing_in_the_middle_of_a_command_leaves_no_process_and_no_mount
     commands_with: Callable[[str], list[int]],
     eventually: Any,
     sandbox: str,
+    config: dict[str, Any],
 ) -> None:
     seconds = f"64{os.getpid()}"
     command = f"setsid sleep {seconds} & sleep {seconds}"
     options = await place(A=turn(Exec(command), Say("never")))
-    codex = await Codex.start(codex_binary, **options)
+    codex = await Codex.start(codex_binary, config=config, **options)
     thread = await codex.start_thread(cwd=workspace, approval_policy="never", sandbox=sandbox)
     running = asyncio.create_task(thread.run("Issue: A").result())
     await eventually(lambda: len(commands_with(f"sleep\0{seconds}")) >= 2)

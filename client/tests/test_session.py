@@ -291,6 +291,24 @@ async def test_what_nobody_answers_ends_the_turn(
     await session.stop()
 
 
+async def test_a_turn_that_ends_before_its_refusal_reaches_it_is_refused_all_the_same(
+    server: Any, seen: Messages, tmp_path: Any
+) -> None:
+    asks(server, INPUT, questions=QUESTIONS)
+    server.answers["turn/interrupt"] = lambda m: [
+        {"id": m["id"], "error": {"code": -32600, "message": "no active turn"}},
+        server.ended("completed"),
+    ]
+    session = await Session.start(
+        tmp_path, transport=server, approval_policy="untrusted", on_message=seen.append
+    )
+    with pytest.raises(InputNeeded):
+        await session.run("x")
+    assert names(seen)[-1] == "turn_ended_with_error"
+    assert "turn_completed" not in names(seen)
+    await session.stop()
+
+
 async def test_questions_are_answered_without_a_person(
     server: Any, seen: Messages, tmp_path: Any
 ) -> None:

@@ -295,17 +295,22 @@ class Session:
             self._emit(messages.TurnFailed, error=error)
             raise
         except TurnInterrupted as error:
-            if running.refusal is not None:
-                self._emit(messages.TurnEndedWithError, error=running.refusal)
-                raise running.refusal from error
+            self._raise_refusal(running)
             self._emit(messages.TurnCancelled, error=error)
             raise
         except CodexError as error:
             self._emit(messages.TurnEndedWithError, error=error)
             raise
+        # The agent may have finished before the interrupt reached it.
+        self._raise_refusal(running)
         self._emit(messages.TurnCompleted, result=result)
         session_id = f"{result.thread_id}-{result.turn_id}"
         return SessionResult(session_id=session_id, result="turn_completed", turn=result)
+
+    def _raise_refusal(self, running: _Running) -> None:
+        if running.refusal is not None:
+            self._emit(messages.TurnEndedWithError, error=running.refusal)
+            raise running.refusal from None
 
     async def _set_title(self, title: str) -> None:
         if title and title != self._title:
