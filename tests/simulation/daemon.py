@@ -301,10 +301,9 @@ class Lifetime:
             for row in rows:
                 held = self._disk.store.claims.get(IssueId(row.issue_id))
                 # A restored run is shown as a retry; the ledger still calls it running.
-                if held is None or held.claim.kind not in (kind, "running"):
-                    raise InvariantBroken(f"shown but not durable: {row}")
-                if row.error and held.claim.kind == "running" and kind == "blocked":
-                    raise InvariantBroken(f"shown as blocked but not durable: {row}")
+                recovers = row.issue_id in self.oracle.recovering
+                if held is None or held.claim.kind != ("running" if recovers else kind):
+                    raise InvariantBroken(f"shown but not durable: {row}, {held}")
 
     # The workflow file
 
@@ -341,12 +340,14 @@ class Lifetime:
 
     def crash(self) -> None:
         self.is_dead = True
+        self.world.memory.died = self.world.timeline.mono
         self.world.daemon_died()
         self._close()
 
     def end(self) -> None:
         """After its shutdown: nothing of it may be left."""
         self.is_dead = True
+        self.world.memory.died = self.world.timeline.mono
         self.oracle.ended()
         left = [task for task in asyncio.all_tasks(self.loop) if task is not self.main]
         self._close()

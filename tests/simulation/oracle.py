@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from symphony.config.settings import Settings
@@ -59,6 +58,7 @@ from symphony.scheduler.invariants import validate
 from symphony.scheduler.publish import build_snapshot, explain
 from symphony.scheduler.snapshot import Snapshot
 
+from .expectations import Due, Live, due_after, is_usage_limit, standing
 from .world import InvariantBroken
 
 if TYPE_CHECKING:
@@ -66,25 +66,7 @@ if TYPE_CHECKING:
 
 TOLERANCE_S = 1e-6
 ABSENCE_S = 5.0
-
-
-@dataclass(slots=True)
-class Due:
-    """What the next run of an issue must be, and when it may start at the earliest."""
-
-    attempt: int | None
-    kind: RetryKind
-    failures: int
-    not_before: float
-
-
-@dataclass(slots=True)
-class Live:
-    """A run whose end the scheduler has not been told."""
-
-    spec: RunSpec
-    failures: int
-    stop: StopReason | None = None
+SURELY_WRITTEN_S = 10.0
 
 
 class Oracle:
@@ -107,6 +89,7 @@ class Oracle:
         self._due: dict[IssueId, Due] = {}
         self._holds: set[str | None] = set()
         self._put_down: set[IssueId] = set()
+        self.recovering: set[str] = set()
         self._reported: Counter[RunId] = Counter()
         self._usage = TokenUsage()
         self._parked_until = 0.0
@@ -215,8 +198,11 @@ class Oracle:
             event.usage.total_tokens <= memory.spent,
             lambda: f"totals doubled: {event.usage} > {memory.spent}",
         )
+        self._ledger_kept({claim.issue.id: claim.kind for claim in event.claims})
         for claim in event.claims:
             issue_id = claim.issue.id
+            if claim.kind == "running":
+                self.recovering.add(issue_id)
             if claim.kind == "blocked":
                 continue
             key = (issue_id, claim.kind, claim.attempt, claim.retry_kind)
@@ -227,6 +213,15 @@ class Oracle:
             kind = RetryKind.RECOVERY if recovers else claim.retry_kind or RetryKind.FAILURE
             due = self._now if recovers else self._restored_due(claim)
             self._due[issue_id] = Due(claim.attempt, kind, failures, due)
+
+    def _ledger_kept(self, kinds: dict[IssueId, str]) -> None:
+        """What the ledger was told well before the end is what it tells after it."""
+        memory = self._memory
+        if memory.disk_has_failed:
+            return
+        for issue_id, (kind, at) in memory.claims.items():
+            if memory.died - at > SURELY_WRITTEN_S and kinds.get(issue_id) != kind:
+                self._fail(f"{issue_id} was {kind} at {at}, is restored as {kinds.get(issue_id)}")
 
     def _restored_due(self, claim: Any) -> float:
         saved = self._memory.saved.get(claim.issue.id)
@@ -265,14 +260,7 @@ class Oracle:
             self._excused.add(issue.id)
 
     def _standing(self, issue: Issue) -> str:
-        tracker = self._settings.tracker
-        state = issue.state.strip().lower()
-        if state in {name.lower() for name in tracker.terminal_states}:
-            return "terminal"
-        if state not in {name.lower() for name in tracker.active_states}:
-            return "inactive"
-        lacks = set(tracker.required_labels) - set(issue.labels)
-        return "unroutable" if lacks or not issue.dispatchable else "wanted"
+        return standing(issue, self._settings)
 
     def _run_ended(self, event: RunEnded) -> None:
         live = self._live.pop(event.run_id, None)
@@ -281,8 +269,7 @@ class Oracle:
         self._just_ended = (live, event)
         self._usage = self._usage + event.usage
         outcome = event.outcome
-        is_limit = (outcome.code or "").lower() == "usagelimitexceeded"
-        if is_limit and live.stop in (None, StopReason.STALLED):
+        if is_usage_limit(outcome) and live.stop in (None, StopReason.STALLED):
             wait_s = (outcome.retry_at or 0.0) - self._world.timeline.wall
             if wait_s <= 0:
                 wait_s = self._settings.agent.max_retry_backoff_ms / 1000
@@ -359,6 +346,8 @@ class Oracle:
         self._memory.run_ids.add(spec.run_id)
         self._memory.failures[(issue_id, "running", spec.attempt, spec.retry_kind)] = failures
         self._live[spec.run_id] = Live(spec, failures)
+        self._memory.claims[issue_id] = ("running", self._now)
+        self.recovering.discard(issue_id)
         self._excused.discard(issue_id)
         self._absences.pop(issue_id, None)
         self._limits(spec)
@@ -427,6 +416,8 @@ class Oracle:
         )
 
     def _save(self, claim: SaveClaim) -> None:
+        self._memory.claims[claim.issue.id] = (claim.kind, self._now)
+        self.recovering.discard(claim.issue.id)
         if isinstance(self._event, ControlRequested):
             self._save_by_order(claim)
             return
@@ -446,7 +437,7 @@ class Oracle:
             return
         stopped = claim.issue.id in self._put_down and not self._stopping
         self._must(not stopped, lambda: f"{claim} though an operator has stopped it")
-        due = self._expected(live, event)
+        due = due_after(live, event, self._settings, self._world.timeline.now())
         got_s = claim.due_wall - self._world.timeline.wall if claim.due_wall is not None else -1.0
         self._must(
             (claim.attempt, claim.retry_kind) == (due.attempt, due.kind),
@@ -473,21 +464,8 @@ class Oracle:
         self._memory.saved[issue_id] = (self._now, self._world.timeline.wall_shift)
         self._memory.failures[(issue_id, "retry", claim.attempt, claim.retry_kind)] = 0
 
-    def _expected(self, live: Live, event: RunEnded) -> Due:
-        """What SPEC 8.4 makes of this end."""
-        outcome, now = event.outcome, self._now
-        if outcome.kind is OutcomeKind.COMPLETED:
-            return Due(1, RetryKind.CONTINUATION, 0, now + 1.0)
-        wait_s = (outcome.retry_at or 0.0) - self._world.timeline.wall
-        cap_s = self._settings.agent.max_retry_backoff_ms / 1000
-        if (outcome.code or "").lower() == "usagelimitexceeded":
-            wait_s = wait_s if wait_s > 0 else cap_s
-            return Due(live.spec.attempt, RetryKind.FAILURE, live.failures, now + wait_s)
-        failures = live.failures + 1
-        delay_s = min(10.0 * 2 ** min(failures - 1, 30), cap_s) * 0.9
-        return Due(failures, RetryKind.FAILURE, failures, now + max(delay_s, wait_s))
-
     def _drop(self, issue_id: IssueId) -> None:
+        self._memory.claims[issue_id] = (None, self._now)
         excused = issue_id in self._excused or issue_id in self._absences or self._moved_board
         self._must(excused, lambda: f"the claim of {issue_id} is dropped without a reason")
         self._due.pop(issue_id, None)

@@ -367,7 +367,7 @@ class Simulation:
 
     def fail_disk(self) -> None:
         self._note("disk fails")
-        self.world.disk_fails = True
+        self.world.disk_fails = self.world.memory.disk_has_failed = True
 
         def mend() -> None:
             self.world.disk_fails = False

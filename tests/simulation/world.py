@@ -77,12 +77,18 @@ class Memory:
         failures: Failed runs in a row behind each claim that was ever made, by what it shows.
         saved: When each issue's saved retry is due, and how the wall clock stood to it.
         durable: Tokens of runs whose end is surely in the ledger.
+        claims: What the ledger was last told of each issue, and when.
+        died: When the last lifetime ended.
+        disk_has_failed: What the ledger was told may not be what it holds.
     """
 
     run_ids: set[RunId] = field(default_factory=set)
     failures: dict[tuple[Any, ...], int] = field(default_factory=dict)
     saved: dict[IssueId, tuple[float, float]] = field(default_factory=dict)
     durable: dict[RunId, int] = field(default_factory=dict)
+    claims: dict[IssueId, tuple[str | None, float]] = field(default_factory=dict)
+    died: float = 0.0
+    disk_has_failed: bool = False
     spent: int = 0
     shown_tokens: dict[int, int] = field(default_factory=dict)
 
