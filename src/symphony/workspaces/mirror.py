@@ -56,6 +56,7 @@ class Mirror:
         self.git = git
         self._writing = asyncio.Lock()
         self._fetch_began = float("-inf")
+        self._fetch_followed = False
 
     async def refresh(self, *, needs_default: bool = False) -> None:
         """Bring the remote's branches and tags here; one fetch serves all who ask meanwhile.
@@ -68,7 +69,7 @@ class Mirror:
         """
         asked = time.monotonic()
         async with self._locked():
-            if self._fetch_began >= asked:
+            if self._fetch_began >= asked and (self._fetch_followed or not needs_default):
                 return
             began = time.monotonic()
             await self._make()
@@ -87,7 +88,7 @@ class Mirror:
             if needs_default:
                 await self._follow_default()
             await self._join_packs()
-            self._fetch_began = began
+            self._fetch_began, self._fetch_followed = began, needs_default
 
     async def collect(self, repository: str, branch: str, sandbox: Sandbox) -> bool:
         """Bring one branch of a workspace here, by its exact name.

@@ -273,6 +273,16 @@ async def test_twenty_issues_are_cloned_at_once_by_few_fetches(
     git(mirror(), "fsck", "--strict")
 
 
+async def test_a_renewal_under_way_does_not_hide_the_default_branch(place, run_spec, upstream, git):
+    git(upstream, "symbolic-ref", "HEAD", "refs/heads/dev")
+    place.set(repository=str(upstream), base="main")
+    await place.workspaces.prepare(run_spec("MT-0"))
+    renewals = [place.workspaces.prepare(run_spec("MT-0")) for _ in range(2)]
+    place.set(repository=str(upstream))
+    *_, workspace = await asyncio.gather(*renewals, place.workspaces.prepare(run_spec("MT-1")))
+    assert git(workspace.path, "rev-parse", "HEAD") == git(upstream, "rev-parse", "dev")
+
+
 async def test_two_daemons_share_a_mirror(place, run_spec, upstream, tmp_path, git):
     place.set(repository=str(upstream))
     daemons = [place.another(), place.another()]
