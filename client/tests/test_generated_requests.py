@@ -17,6 +17,7 @@ from codex_app_server.errors import (
     ConnectionClosed,
     ExperimentalRequired,
     InvalidArgument,
+    RequestTimeout,
     UnexpectedReply,
 )
 from codex_app_server.protocol import requests, types
@@ -139,6 +140,26 @@ def test_the_file_is_what_the_pinned_binary_gives():
     command = [sys.executable, str(GENERATOR), "--codex", str(codex), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr.strip()) == (0, "up to date")
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize(
+    ("options", "answered"),
+    [({}, False), ({"timeout_ms": 60_000}, True), ({"disable_timeout": True}, True)],
+)
+async def test_a_command_has_the_time_that_its_caller_allows_it(
+    server, connect, pass_time, options, answered
+):
+    connection = await connect()
+    running = asyncio.create_task(connection.commands.exec(["x"], **options))
+    await server.until(lambda: server.requests("command/exec"))
+    await pass_time(50)
+    server.feed(server.reply(server.requests("command/exec")[0], {"exitCode": 0}))
+    if answered:
+        assert (await running).exit_code == 0
+    else:
+        with pytest.raises(RequestTimeout):
+            await running
 
 
 # Streamed commands

@@ -26,6 +26,20 @@ from codex_app_server.versions import parse_version
 __all__ = ["Asker"]
 
 Call = Callable[..., Awaitable[msgspec.Raw]]
+SLOW_S = {
+    "externalAgentConfig/import": 600.0,
+    "feedback/upload": 120.0,
+    "marketplace/add": 600.0,
+    "marketplace/upgrade": 600.0,
+    "mcpServer/tool/call": 600.0,
+    "plugin/install": 600.0,
+    "thread/guardianReview": 600.0,
+    "thread/sample": 600.0,
+}
+"""Deadlines of requests that take as long as somebody else's work does."""
+
+ENDLESS_S = 3600.0
+AFTER_LIMIT_S = 30.0
 WHOLE = ""
 """The name under which a union that is the params as a whole is given."""
 
@@ -62,6 +76,8 @@ class Asker:
         if known.experimental and not self._server.experimental:
             raise ExperimentalRequired(method, method)
         sent = None if params is None else self._checked(method, params, known.params)
+        if timeout_s is None:
+            timeout_s = _usual_deadline(method, params or {})
         raw = await self._call(method, sent, timeout_s=timeout_s, idempotent=idempotent)
         return self._decoded(method, raw, known.response)
 
@@ -103,3 +119,13 @@ class Asker:
         if kind not in self._decoders:
             self._decoders[kind] = msgspec.json.Decoder(kind).decode
         return self._decoders[kind]
+
+
+def _usual_deadline(method: str, params: Mapping[str, Any]) -> float | None:
+    """Return the deadline of a request whose caller gave none; None is the connection's."""
+    if method != "command/exec":
+        return SLOW_S.get(method)
+    limit_ms = params.get("timeoutMs")
+    if isinstance(limit_ms, int):
+        return limit_ms / 1000 + AFTER_LIMIT_S
+    return ENDLESS_S if params.get("disableTimeout") is True else None
