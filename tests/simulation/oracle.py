@@ -67,6 +67,7 @@ if TYPE_CHECKING:
 TOLERANCE_S = 1e-6
 ABSENCE_S = 5.0
 SURELY_WRITTEN_S = 10.0
+STALL_MARGIN_S = 15.0
 
 
 class Oracle:
@@ -89,6 +90,7 @@ class Oracle:
         self._due: dict[IssueId, Due] = {}
         self._holds: set[str | None] = set()
         self._put_down: set[IssueId] = set()
+        self._settings_since = 0.0
         self.recovering: set[str] = set()
         self._reported: Counter[RunId] = Counter()
         self._usage = TokenUsage()
@@ -237,6 +239,7 @@ class Oracle:
 
     def _settings_changed(self, event: SettingsChanged) -> None:
         before, self._settings = self._settings, event.settings
+        self._settings_since = self._now
         self._config_broken = False
         if before.tracker.provider != event.settings.tracker.provider:
             self._moved_board = True
@@ -279,6 +282,9 @@ class Oracle:
         """The executor says that a run has ended; once is right."""
         self._reported[event.run_id] += 1
         self._must(self._reported[event.run_id] == 1, lambda: f"{event.run_id} has ended twice")
+        # Somebody may look just now, before the scheduler has taken this end.
+        if self._life.mailbox.is_empty:
+            self._look()
         if not self._world.disk_fails and self._life.ledger.degraded is None:
             self._memory.durable[event.run_id] = event.usage.total_tokens
 
@@ -466,6 +472,11 @@ class Oracle:
 
     def _drop(self, issue_id: IssueId) -> None:
         self._memory.claims[issue_id] = (None, self._now)
+        seen = self._seen.get(issue_id)
+        if seen is not None and issue_id not in self._absences and not self._moved_board:
+            finished = self._standing(seen) == "terminal"
+            cleaned = isinstance(self._event, CleanupEnded)
+            self._must(cleaned or not finished, lambda: f"{issue_id} is released uncleaned")
         excused = issue_id in self._excused or issue_id in self._absences or self._moved_board
         self._must(excused, lambda: f"the claim of {issue_id} is dropped without a reason")
         self._due.pop(issue_id, None)
@@ -514,16 +525,14 @@ class Oracle:
         self._world.steps += 1
         # In the middle of a backlog the records may be ahead of the claims; nobody looks then.
         if self._world.steps % 8 == 0 and self._life.mailbox.is_empty:
-            self.shown(
-                build_snapshot(
-                    state,
-                    self._life.progress,
-                    self._world.timeline.now(),
-                    sequence=1,
-                    rate_limits=None,
-                ),
-                is_settled=False,
-            )
+            self._look()
+
+    def _look(self) -> None:
+        now = self._world.timeline.now()
+        snapshot = build_snapshot(
+            self._life.state, self._life.progress, now, sequence=1, rate_limits=None
+        )
+        self.shown(snapshot, is_settled=False)
 
     def _same_runs(self) -> None:
         claims = self._life.state.claims
@@ -544,6 +553,13 @@ class Oracle:
         if self._stopping:
             return
         state = self._life.state
+        limit_s = self._settings.codex.stall_timeout_ms / 1000
+        for live in self._live.values():
+            record = self._life.progress.get(live.spec.run_id)
+            if limit_s > 0 and live.stop is None and record is not None:
+                since = max(record.last_activity_mono + limit_s, self._settings_since)
+                if self._now - since > STALL_MARGIN_S and not self._reported[live.spec.run_id]:
+                    self._fail(f"silent, and nobody cares: {live}")
         for claim in state.claims:
             if not isinstance(claim, RetryQueued):
                 continue
