@@ -150,7 +150,6 @@ class Executor:
             _log.error("Ledger write failed", what=what, error=error.message)
 
     async def _fetch_candidates(self, command: c.FetchCandidates) -> None:
-        self._before_poll()
         try:
             await self._read_candidates(command)
         finally:
@@ -158,6 +157,7 @@ class Executor:
 
     async def _read_candidates(self, command: c.FetchCandidates) -> None:
         try:
+            self._before_poll()
             async with asyncio.timeout(TRACKER_DEADLINE_S):
                 issues = await self._tracker().fetch_issues_by_states(command.states)
         except Exception as error:
@@ -238,7 +238,7 @@ class Executor:
             workspace_path=progress.workspace_path,
             session_id=progress.session_id,
             last_event=progress.last_event,
-            last_message=self._describe(progress.last_message),
+            last_message=self._last_words(progress),
             last_event_wall=progress.last_event_wall,
         )
         await self._write(
@@ -257,6 +257,14 @@ class Executor:
         if not self._attempts:
             self._idle.set()
         self._post(ended)
+
+    def _last_words(self, progress: RunProgress) -> str:
+        try:
+            return self._describe(progress.last_message)
+        except Exception:
+            # The run's end must reach the scheduler; what it said last is a comfort.
+            _log.exception("Last message could not be told", run_id=progress.run_id)
+            return ""
 
     def _forget_ended(self) -> None:
         """Drop the records of ended runs once the scheduler takes events again.

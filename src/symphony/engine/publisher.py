@@ -77,11 +77,13 @@ class Publisher:
     def publish_now(self) -> None:
         """Build and publish at once."""
         self._shown = self._newest_activity()
-        for progress in self._progress.values():
-            message = progress.last_message
-            if message is not None and not isinstance(message, str):
-                progress.last_message = self._settle(message)
         try:
+            for progress in self._progress.values():
+                message = progress.last_message
+                if message is not None and not isinstance(message, str):
+                    # Taken away first: one that can't be told is given up, not met again.
+                    progress.last_message = None
+                    progress.last_message = self._settle(message)
             snapshot = self._build()
         except Exception:
             # A view that can't be built must not end what it shows (SPEC 14.2).

@@ -106,7 +106,8 @@ class Narrator:
         return now
 
     def _tokens(self, event: codex.Event) -> None:
-        usage = event.params.token_usage
+        # Params of another shape than the schema's have no such field.
+        usage: Any = getattr(event.params, "token_usage", None)
         total = usage.total if usage is not None else None
         if event.thread_id is None or total is None:
             return

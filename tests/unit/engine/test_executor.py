@@ -1,15 +1,19 @@
-"""What the executor leaves to be seen of a run that has just ended."""
+"""What the executor answers, also to faults of ours, and leaves to be seen of an ended run."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
 
 from symphony.engine.executor import Executor
 from symphony.model.clock import Instant
 from symphony.model.issue import Issue, IssueId
 from symphony.model.run import Outcome, OutcomeKind, RunId, RunSpec
-from symphony.scheduler.commands import StartRun
-from symphony.scheduler.events import RunEnded
+from symphony.scheduler.commands import FetchCandidates, StartRun
+from symphony.scheduler.events import CandidatesFailed, RunEnded
 
 ISSUE = Issue(id=IssueId("1"), identifier="A-1", title="one", state="Todo", dispatchable=True)
 SPEC = RunSpec(run_id=RunId("run"), issue=ISSUE, attempt=None, retry_kind=None)
@@ -34,20 +38,32 @@ class Worker:
         return Outcome(kind=OutcomeKind.COMPLETED)
 
 
+def make_executor(tasks: asyncio.TaskGroup, post: Callable[[Any], None], **parts: Any) -> Executor:
+    made = {
+        "tracker": lambda: None,
+        "make_attempt": lambda _spec, _progress: Worker(),
+        "describe": str,
+        **parts,
+    }
+    return Executor(
+        tasks=tasks,
+        post=post,
+        clock=lambda: Instant(0.0, 0.0),
+        workspaces=None,
+        ledger=Silent(),
+        progress={},
+        **made,
+    )
+
+
+def broken(*_: Any) -> Any:
+    raise ValueError("a fault of ours")
+
+
 async def test_the_record_of_a_run_stays_until_the_scheduler_takes_its_end():
     posted = []
     async with asyncio.TaskGroup() as tasks:
-        executor = Executor(
-            tasks=tasks,
-            post=posted.append,
-            clock=lambda: Instant(0.0, 0.0),
-            tracker=lambda: None,
-            workspaces=None,
-            ledger=Silent(),
-            make_attempt=lambda _spec, _progress: Worker(),
-            progress={},
-            describe=str,
-        )
+        executor = make_executor(tasks, posted.append)
         executor.execute([StartRun(SPEC)])
         await executor.drained()
     assert [type(event) for event in posted] == [RunEnded]
@@ -56,3 +72,20 @@ async def test_the_record_of_a_run_stays_until_the_scheduler_takes_its_end():
     assert set(executor.progress) == {"run"}
     executor.execute([])
     assert executor.progress == {}
+
+
+async def test_a_run_whose_last_message_can_not_be_told_ends_all_the_same():
+    posted = []
+    async with asyncio.TaskGroup() as tasks:
+        make_executor(tasks, posted.append, describe=broken).execute([StartRun(SPEC)])
+    assert [(event.run_id, event.last_message) for event in posted] == [("run", "")]
+
+
+@pytest.mark.parametrize("part", ["before_poll", "tracker"])
+async def test_a_poll_that_meets_a_fault_of_ours_is_answered_and_ends_nothing(part):
+    posted = []
+    async with asyncio.TaskGroup() as tasks:
+        executor = make_executor(tasks, posted.append, **{part: broken})
+        executor.execute([FetchCandidates(cause=7, states=("Todo",))])
+    assert [(type(event), event.cause) for event in posted] == [(CandidatesFailed, 7)]
+    assert "a fault of ours" in posted[0].message
