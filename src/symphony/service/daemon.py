@@ -190,6 +190,8 @@ class Daemon:
     def _handle_signals(self, stack: AsyncExitStack) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                continue  # nohup: the daemon is to outlive its terminal
             loop.add_signal_handler(number, self.request_stop)
             stack.callback(loop.remove_signal_handler, number)
 

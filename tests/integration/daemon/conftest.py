@@ -141,13 +141,13 @@ class Place:
 
 
 @pytest.fixture
-async def place(tmp_path: Path) -> AsyncIterator[Place]:
+async def place(tmp_path: Path, cache_dir: Path) -> AsyncIterator[Place]:
     (tmp_path / "home").mkdir()
     environ = {
         "PATH": os.environ["PATH"],
         "HOME": str(tmp_path / "home"),
         "XDG_STATE_HOME": str(tmp_path / "state"),
-        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "XDG_CACHE_HOME": str(cache_dir),
     }
     board = Board.create(tmp_path / "board", prefix="AB")
     made = Place(tmp_path, board, environ, f"test-{uuid.uuid4().hex[:12]}")

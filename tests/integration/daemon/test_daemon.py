@@ -218,7 +218,8 @@ async def test_an_agent_can_not_give_orders(place: Place) -> None:
     place.board.add("Has a cheeky agent")
     await place.start()
     await place.until(lambda: place.rows("running"))
-    said = await place.until(lambda: (place.root / "said.txt").read_text())
+    said_file = place.root / "said.txt"
+    said = await place.until(lambda: said_file.exists() and said_file.read_text())
     assert "agents may not give orders" in said
     assert place.state()["holds"] == []
 
@@ -255,3 +256,26 @@ async def test_a_damaged_ledger_is_told_by_check_and_set_aside_by_the_next_start
 
     assert list(ledger.parent.glob("ledger.sqlite3.damaged-*"))
     assert "the ledger was damaged" in place.log()
+
+
+async def test_a_daemon_under_nohup_outlives_the_hangup_of_its_terminal(place: Place) -> None:
+    place.script(turns=HANGING)
+    issue = place.board.add("Is worked on after the logout")
+    inherited = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        daemon = await place.start()
+    finally:
+        signal.signal(signal.SIGHUP, inherited)
+
+    daemon.send_signal(signal.SIGHUP)
+
+    await place.until(lambda: place.rows("running").get(issue.identifier, {}).get("turn_count"))
+    assert "Stopping" not in place.log()
+    assert await place.stop() == 0
+
+
+async def test_a_hangup_stops_a_daemon_in_stages(place: Place) -> None:
+    daemon = await place.start()
+    daemon.send_signal(signal.SIGHUP)
+    assert await daemon.wait() == 0
+    assert "Stopped" in place.log()
