@@ -66,7 +66,7 @@ def scenario_of(seed: int) -> Scenario:
     publishes = seed % 15 == 7
     interval_s = rng.choice([1, 5, 15, 30, 30, 60, 120, 300])
     # Short intervals cost steps: about the same number of polls for every seed.
-    hours = rng.uniform(0.3, 0.6) if publishes else max(0.4, min(8.0, interval_s / 30))
+    hours = rng.uniform(0.3, 0.6) if publishes else max(0.3, min(6.0, interval_s / 40))
     return Scenario(
         seed=seed,
         hours=hours,
