@@ -158,7 +158,9 @@ async def test_a_killed_process_ends_every_waiter_and_its_thread_can_be_resumed(
 
     marker = f"sleep 62{os.getpid()}"
     tool = Tool("note", "n", {"type": "object", "properties": {}}, note)
-    real = await codex(A=turn(Call("note", {}), Say("ok")), B=turn(Exec(marker), Say("never")))
+    real = await codex(
+        A=turn(Call("note", {}), Say("ok")), B=turn(Exec(f"{marker}; true"), Say("never"))
+    )
     connection = await real.open()
     thread = await connection.start_thread(cwd=str(real.workspace), tools=[tool], **FREE)
     first = await thread.run("Issue: A")
@@ -187,7 +189,7 @@ async def test_a_child_that_cannot_be_asked_politely_leaves_nothing_behind(
     codex, commands_with: Callable[[str], list[int]], eventually: Any
 ) -> None:
     marker = f"sleep 63{os.getpid()}"
-    real = await codex(A=turn(Exec(marker), Say("never")))
+    real = await codex(A=turn(Exec(f"{marker}; true"), Say("never")))
     connection = await real.open()
     thread = await connection.start_thread(cwd=str(real.workspace), **FREE)
     waiting = asyncio.create_task(thread.run("Issue: A").result())
