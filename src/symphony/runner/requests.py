@@ -1,9 +1,11 @@
 """What Codex may ask during a run, and how it is answered without a person.
 
 ``codex.approval_policy: never`` means that everything asked is granted for the session, as in the
-reference. Any other policy lets Codex ask, and since nobody is there to answer, a request for
-approval, input or an MCP form ends the turn and leaves the issue blocked with the question as its
-reason. Nothing waits for ever, nothing is granted by accident.
+reference. A ``granular`` policy that allows nothing, the default, means that what is asked all the
+same is refused and the turn goes on: Codex asks about ``rm -f``, for example, whatever the policy.
+Any other policy lets Codex ask, and since nobody is there to answer, a request for approval ends
+the turn and leaves the issue blocked with the question as its reason, as questions and MCP forms
+do under every policy. Nothing waits for ever, nothing is granted by accident.
 """
 
 from __future__ import annotations
@@ -34,17 +36,22 @@ class RequestPolicy:
 
     def __init__(self, approval_policy: Any, narrator: Narrator) -> None:
         self._grants = approval_policy == "never"
+        self._refuses = refuses_all(approval_policy)
         self._narrator = narrator
         self._asked = asyncio.Event()
         self.blocked: Outcome | None = None
 
     def handlers(self) -> codex.ServerRequestHandlers:
         """Return the policies for the connection."""
-        approve: Policy = "accept_for_session" if self._grants else self._need_approval
+        approve: Policy = self._need_approval
+        if self._grants:
+            approve = "accept_for_session"
+        elif self._refuses:
+            approve = "decline"
         return codex.ServerRequestHandlers(
             command=approve,
             file_change=approve,
-            permissions="decline" if self._grants else self._need_approval,
+            permissions=self._need_approval if approve is self._need_approval else "decline",
             mcp_tool=approve,
             user_input=self._answer_questions,
             elicitation=self._need_input,
@@ -120,6 +127,12 @@ class RequestPolicy:
                 "outcome": record.outcome.value,
             },
         )
+
+
+def refuses_all(approval_policy: Any) -> bool:
+    """Tell whether a policy is ``granular`` with no flag set: nothing may be asked."""
+    flags = approval_policy.get("granular") if isinstance(approval_policy, Mapping) else None
+    return isinstance(flags, Mapping) and not any(flags.values())
 
 
 def approvals_of(questions: Any) -> dict[str, str] | None:

@@ -190,11 +190,24 @@ ELICITATION = {"ask": "mcpServer/elicitation/request", "params": {"message": "Yo
 async def test_what_needs_a_person_ends_the_attempt_with_the_question(
     bench: Bench, asked: dict[str, Any], kind: OutcomeKind, said: str
 ) -> None:
+    command = bench.workflow.settings.codex.command
+    codex = {"command": command, "approval_policy": "on-request"}
+    bench.configure(f"codex: {json.dumps(codex)}\n")
     bench.script(turns=[[asked, {"hang": True}]])
     outcome = await bench.run()
     assert outcome.kind is kind
     assert said in outcome.message
     assert not outcome.retryable
+
+
+async def test_the_default_policy_refuses_what_is_asked_and_the_turn_goes_on(
+    bench: Bench,
+) -> None:
+    bench.script(turns=[[APPROVAL, *DONE]])
+    outcome = await bench.run()
+    assert outcome.kind is OutcomeKind.COMPLETED
+    answers = [m["result"] for m in bench.received() if "result" in m]
+    assert answers[0] == {"decision": "decline"}
 
 
 async def test_policy_never_grants_approvals_for_the_session(bench: Bench) -> None:
