@@ -49,6 +49,8 @@ class Executor:
         describe: Turns a run's newest event into a line for people.
         before_poll: Called before candidates are read (the workflow file is looked at again, in
             case its watch missed something: SPEC 6.2).
+        retire: Closes trackers that a reload has replaced; called after each run with those that
+            the runs left are bound to.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Executor:
         progress: dict[RunId, RunProgress],
         describe: Callable[[Any], str],
         before_poll: Callable[[], None] = lambda: None,
+        retire: Callable[[Sequence[Tracker]], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
         self._tasks = tasks
         self._post = post
@@ -76,6 +79,7 @@ class Executor:
         self._ended: list[RunId] = []
         self._describe = describe
         self._before_poll = before_poll
+        self._retire = retire
         self._running: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -257,6 +261,8 @@ class Executor:
         if not self._attempts:
             self._idle.set()
         self._post(ended)
+        if self._retire is not None:
+            await self._retire([attempt.tracker for attempt in self._attempts.values()])
 
     def _last_words(self, progress: RunProgress) -> str:
         try:

@@ -11,7 +11,10 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 from symphony.model.issue import Issue, IssueId
+from symphony.observe.logs import get_logger
 from symphony.trackers.base import Tracker
+
+_log = get_logger(__name__)
 
 
 class TrackerSlot:
@@ -36,7 +39,10 @@ class TrackerSlot:
         idle = [tracker for tracker in self._retired if tracker not in bound]
         self._retired = [tracker for tracker in self._retired if tracker in bound]
         for tracker in idle:
-            await tracker.aclose()
+            try:
+                await tracker.aclose()
+            except Exception:
+                _log.exception("A replaced tracker could not be closed", kind=tracker.kind)
 
     async def aclose(self) -> None:
         """Close all of them."""

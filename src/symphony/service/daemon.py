@@ -156,6 +156,7 @@ class Daemon:
             progress=parts.view.progress,
             describe=describe,
             before_poll=parts.store.recheck,
+            retire=parts.trackers.close_unbound,
         )
 
     async def _endless(self, name: str, part: Part, *, after: Executor | None = None) -> None:

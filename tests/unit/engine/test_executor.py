@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from symphony.engine.executor import Executor
+from symphony.engine.trackers import TrackerSlot
 from symphony.model.clock import Instant
 from symphony.model.issue import Issue, IssueId
 from symphony.model.run import Outcome, OutcomeKind, RunId, RunSpec
@@ -89,3 +91,57 @@ async def test_a_poll_that_meets_a_fault_of_ours_is_answered_and_ends_nothing(pa
         executor.execute([FetchCandidates(cause=7, states=("Todo",))])
     assert [(type(event), event.cause) for event in posted] == [(CandidatesFailed, 7)]
     assert "a fault of ours" in posted[0].message
+
+
+class Closable:
+    """A tracker that only knows whether it was closed; closing may fail."""
+
+    kind = "fake"
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.closed = False
+        self._fails = fails
+
+    async def aclose(self) -> None:
+        self.closed = True
+        if self._fails:
+            raise OSError("gone already")
+
+
+class Bound(Worker):
+    """A worker that ends when told, bound to the tracker of its start."""
+
+    def __init__(self, spec: RunSpec, tracker: Closable) -> None:
+        self.spec = spec
+        self.tracker = tracker
+        self.told = asyncio.Event()
+
+    async def run(self) -> Outcome:
+        await self.told.wait()
+        return await super().run()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_replaced_tracker_is_closed_when_the_last_run_bound_to_it_has_ended(fails):
+    first, second = Closable(fails=fails), Closable()
+    slot = TrackerSlot(first)
+    workers: list[Bound] = []
+
+    def make_attempt(spec: RunSpec, _: Any) -> Bound:
+        workers.append(Bound(spec, slot.current))
+        return workers[-1]
+
+    posted: asyncio.Queue[Any] = asyncio.Queue()
+    async with asyncio.TaskGroup() as tasks:
+        executor = make_executor(
+            tasks, posted.put_nowait, make_attempt=make_attempt, retire=slot.close_unbound
+        )
+        executor.execute([StartRun(replace(SPEC, run_id=RunId(name))) for name in ("a", "b")])
+        slot.exchange(second)
+        workers[0].told.set()
+        assert (await posted.get()).run_id == "a"
+        assert not first.closed
+        workers[1].told.set()
+        await executor.drained()
+    assert first.closed
+    assert not second.closed
