@@ -94,7 +94,7 @@ def write_start(directory: Path, *, repository: str | None) -> int:
         ) from error
     print(f"Wrote {workflow} and {board}/\n")
     print("Next:")
-    print(f'  symphony issue add "Say hello in the README" --board {board}')
+    print(f'  symphony issue add "Say hello in the README" --workflow {workflow}')
     print(f"  symphony {workflow} --port 0")
     return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -224,6 +225,17 @@ def test_init_writes_a_workflow_that_check_accepts(place: Path) -> None:
     workflow = place / "repo" / "WORKFLOW.md"
     workflow.write_text(workflow.read_text().replace("codex app-server", "cat"))
     assert symphony(place, "check", workflow).returncode == 0
+
+
+def test_the_command_that_init_proposes_adds_an_issue_with_the_prefix_of_its_workflow(
+    place: Path,
+) -> None:
+    subprocess.run(["git", "init", "-q", str(place / "textkit")], check=True)
+    said = symphony(place, "init", place / "textkit").stdout.splitlines()
+    proposed = next(line for line in said if "issue add" in line)
+    done = symphony(place, *shlex.split(proposed)[1:])
+    assert done.returncode == 0, done.stderr
+    assert (place / "textkit" / "board" / "TEXTKIT-1.md").exists()
 
 
 def test_init_never_writes_over_a_workflow(place: Path) -> None:
