@@ -1,6 +1,7 @@
 """Renews the picture of the dashboard in the README: ``screenshot.py OUT.png``.
 
-It runs the demo, waits until several agents are at work and lets headless Chromium take the picture.
+It runs the demo, waits until several agents are at work and lets headless Chromium take the
+picture.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ from symphony.model.issue import IssueId
 from symphony.model.run import Outcome, RunId, RunSpec
 from symphony.model.usage import TokenUsage
 from symphony.scheduler.commands import SaveClaim
-from symphony.scheduler.placement import LOCAL_HOST
 from symphony.scheduler.events import Hold
+from symphony.scheduler.placement import LOCAL_HOST
 
 from . import operations, reading, schema
 from .codec import capped
