@@ -113,10 +113,10 @@ class ExecClient:
         """Make a run; nothing is started until it is awaited, iterated or started.
 
         Args:
-            prompt: Goes through stdin.
+            prompt: Given through stdin.
             resume: Id or name of a thread, or ``"last"`` for the newest one of ``cwd``.
-            cwd: Directory of the agent; that of the process by default.
-            model: Codex's default where it is None.
+            cwd: Of the agent; that of the process by default.
+            model: Codex's default if None.
             sandbox: ``read-only``, ``workspace-write`` or ``danger-full-access``.
             approval_policy: Exec cannot ask anybody, so all but ``never`` costs a warning.
             output_schema: JSON Schema of the final message.
@@ -124,12 +124,10 @@ class ExecClient:
             images: Files to show with the prompt.
             skip_git_repo_check: Allow a directory outside of a git repository.
             ephemeral: Leave no record on disk; such a thread cannot be resumed.
-            arguments: More arguments of ``codex exec``. ``--ask-for-approval``, which it refuses
-                by now, and ``--full-auto`` are translated with a warning.
+            arguments: More of ``codex exec``; ``--ask-for-approval`` and ``--full-auto``, which it
+                refuses by now, are translated with a warning.
             timeouts: Limits; by default an hour of silence.
-            overflow: What happens to events over ``queue_limit`` that nobody reads.
-            queue_limit: Events that may wait for the iterator.
-            keep_items: Keep completed items for the result.
+            overflow, queue_limit, keep_items: As of `Thread.run`.
 
         Raises:
             InvalidArgument: An empty prompt or a value that no version knows.
@@ -137,23 +135,16 @@ class ExecClient:
         warnings: list[str] = []
         if not prompt.strip():
             raise InvalidArgument("prompt is empty: codex exec would refuse it")
-        stdin = _encoded(prompt)
-        flags, more = _translated(arguments, warnings)
-        policy = values.approval_policy(approval_policy, warnings)
-        if policy not in (None, "never"):
-            warnings.append(f"approval_policy: exec asks nobody, so {policy!r} means to refuse")
-        overrides = {**more, **(config or {})}
-        overrides |= {} if policy is None else {"approval_policy": policy}
+        flags, overrides = _translated(arguments, warnings)
+        overrides |= {**(config or {}), **_approvals(approval_policy, warnings)}
+        mode = values.sandbox_mode(sandbox, warnings)
         words = ["--json", *flags, *config_arguments(overrides)]
         words += ["--skip-git-repo-check"] * skip_git_repo_check + ["--ephemeral"] * ephemeral
-        mode = values.sandbox_mode(sandbox, warnings)
-        for flag, value in (("--model", model), ("--sandbox", mode), ("--cd", cwd)):
-            words += [flag, os.fspath(value)] if value is not None else []
-        for image in images:
-            words.append(f"--image={os.fspath(image)}")
+        words += _flags({"--model": model, "--sandbox": mode, "--cd": cwd})
+        words += [f"--image={os.fspath(image)}" for image in images]
         return ExecRun(
             self,
-            _Order(stdin, tuple(words), resume, output_schema),
+            _Order(_encoded(prompt), tuple(words), resume, output_schema),
             timeouts=timeouts or TurnTimeouts(),
             warnings=warnings,
             sink=Sink(overflow, queue_limit),
@@ -532,6 +523,19 @@ def _encoded(prompt: str) -> bytes:
         raise InvalidArgument(
             "prompt: text with a lone surrogate cannot be sent; decode it with errors='replace'"
         ) from error
+
+
+def _approvals(policy: Any, warnings: list[str]) -> dict[str, Any]:
+    """Return a policy as configuration, which is how exec takes it."""
+    policy = values.approval_policy(policy, warnings)
+    if policy not in (None, "never"):
+        warnings.append(f"approval_policy: exec asks nobody, so {policy!r} means to refuse")
+    return {} if policy is None else {"approval_policy": policy}
+
+
+def _flags(flags: Mapping[str, str | os.PathLike[str] | None]) -> list[str]:
+    pairs = ((flag, os.fspath(value)) for flag, value in flags.items() if value is not None)
+    return [word for pair in pairs for word in pair]
 
 
 def _translated(arguments: Sequence[str], warnings: list[str]) -> tuple[list[str], dict[str, Any]]:

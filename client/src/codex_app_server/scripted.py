@@ -343,7 +343,9 @@ def agent_turn(
     def make(message: Message) -> list[Action]:
         thread_id = message["params"]["threadId"]
         turn_id = f"turn-{message['id']}"
-        return _turn_actions(thread_id, turn_id, items, status, error, usage or USAGE)
+        return _turn_actions(
+            thread_id, turn_id, items, status=status, error=error, usage=usage or USAGE
+        )
 
     return make
 
@@ -352,6 +354,7 @@ def _turn_actions(
     thread_id: str,
     turn_id: str,
     items: Sequence[str | Mapping[str, Any] | Action],
+    *,
     status: str,
     error: Mapping[str, Any] | None,
     usage: Mapping[str, int],

@@ -152,13 +152,8 @@ class WebSocketTransport:
         """
         client = _load_websockets()
         shown, target, path = _target(url)
-        if any(name.lower() == "origin" for name in headers or {}):
-            raise InvalidArgument("headers: the server refuses every client that sends Origin")
-        all_headers = dict(headers or {})
-        if token is not None:
-            all_headers["Authorization"] = f"Bearer {_checked_token(token)}"
         options: dict[str, Any] = {
-            "additional_headers": all_headers,
+            "additional_headers": _headers(headers, token),
             "compression": None,
             "open_timeout": open_timeout_s,
             "ping_interval": keepalive_s,
@@ -313,6 +308,13 @@ def _target(url: str) -> tuple[str, str, str | None]:
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     shown = f"{parts.scheme}://{host}" + (f":{port}" if port else "")
     return shown, url, None
+
+
+def _headers(headers: Mapping[str, str] | None, token: str | None) -> dict[str, str]:
+    if any(name.lower() == "origin" for name in headers or {}):
+        raise InvalidArgument("headers: the server refuses every client that sends Origin")
+    bearer = {} if token is None else {"Authorization": f"Bearer {_checked_token(token)}"}
+    return {**(headers or {}), **bearer}
 
 
 def _checked_token(token: str) -> str:

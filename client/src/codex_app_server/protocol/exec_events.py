@@ -85,7 +85,7 @@ class ExecTranslator:
         return [{"method": "thread/started", "params": {"thread": {"id": self.thread_id}}}]
 
     def _turn_started(self, message: Mapping[str, Any]) -> list[Message]:
-        turn: Message = {"id": self.turn_id, "status": "inProgress", "items": []}
+        turn = {"id": self.turn_id, "status": "inProgress", "items": []}
         return [{"method": "turn/started", "params": {"threadId": self.thread_id, "turn": turn}}]
 
     def _item_started(self, message: Mapping[str, Any]) -> list[Message]:
@@ -124,7 +124,7 @@ class ExecTranslator:
 
     def _completed(self, status: str, error: Message | None = None) -> Message:
         self.ended = True
-        turn = {"id": self.turn_id, "status": status, "items": [], "error": error}
+        turn: Message = {"id": self.turn_id, "status": status, "items": [], "error": error}
         return {"method": "turn/completed", "params": {"threadId": self.thread_id, "turn": turn}}
 
 
