@@ -127,14 +127,14 @@ class ExecClient:
             arguments: More of ``codex exec``; ``--ask-for-approval`` and ``--full-auto``, which it
                 refuses by now, are translated with a warning.
             timeouts: Limits; by default an hour of silence.
-            overflow, queue_limit, keep_items: As of `Thread.run`.
+            overflow: What happens to events over ``queue_limit`` that nobody reads.
+            queue_limit: Events that may wait for the iterator.
+            keep_items: Keep completed items for the result.
 
         Raises:
             InvalidArgument: An empty prompt or a value that no version knows.
         """
         warnings: list[str] = []
-        if not prompt.strip():
-            raise InvalidArgument("prompt is empty: codex exec would refuse it")
         flags, overrides = _translated(arguments, warnings)
         overrides |= {**(config or {}), **_approvals(approval_policy, warnings)}
         mode = values.sandbox_mode(sandbox, warnings)
@@ -517,6 +517,8 @@ def _message(line: bytes | Oversized) -> dict[str, Any] | None:
 
 
 def _encoded(prompt: str) -> bytes:
+    if not prompt.strip():
+        raise InvalidArgument("prompt is empty: codex exec would refuse it")
     try:
         return prompt.encode()
     except UnicodeEncodeError as error:
