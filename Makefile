@@ -72,7 +72,7 @@ check: $(STAMP)
 	$(RUN)/ruff check .
 	$(RUN)/mypy
 	$(RUN)/lint-imports
-	$(RUN)/pytest -q -n 0 tests/architecture
+	$(RUN)/pytest -q -n 0 -rP tests/architecture  # -rP: the largest modules are told
 
 .PHONY: fmt
 fmt: $(STAMP)
