@@ -127,7 +127,36 @@ class StateDir:
         Raises:
             StateDirError: ``already_running``, naming the holder.
         """
-        holder = Holder(
+        return InstanceLock.acquire(
+            self.lock_file,
+            self._holder(),
+            held="already runs this instance",
+            mend="stop it, or give this one an instance name of its own",
+        )
+
+    def lock_workspaces(self, root: Path, scope: str) -> InstanceLock:
+        """Take the issues of one tracker scope in one workspace root for this process.
+
+        Two daemons with state directories of their own would otherwise work on the same issues in
+        the same folders. Daemons of different scopes share a root without harm.
+
+        Args:
+            root: An existing directory.
+            scope: Names the tracker and what is read of it; only its hash is written.
+
+        Raises:
+            StateDirError: ``already_running``, naming the holder; ``state_dir_unusable``.
+        """
+        digest = hashlib.sha256(scope.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+        return InstanceLock.acquire(
+            root / f".symphony-{digest}.lock",
+            self._holder(),
+            held=f"already works on these issues in the workspace root {root}",
+            mend="stop it, or give this one another workspace.root and other issues",
+        )
+
+    def _holder(self) -> Holder:
+        return Holder(
             pid=os.getpid(),
             start_ticks=_start_ticks(os.getpid()),
             boot_id=_boot_id(),
@@ -135,7 +164,6 @@ class StateDir:
             workflow=str(self.workflow_path),
             socket=str(self.socket),
         )
-        return InstanceLock.acquire(self.lock_file, holder)
 
 
 class InstanceLock:
@@ -146,8 +174,14 @@ class InstanceLock:
         self._descriptor: int | None = descriptor
 
     @classmethod
-    def acquire(cls, path: Path, holder: Holder) -> Self:
+    def acquire(cls, path: Path, holder: Holder, *, held: str, mend: str) -> Self:
         """Lock the file for ``holder``.
+
+        Args:
+            path: The lock file; made where it is missing.
+            holder: Who asks, to be written into the file.
+            held: What another holder does, for the error: "already runs this instance".
+            mend: What the operator can do about it.
 
         Raises:
             StateDirError: ``already_running``, or ``state_dir_unusable`` where it can't be opened.
@@ -162,7 +196,7 @@ class InstanceLock:
             os.pwrite(descriptor, json.dumps(asdict(holder)).encode(), 0)
         except BlockingIOError as error:
             os.close(descriptor)
-            raise _already_running(path, holder) from error
+            raise _already_running(path, f"{held} for {holder.workflow}", mend) from error
         except OSError as error:
             os.close(descriptor)
             raise _unusable(path, error, "make room on its disk, or use a local disk") from error
@@ -370,7 +404,7 @@ def _unusable(path: Path, error: OSError, mend: str) -> StateDirError:
     return StateDirError("state_dir_unusable", f"can't use {path}: {reason}; {mend}")
 
 
-def _already_running(path: Path, wanted: Holder) -> StateDirError:
+def _already_running(path: Path, held: str, mend: str) -> StateDirError:
     holder = _read_holder(path)
     if holder is None:
         who = "another process"
@@ -381,8 +415,7 @@ def _already_running(path: Path, wanted: Holder) -> StateDirError:
         )
     return StateDirError(
         "already_running",
-        f"{who} already runs this instance for {wanted.workflow} and holds {path}; stop it, "
-        "or give this one an instance name of its own",
+        f"{who} {held} and holds {path}; {mend}",
     )
 
 
