@@ -140,7 +140,11 @@ class _Demo:
             print(f"Dashboard: {url}", flush=True)
 
     async def _drive(self, daemon: Daemon, sample: DemoSample) -> bool:
-        """Run the daemon until the board is done; return whether it was in time."""
+        """Run the daemon until the board is done; return whether it was in time.
+
+        Raises:
+            KeyboardInterrupt: The daemon took a signal to stop before that.
+        """
         limit_s = LIVE_LIMIT_S if self._live else SCRIPTED_LIMIT_S
         running = asyncio.create_task(daemon.run(), name="daemon")
         watching = asyncio.create_task(self._watch(sample), name="board")
@@ -148,7 +152,7 @@ class _Demo:
             await asyncio.wait(
                 (running, watching), timeout=limit_s, return_when=asyncio.FIRST_COMPLETED
             )
-            done = watching.done()
+            done, stopped = watching.done(), running.done()
         finally:
             watching.cancel()
             daemon.request_stop()
@@ -157,6 +161,8 @@ class _Demo:
         running.result()
         if done:
             watching.result()
+        elif stopped:
+            raise KeyboardInterrupt
         return done
 
     async def _watch(self, sample: DemoSample) -> None:
