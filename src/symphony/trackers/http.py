@@ -16,11 +16,12 @@ error of an answer that is no success. Paths of agents go through ``http_paths.g
 from __future__ import annotations
 
 import asyncio
+import base64
 import json as json_format
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -52,6 +53,7 @@ SHORT_WAIT_S: Final = 5.0
 """A provider that asks for a longer wait than this gets no retry; the caller waits instead."""
 
 _TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+_CREDENTIALS: Final = frozenset({"authorization", "private-token"})
 _READS: Final = frozenset({"GET", "HEAD"})
 
 Query = Mapping[str, str | int | bool | Sequence[str | int]]
@@ -70,6 +72,7 @@ class Answer:
         retry_after_s: Seconds that the provider asks to wait.
         not_modified: Whether a 304 confirmed this answer.
         url: Where it came from, after redirects.
+        secrets: Texts that an excerpt never holds: a provider may repeat the token it was sent.
     """
 
     status: int
@@ -78,6 +81,7 @@ class Answer:
     retry_after_s: float | None = None
     not_modified: bool = False
     url: str = ""
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
     def json(self) -> Any:
         """Decode the content.
@@ -92,7 +96,10 @@ class Answer:
 
     def excerpt(self, length: int = 300) -> str:
         """The beginning of the content as one line, for messages."""
-        text = self.content[: length * 4].decode("utf-8", "replace")
+        # More than is shown, so that no secret is cut before it is found.
+        text = self.content[: length * 4 + 4096].decode("utf-8", "replace")
+        for secret in self.secrets:
+            text = text.replace(secret, "[redacted]")
         return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:length]
 
 
@@ -154,6 +161,7 @@ class HttpClient:
         self.not_modified = 0
         self.breaker = Breaker(provider=provider, clock=clock)
         self._headers = {"Content-Type": "application/json", **headers}
+        self._secrets = _secrets_in(headers)
         self._base_url = base_url.rstrip("/")
         self._attempts = attempts
         self._retry_wait_s = retry_wait_s
@@ -365,7 +373,9 @@ class HttpClient:
                 fresh = {k: v for k, v in headers.items() if not k.startswith("content-")}
                 return replace(kept, headers={**kept.headers, **fresh}, not_modified=True)
         retry_after_s = parse_retry_after(headers.get("retry-after"), self._wall())
-        answer = Answer(status, headers, content, retry_after_s, url=call.url)
+        answer = Answer(
+            status, headers, content, retry_after_s, url=call.url, secrets=self._secrets
+        )
         if call.conditional and status == 200:
             size = len(content)
             self._etags.put(call.url, self._scope, answer, headers=headers, size=size)
@@ -443,6 +453,22 @@ def _retry_wait(error: Exception) -> bool | float:
             return error.answer.status != 429
         return wish if wish <= SHORT_WAIT_S else False
     return isinstance(error, _Unreached)
+
+
+def _secrets_in(headers: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the credentials in these headers, also those inside of ``Basic``; longest first."""
+    found: set[str] = set()
+    for name, value in headers.items():
+        words = value.split()
+        if name.lower() not in _CREDENTIALS or not words:
+            continue
+        found.add(words[-1])
+        if words[0].lower() == "basic":
+            try:
+                found.add(base64.b64decode(words[-1]).decode("utf-8", "replace").partition(":")[2])
+            except ValueError:
+                continue
+    return tuple(sorted(found - {""}, key=len, reverse=True))
 
 
 def _same_host(url: str, location: str | None) -> str | None:

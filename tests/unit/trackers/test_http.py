@@ -140,3 +140,26 @@ def test_the_adapters_load_no_http_library_before_the_first_call() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("headers", "secret"),
+    [
+        ({"Authorization": "Bearer ghp_abc123"}, "ghp_abc123"),
+        ({"PRIVATE-TOKEN": "glpat-1"}, "glpat-1"),
+        ({"Authorization": "Basic bWVAeC5vcmc6YXRsLTE="}, "atl-1"),
+        ({"Authorization": "Basic bWVAeC5vcmc6YXRsLTE="}, "bWVAeC5vcmc6YXRsLTE="),
+    ],
+)
+async def test_an_excerpt_never_repeats_the_token_that_was_sent(
+    linear_server: Any, fakes: ModuleType, headers: dict[str, str], secret: str
+) -> None:
+    body = f"{'x' * 290} no: {secret}".encode()
+    linear_server.faults.append(fakes.Fault(status=403, body=body))
+    http = HttpClient(provider="X", headers=headers)
+    answer = await http.post_json(linear_server.endpoint, {"query": "{}"}, idempotent=False)
+    await http.aclose()
+    assert secret.encode() in answer.content
+    assert secret[:4] not in answer.excerpt()
+    assert secret not in answer.excerpt(9000)
+    assert "[redacted]" in answer.excerpt(9000)
