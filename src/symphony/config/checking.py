@@ -34,6 +34,12 @@ from .settings import (
     state_limits,
 )
 
+WEBHOOK_KINDS = ("github", "gitlab", "jira", "linear")
+"""Trackers whose webhooks can be judged (``web.webhooks``)."""
+
+SHORTEST_WEBHOOK_SECRET = 16
+"""Characters below which a secret could be guessed over the network."""
+
 _SECRET_WORDS = ("key", "token", "secret", "password", "provider")
 
 
@@ -85,6 +91,11 @@ class FrontMatterCheck:
         settings = Settings.model_validate(sections)
         self._warn_of_states(settings.tracker)
         self._warn_of_shared_temp(settings)
+        kind = settings.tracker.kind
+        if settings.webhooks.secret is not None and kind not in WEBHOOK_KINDS:
+            self.warnings.append(
+                f"webhooks.secret is ignored: no webhooks of kind {kind!r} are taken"
+            )
         return settings
 
     def add_tracker_faults(self, faults: Sequence[SettingFault]) -> None:
@@ -115,6 +126,7 @@ class FrontMatterCheck:
             "workspace": self._workspace,
             "agent": self._agent,
             "codex": self._codex,
+            "webhooks": self._webhooks,
         }.get(name)
         before = len(self.faults)
         prepared = prepare(values) if prepare is not None else values
@@ -238,6 +250,21 @@ class FrontMatterCheck:
         translated, warnings = translate_codex_policies(values)
         self.warnings.extend(warnings)
         return translated
+
+    def _webhooks(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        name = env_reference(values.get("secret"))
+        if name is None:
+            return values
+        secret = self.environ.get(name, "").strip()
+        if not secret:
+            self._fault("webhooks.secret", f"the environment variable {name} is not set or empty")
+        elif len(secret) < SHORTEST_WEBHOOK_SECRET:
+            self._fault(
+                "webhooks.secret",
+                f"the secret in {name} must have {SHORTEST_WEBHOOK_SECRET} characters or more, "
+                "since anybody may try to guess it",
+            )
+        return values
 
     def _warn_unknown(
         self, path: tuple[str, ...], values: Mapping[str, Any], known: Sequence[str]

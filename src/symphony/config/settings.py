@@ -40,6 +40,7 @@ __all__ = [
     "ServerSettings",
     "Settings",
     "TrackerSettings",
+    "WebhookSettings",
     "WorkerSettings",
     "WorkspaceSettings",
     "default_approval_policy",
@@ -128,6 +129,12 @@ def _filled(value: object) -> str:
     return text
 
 
+def _reference(value: object) -> str:
+    if env_reference(value) is None:
+        raise _fault("must be $NAME: the secret itself belongs in the environment")
+    return str(value)
+
+
 def _texts(value: object) -> tuple[str, ...]:
     if not isinstance(value, (list, tuple)):
         raise _fault("must be a list of strings, one item per entry")
@@ -185,6 +192,7 @@ Port = Annotated[int, BeforeValidator(_port)]
 Boolean = Annotated[bool, BeforeValidator(_boolean)]
 Text = Annotated[str, BeforeValidator(_text)]
 FilledText = Annotated[str, BeforeValidator(_filled)]
+Reference = Annotated[str, BeforeValidator(_reference)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
 Labels = Annotated[tuple[str, ...], BeforeValidator(_labels)]
 Map = Annotated[dict[str, Any], BeforeValidator(_mapping)]
@@ -377,6 +385,25 @@ class ServerSettings(_Section):
     host: FilledText = "127.0.0.1"
 
 
+class WebhookSettings(_Section):
+    """Deliveries of the tracker that wake the poll."""
+
+    secret: Reference | None = None
+    """``$NAME`` of the variable with the secret that deliveries are signed with; None: none."""
+    silence_hours: Positive = 24
+    """Hours without a delivery after which the operator is told."""
+
+    @property
+    def secret_name(self) -> str | None:
+        """Name of the secret's variable, which agents and hooks must not inherit."""
+        return env_reference(self.secret)
+
+    @property
+    def silence_s(self) -> float:
+        """``silence_hours`` in seconds."""
+        return self.silence_hours * 3600.0
+
+
 class LoggingSettings(_Section):
     """The log's form."""
 
@@ -402,8 +429,15 @@ class Settings(_Section):
     worker: WorkerSettings = WorkerSettings()
     observability: ObservabilitySettings = ObservabilitySettings()
     server: ServerSettings = ServerSettings()
+    webhooks: WebhookSettings = WebhookSettings()
     logging: LoggingSettings = LoggingSettings()
     ledger: LedgerSettings = LedgerSettings()
+
+    @property
+    def secret_environment_names(self) -> tuple[str, ...]:
+        """Variables beside the tracker's own that agents and hooks must not inherit."""
+        name = self.webhooks.secret_name
+        return () if name is None else (name,)
 
 
 SECTIONS: Mapping[str, type[BaseModel]] = {

@@ -100,6 +100,13 @@ def _by_event(event: str | None, message: Any, payload: Any) -> str | None:
             return "turn blocked: waiting for approval"
         case "approval_auto_approved":
             return _auto_approved(message, payload)
+        case "tool_call" | "tool_call_completed" | "tool_call_failed" if isinstance(payload, str):
+            # The history keeps the line that was made here before.
+            return payload
+        case "tool_call":
+            action = _at(payload, "action")
+            text = _named("changing the tracker", _tool_name(payload))
+            return f"{text}: {action}" if isinstance(action, str) else text
         case "tool_call_completed":
             return _named("dynamic tool call completed", _tool_name(payload))
         case "tool_call_failed":
@@ -437,7 +444,7 @@ def _preview(payload: Mapping[str, Any]) -> str | None:
 
 
 def _tool_name(payload: Any) -> Any:
-    return _at(payload, "params", "tool") or _at(payload, "params", "name")
+    return _first(payload, ("params", "tool"), ("params", "name"), ("tool",))
 
 
 def _command_text(command: Any) -> str | None:

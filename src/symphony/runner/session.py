@@ -27,6 +27,7 @@ from symphony.model.run import Outcome, RunSpec
 from symphony.runner.narrator import Narrator
 from symphony.runner.outcomes import exited, outcome_of
 from symphony.runner.requests import RequestPolicy
+from symphony.runner.tool_changes import change_of
 from symphony.trackers.base import ToolContext, ToolSpec, Tracker
 
 _log = logging.getLogger(__name__)
@@ -242,6 +243,10 @@ class Session:
             narrator.call_began(TOOL_LIMIT_S)
             # Before the call: a watched board may be read again before the call has returned.
             self.acted = True
+            change = change_of(arguments)
+            if change is not None:
+                # Also before it: a call that is cut off may have changed something all the same.
+                narrator.happened("tool_call", {"tool": spec.name, "action": change})
             try:
                 context = ToolContext(issue=issue(), run_id=self._spec.run_id)
                 result = await tracker.call_tool(spec.name, arguments, context)
@@ -304,7 +309,7 @@ async def launch_session(
     """
     temp_dir = options.temp_root / spec.run_id
     await asyncio.to_thread(temp_dir.mkdir, mode=0o700, parents=True, exist_ok=True)
-    secrets = tracker.secret_environment_names
+    secrets = (*tracker.secret_environment_names, *settings.secret_environment_names)
     process = await host.start(
         ProcessSpec(
             run_id=spec.run_id,

@@ -57,6 +57,8 @@ DEFAULTS = {
     "observability.render_interval_ms": 16,
     "server.port": None,
     "server.host": "127.0.0.1",
+    "webhooks.secret": None,
+    "webhooks.silence_hours": 24,
     "logging.format": "logfmt",
     "ledger.retention_days": 90,
 }
@@ -87,6 +89,7 @@ POSITIVE = [path for path in DEFAULTS if path.endswith("_ms") and "stall" not in
     "agent.max_concurrent_agents",
     "agent.max_turns",
     "worker.max_concurrent_agents_per_host",
+    "webhooks.silence_hours",
 ]
 
 
