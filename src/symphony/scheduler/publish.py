@@ -25,6 +25,7 @@ from .snapshot import (
     RetryingRow,
     RunningRow,
     Snapshot,
+    TrackerRow,
     WaitingRow,
 )
 from .state import SchedulerState
@@ -50,6 +51,8 @@ def build_snapshot(
     *,
     sequence: int,
     rate_limits: Any,
+    tracker: TrackerRow | None = None,
+    webhook_error: str | None = None,
 ) -> Snapshot:
     """Return the view of this moment.
 
@@ -59,6 +62,8 @@ def build_snapshot(
         now: Ages and countdowns are measured against it.
         sequence: One more than the last snapshot's.
         rate_limits: The newest useful payload of Codex, as received, or None.
+        tracker: The tracker in force.
+        webhook_error: What is wrong with the webhooks, or None.
     """
     rows = _claim_rows(state, progress, now)
     live = TokenUsage()
@@ -89,6 +94,8 @@ def build_snapshot(
         shutting_down=state.shutting_down,
         parked=None if park is None else park.reason,
         parked_until_wall=None if park is None else park.until_wall,
+        tracker=tracker,
+        webhook_error=webhook_error,
     )
 
 

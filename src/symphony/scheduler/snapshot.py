@@ -90,6 +90,26 @@ class PollingRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrackerRow:
+    """The tracker that is in force, and what it said of its rate limit; None: nothing.
+
+    Attributes:
+        limit: Requests of the window.
+        remaining: Requests that are left in it.
+        reset_wall: Epoch seconds at which the window ends.
+        requests: Requests sent since this tracker was built; None where it makes none.
+        not_modified: Those of them that were answered with 304.
+    """
+
+    kind: str
+    limit: int | None = None
+    remaining: int | None = None
+    reset_wall: float | None = None
+    requests: int | None = None
+    not_modified: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """What the daemon is doing, as of one instant.
 
@@ -103,6 +123,8 @@ class Snapshot:
         tracker_error: Why the last read of the tracker failed, or None.
         waiting: Candidates that may not start now, each with its first failing gate, in dispatch
             order, the first few hundred.
+        tracker: The tracker in force, or None where the builder does not know it.
+        webhook_error: What an operator should know of the webhooks, or None.
         parked: Why nothing starts until ``parked_until_wall`` (epoch seconds), or None.
     """
 
@@ -126,6 +148,8 @@ class Snapshot:
     shutting_down: bool = False
     parked: str | None = None
     parked_until_wall: float | None = None
+    tracker: TrackerRow | None = None
+    webhook_error: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,14 +54,14 @@ class EngineBackend:
         """Iterate over published snapshots, newest only."""
         return self._bus.subscribe()
 
-    def request_refresh(self) -> RefreshReceipt | None:
+    def request_refresh(self, source: str = "api") -> RefreshReceipt | None:
         """Ask for a poll now; None once the daemon is stopping."""
         state = self._state
         if state.shutting_down:
             return None
         now = self._clock()
         coalesced = refresh_coalesced(state, now)
-        self._post(RefreshRequested("api"))
+        self._post(RefreshRequested(source))
         return RefreshReceipt(coalesced, now.wall)
 
     def control(self, action: str, identifier: str | None, reason: str) -> bool | None:

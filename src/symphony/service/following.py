@@ -17,6 +17,7 @@ from symphony.scheduler.events import (
 )
 from symphony.service.options import DaemonOptions
 from symphony.service.parts import Parts, build_tracker
+from symphony.service.webhooks import register_secrets
 from symphony.trackers.base import Tracker
 
 _log = get_logger(__name__)
@@ -39,6 +40,7 @@ class Following:
             case Changed(workflow):
                 _log.info("Workflow reloaded", path=path)
                 tell_warnings(workflow)
+                register_secrets(workflow.settings, self._options, self._parts.logs)
                 self._exchange_tracker(workflow.settings)
                 self._prompt_changed.set()
                 self._parts.mailbox.post(SettingsChanged(workflow.settings))

@@ -6,6 +6,8 @@ being built: a fault here ends the start with one message and leaves nothing beh
 
 from __future__ import annotations
 
+import json
+import os
 import secrets
 import sys
 from contextlib import AsyncExitStack
@@ -32,8 +34,10 @@ from symphony.service.backend import EngineBackend
 from symphony.service.options import DaemonOptions, read_clock
 from symphony.service.preflight import CodexPlaces, check_codex_command, find_codex
 from symphony.service.view import View
+from symphony.service.webhooks import secret_names, take_webhooks
 from symphony.trackers import registry
 from symphony.trackers.base import ChecksAtStart, Tracker
+from symphony.trackers.local_board import board_folder
 from symphony.web.server import WebServer
 from symphony.workspaces.manager import Workspaces
 
@@ -74,21 +78,19 @@ async def build_parts(options: DaemonOptions, stack: AsyncExitStack) -> Parts:
     stack.enter_context(state_dir.lock())
     logs = _open_logs(options, settings, state_dir)
     stack.callback(logs.close)
+    webhooks = take_webhooks(store, options, logs)
     trackers = TrackerSlot(await _first_tracker(options, store, logs))
     stack.push_async_callback(trackers.aclose)
     codex_home = _codex_home(options, state_dir)
     ledger = await _open_ledger(stack, store, state_dir)
     host = LocalHost(instance=state_dir.instance)
     stack.push_async_callback(host.aclose)
-    workspaces = Workspaces(
-        settings=lambda: store.current.settings,
-        host=host,
-        environ=options.environ,
-        secret_names=lambda: tuple(trackers.current.secret_environment_names),
-    )
-    await workspaces.open()
+    workspaces = _workspaces(store, trackers, host, options)
+    root = Path(await workspaces.open())
+    stack.enter_context(state_dir.lock_workspaces(root, _scope(settings, store.path.parent)))
     state = new_state(settings, workflow_id=store.current.workflow_id, seed=secrets.randbits(128))
-    view, mailbox = View(state), Mailbox()
+    view = View(state, tracker=lambda: trackers.current, webhook_error=webhooks.problem)
+    mailbox = Mailbox()
     bus = SnapshotBus(view.snapshot)
     stack.callback(bus.close)
     web = WebServer(
@@ -100,7 +102,8 @@ async def build_parts(options: DaemonOptions, stack: AsyncExitStack) -> Parts:
             clock=read_clock,
             workspace_path=workspaces.path_for,
             supervisor_pid=lambda: host.supervisor_pid,
-        )
+        ),
+        webhooks=webhooks,
     )
     stack.callback(web.close)
     _listen(web, options, settings, state_dir)
@@ -118,6 +121,27 @@ async def build_parts(options: DaemonOptions, stack: AsyncExitStack) -> Parts:
         mailbox=mailbox,
         web=web,
         session_options=_session_options(options, state_dir, codex_home, places),
+    )
+
+
+def _scope(settings: Settings, base_dir: Path) -> str:
+    """Say which issues this daemon works on; equal for two daemons that would claim the same."""
+    tracker = settings.tracker
+    provider = dict(tracker.provider)
+    if tracker.kind == "local":
+        provider["path"] = os.path.abspath(board_folder(provider, base_dir))
+    chosen = {"kind": tracker.kind, "provider": provider, "labels": sorted(tracker.required_labels)}
+    return json.dumps(chosen, sort_keys=True, default=str)
+
+
+def _workspaces(
+    store: WorkflowStore, trackers: TrackerSlot, host: LocalHost, options: DaemonOptions
+) -> Workspaces:
+    return Workspaces(
+        settings=lambda: store.current.settings,
+        host=host,
+        environ=options.environ,
+        secret_names=lambda: secret_names(store, trackers),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import codex_app_server as codex
@@ -10,9 +10,10 @@ import codex_app_server as codex
 from symphony.model.run import RunId, RunProgress
 from symphony.observe.humanize import humanize
 from symphony.scheduler.publish import build_snapshot
-from symphony.scheduler.snapshot import Snapshot
+from symphony.scheduler.snapshot import Snapshot, TrackerRow
 from symphony.scheduler.state import SchedulerState
 from symphony.service.options import read_clock
+from symphony.trackers.base import Metered, Tracker
 
 _DECODED_BYTES = 256 * 1024
 """Whole files and outputs are not decoded for the sake of one line."""
@@ -21,12 +22,25 @@ _DECODED_BYTES = 256 * 1024
 class View:
     """Builds snapshots.
 
+    Args:
+        state: The scheduler's.
+        tracker: Returns the tracker in force.
+        webhook_error: Returns what is wrong with the webhooks, or None.
+
     Attributes:
         progress: Live records of the runs; the executor adds and removes them.
     """
 
-    def __init__(self, state: SchedulerState) -> None:
+    def __init__(
+        self,
+        state: SchedulerState,
+        *,
+        tracker: Callable[[], Tracker],
+        webhook_error: Callable[[], str | None],
+    ) -> None:
         self._state = state
+        self._tracker = tracker
+        self._webhook_error = webhook_error
         self._sequence = 0
         self._rate_limits: dict[str, Any] | None = None
         self.progress: dict[RunId, RunProgress] = {}
@@ -40,6 +54,8 @@ class View:
             read_clock(),
             sequence=self._sequence,
             rate_limits=self._rate_limits,
+            tracker=tracker_row(self._tracker()),
+            webhook_error=self._webhook_error(),
         )
 
     def keep_rate_limits(self, limits: Mapping[str, Any]) -> None:
@@ -47,6 +63,22 @@ class View:
         known = {key: value for key, value in limits.items() if value is not None}
         if known.keys() - {"limitId", "limitName"}:
             self._rate_limits = {**(self._rate_limits or {}), **known}
+
+
+def tracker_row(tracker: Tracker) -> TrackerRow:
+    """Return what is shown of a tracker; without numbers where it is no HTTP one."""
+    if not isinstance(tracker, Metered):
+        return TrackerRow(kind=tracker.kind)
+    meter = tracker.http
+    limit = meter.rate_limit
+    return TrackerRow(
+        kind=tracker.kind,
+        limit=None if limit is None else limit.limit,
+        remaining=None if limit is None else limit.remaining,
+        reset_wall=None if limit is None else limit.reset_wall,
+        requests=meter.requests,
+        not_modified=meter.not_modified,
+    )
 
 
 def describe(message: Any) -> str:

@@ -12,6 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from symphony.model.issue import Issue, IssueId
 
+from .http_limits import RateLimit
+
 
 @dataclass(frozen=True, slots=True)
 class ToolSpec:
@@ -105,6 +107,27 @@ class ChecksAtStart(Protocol):
         Asked once, before anything is dispatched. Later the same faults are warnings.
         """
         ...
+
+
+class RequestMeter(Protocol):
+    """What an HTTP client has counted and been told (``http.HttpClient``)."""
+
+    @property
+    def rate_limit(self) -> RateLimit | None: ...
+
+    @property
+    def requests(self) -> int: ...
+
+    @property
+    def not_modified(self) -> int: ...
+
+
+@runtime_checkable
+class Metered(Protocol):
+    """A tracker that is reached over HTTP."""
+
+    @property
+    def http(self) -> RequestMeter: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from symphony.scheduler.snapshot import (
     RetryingRow,
     RunningRow,
     Snapshot,
+    TrackerRow,
     WaitingRow,
 )
 
@@ -97,7 +98,12 @@ def present_state(snapshot: Snapshot) -> shapes.State:
             interval_seconds=snapshot.polling.interval_s,
         ),
         max_concurrent_agents=snapshot.max_concurrent_agents,
-        problems=shapes.Problems(config=snapshot.config_error, tracker=snapshot.tracker_error),
+        problems=shapes.Problems(
+            config=snapshot.config_error,
+            tracker=snapshot.tracker_error,
+            webhooks=snapshot.webhook_error,
+        ),
+        tracker=None if snapshot.tracker is None else present_tracker(snapshot.tracker),
         holds=[
             shapes.Hold(
                 issue=row.identifier,
@@ -127,6 +133,21 @@ def present_gates(identifier: str, gates: Sequence[Gate]) -> shapes.Explanation:
             shapes.GateAnswer(gate=gate.name.value, passed=gate.passed, detail=gate.detail)
             for gate in gates
         ],
+    )
+
+
+def present_tracker(row: TrackerRow) -> shapes.Tracker:
+    """Return the tracker in force; ``rate_limit`` is null until it has told one."""
+    told = (row.limit, row.remaining, row.reset_wall) != (None, None, None)
+    return shapes.Tracker(
+        kind=row.kind,
+        rate_limit=shapes.TrackerRateLimit(
+            limit=row.limit, remaining=row.remaining, reset_at=_iso(row.reset_wall)
+        )
+        if told
+        else None,
+        requests=row.requests,
+        not_modified=row.not_modified,
     )
 
 

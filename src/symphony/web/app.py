@@ -6,7 +6,7 @@ and envelopes.
 - ``GET /`` the dashboard; ``GET /live`` its updates as server-sent events
 - ``GET /static/<name>`` its files
 - ``GET /api/v1/state``, ``GET /api/v1/events`` (the same, as server-sent events)
-- ``POST /api/v1/refresh``, ``POST /api/v1/control``
+- ``POST /api/v1/refresh``, ``POST /api/v1/control``, ``POST /api/v1/webhooks/<kind>``
 - ``GET /api/v1/<identifier>`` and ``.../explain``, percent-encoded; ``state``, ``events``,
   ``control`` and ``refresh`` are shadowed
 - ``GET /healthz`` the process answers; ``GET /readyz`` the scheduler works
@@ -35,6 +35,7 @@ from .envelope import error_response, json_response
 from .guard import Guard, HostRule
 from .pages import Pages
 from .streams import Streams
+from .webhooks import Webhooks
 
 Handler = Callable[[Request], Awaitable[Response]]
 _API = b"/api/v1/"
@@ -68,8 +69,11 @@ class Resource:
 class Handlers:
     """What the routes do, over one backend."""
 
-    def __init__(self, backend: Backend, streams: Streams, pages: Pages) -> None:
+    def __init__(
+        self, backend: Backend, streams: Streams, pages: Pages, webhooks: Webhooks | None
+    ) -> None:
         self._backend = backend
+        self._webhooks = webhooks
         self._streams = streams
         self._pages = pages
         self._state = api.SnapshotCache(lambda snapshot: api.encode(api.present_state(snapshot)))
@@ -122,6 +126,20 @@ class Handlers:
             return error_response(503, "orchestrator_unavailable", "Orchestrator is unavailable")
         return json_response(api.present_refresh(receipt), status=202)
 
+    async def webhook(self, request: Request) -> Response:
+        """``POST /api/v1/webhooks/<kind>``: a signed delivery wakes the poll, and no more."""
+        kind, body = request.path_params["kind"], await request.body()
+        if self._webhooks is None:
+            return error_response(404, "webhook_not_configured", "No webhooks are taken here.")
+        verdict = self._webhooks.judge(kind, request.headers, body)
+        if not verdict.taken:
+            status = 404 if verdict.code == "webhook_not_configured" else 401
+            return error_response(status, verdict.code, verdict.message)
+        duplicate = verdict.code == "duplicate"
+        if not duplicate and self._backend.request_refresh("webhook") is None:
+            return error_response(503, "orchestrator_unavailable", "Orchestrator is unavailable")
+        return json_response({"accepted": True, "duplicate": duplicate}, status=202)
+
     async def issue(self, request: Request) -> Response:
         """``GET /api/v1/<identifier>``."""
         raw: bytes = request.scope["raw_path"].removeprefix(_API)
@@ -168,9 +186,11 @@ class Handlers:
         return json_response({"status": "ready"})
 
 
-def build_app(backend: Backend, streams: Streams, hosts: HostRule) -> ASGIApp:
-    """Return the guarded application."""
-    do = Handlers(backend, streams, Pages())
+def build_app(
+    backend: Backend, streams: Streams, hosts: HostRule, webhooks: Webhooks | None = None
+) -> ASGIApp:
+    """Return the guarded application; without ``webhooks`` every delivery is a 404."""
+    do = Handlers(backend, streams, Pages(), webhooks)
     resources: Mapping[str, Resource] = {
         "/": Resource(GET=do.dashboard),
         "/live": Resource(GET=do.live),
@@ -181,6 +201,7 @@ def build_app(backend: Backend, streams: Streams, hosts: HostRule) -> ASGIApp:
         "/api/v1/events": Resource(GET=do.events),
         "/api/v1/refresh": Resource(POST=do.refresh),
         "/api/v1/control": Resource(POST=do.control),
+        "/api/v1/webhooks/{kind}": Resource(POST=do.webhook),
         "/api/v1/{identifier:path}": Resource(GET=do.issue),
     }
     app = Starlette(

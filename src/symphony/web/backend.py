@@ -35,8 +35,11 @@ class Backend(Protocol):
     def subscribe(self) -> AsyncIterator[Snapshot]:
         """Iterate over published snapshots; a slow reader gets the newest and misses the rest."""
 
-    def request_refresh(self) -> RefreshReceipt | None:
-        """Ask for a poll now; None where no scheduler takes requests (starting or stopping)."""
+    def request_refresh(self, source: str = "api") -> RefreshReceipt | None:
+        """Ask for a poll now, for ``api`` or ``webhook``.
+
+        None where no scheduler takes requests (starting or stopping).
+        """
 
     def control(self, action: str, identifier: str | None, reason: str) -> bool | None:
         """Give an authorised order to the scheduler.

@@ -21,9 +21,14 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .envelope import error_response
+from .webhooks import MAX_WEBHOOK_BYTES
 
 MAX_BODY_BYTES = 64 * 1024
 """Bodies carry a few words at most."""
+
+WEBHOOK_PATH = "/api/v1/webhooks/"
+"""Deliveries come from the provider under whatever name a proxy has, and prove who they are by a
+signature: neither Host nor Origin says anything about them, and their answers show nothing."""
 
 SECURITY_HEADERS = {
     "content-security-policy": (
@@ -86,11 +91,19 @@ class Guard:
         if refusal is not None:
             await error_response(*refusal)(scope, receive, send)
             return
-        await self._app(scope, _capped(receive), send)
+        await self._app(scope, _capped(receive, _body_limit(scope)), send)
 
     def _refusal(self, scope: Scope) -> tuple[int, str, str] | None:
         """Return status, code and message of a request that may not pass."""
         headers = Headers(scope=scope)
+        limit = _body_limit(scope)
+        length = headers.get("content-length", "0")
+        if not length.isascii() or not length.isdigit() or int(length) > limit:
+            return 413, "payload_too_large", f"A body may have {limit} bytes at most."
+        return None if _is_delivery(scope) else self._stranger(scope, headers)
+
+    def _stranger(self, scope: Scope, headers: Headers) -> tuple[int, str, str] | None:
+        """Return why a request may come from another page, or None."""
         # uvicorn gives (path, None) as the server of a unix socket.
         server = scope.get("server")
         over_unix = server is not None and server[1] is None
@@ -104,10 +117,16 @@ class Guard:
             )
         if scope["method"] not in _SAFE_METHODS and not _same_origin(headers):
             return 403, "origin_not_allowed", "Requests from other web pages are refused."
-        length = headers.get("content-length", "0")
-        if not length.isascii() or not length.isdigit() or int(length) > MAX_BODY_BYTES:
-            return 413, "payload_too_large", f"A body may have {MAX_BODY_BYTES} bytes at most."
         return None
+
+
+def _is_delivery(scope: Scope) -> bool:
+    path: str = scope["path"]
+    return scope["method"] == "POST" and path.startswith(WEBHOOK_PATH)
+
+
+def _body_limit(scope: Scope) -> int:
+    return MAX_WEBHOOK_BYTES if _is_delivery(scope) else MAX_BODY_BYTES
 
 
 def _same_origin(headers: Headers) -> bool:
@@ -157,7 +176,7 @@ def _with_security_headers(send: Send) -> Send:
     return wrapped
 
 
-def _capped(receive: Receive) -> Receive:
+def _capped(receive: Receive, limit: int) -> Receive:
     """Stop a chunked body at the cap, which Content-Length doesn't announce."""
     size = 0
 
@@ -165,7 +184,7 @@ def _capped(receive: Receive) -> Receive:
         nonlocal size
         message = await receive()
         size += len(message.get("body", b""))
-        if size > MAX_BODY_BYTES:
+        if size > limit:
             raise HTTPException(413)
         return message
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from .backend import Backend
 from .listeners import ControlSocket, WebError, bound_port, dashboard_url, open_tcp, open_unix
+from .webhooks import Webhooks
 
 if TYPE_CHECKING:
     import uvicorn
@@ -40,10 +41,18 @@ class WebServer:
     Args:
         backend: What is shown.
         allowed_hosts: More names that the Host header may have, for a reverse proxy.
+        webhooks: Judges deliveries of the tracker; None takes none.
     """
 
-    def __init__(self, backend: Backend, *, allowed_hosts: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        allowed_hosts: Iterable[str] = (),
+        webhooks: Webhooks | None = None,
+    ) -> None:
         self._backend = backend
+        self._webhooks = webhooks
         self._allowed_hosts = tuple(allowed_hosts)
         self._control: ControlSocket | None = None
         self._tcp: socket.socket | None = None
@@ -115,7 +124,8 @@ class WebServer:
         from .streams import Streams
 
         streams = Streams(self._backend)
-        app = build_app(self._backend, streams, HostRule(self._host, self._allowed_hosts))
+        hosts = HostRule(self._host, self._allowed_hosts)
+        app = build_app(self._backend, streams, hosts, self._webhooks)
         server = make_server(app, started=self._started, stopping=self._stopping, grace_s=_GRACE_S)
         serving = asyncio.create_task(server.serve(sockets), name="web server")
         try:

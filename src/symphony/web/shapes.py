@@ -135,10 +135,28 @@ class Polling(Struct, kw_only=True):
 
 
 class Problems(Struct, kw_only=True):
-    """Added: what is wrong with the configuration or the tracker, or null."""
+    """Added: what is wrong with the configuration, the tracker or its webhooks, or null."""
 
     config: str | None
     tracker: str | None
+    webhooks: str | None
+
+
+class TrackerRateLimit(Struct, kw_only=True):
+    """Added: what the tracker said of its limit in its last answer that told one."""
+
+    limit: int | None
+    remaining: int | None
+    reset_at: str | None
+
+
+class Tracker(Struct, kw_only=True):
+    """Added: the tracker in force; counts are null for one that is not reached over HTTP."""
+
+    kind: str
+    rate_limit: TrackerRateLimit | None
+    requests: int | None
+    not_modified: int | None
 
 
 class Hold(Struct, kw_only=True):
@@ -186,6 +204,7 @@ class State(Struct, kw_only=True):
     polling: Polling
     max_concurrent_agents: int
     problems: Problems
+    tracker: Tracker | None
     holds: list[Hold]
     parked: str | None
     parked_until: str | None

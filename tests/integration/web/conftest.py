@@ -38,6 +38,7 @@ class BusBackend:
         self.bus = SnapshotBus(SNAPSHOTS.snapshot)
         self.receipt: RefreshReceipt | None = RefreshReceipt(False, SNAPSHOTS.WALL + 0.25)
         self.refreshes = 0
+        self.sources: list[str] = []
         self.events: list[dict[str, Any]] = []
         self.run_rows: list[dict[str, Any]] = []
         self.broken = False
@@ -50,8 +51,9 @@ class BusBackend:
     def subscribe(self) -> AsyncIterator[Snapshot]:
         return self.bus.subscribe()
 
-    def request_refresh(self) -> RefreshReceipt | None:
+    def request_refresh(self, source: str = "api") -> RefreshReceipt | None:
         self.refreshes += 1
+        self.sources.append(source)
         return self.receipt
 
     async def recent_events(self, identifier: str, limit: int) -> list[dict[str, Any]]:

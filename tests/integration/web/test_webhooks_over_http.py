@@ -1,0 +1,126 @@
+"""Deliveries through a running server: what wakes the poll, and the codes of what does not."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import time
+from collections.abc import AsyncIterator
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import httpx2
+import pytest
+
+from symphony.web.server import WebServer
+from symphony.web.webhooks import MAX_WEBHOOK_BYTES, WebhookConfig, Webhooks
+
+if TYPE_CHECKING:
+    from conftest import Site
+
+SECRET = "It's a Secret to Everybody"
+PATH = "/api/v1/webhooks/github"
+
+
+def headers(body: bytes, number: str = "1") -> dict[str, str]:
+    digest = hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
+    return {"X-Hub-Signature-256": f"sha256={digest}", "X-GitHub-Delivery": number}
+
+
+@pytest.fixture
+async def client(site: Site) -> AsyncIterator[httpx2.AsyncClient]:
+    config = WebhookConfig("github", SECRET, 3600.0)
+    server = WebServer(site.backend, webhooks=Webhooks(config=lambda: config, wall=time.time))
+    port = server.listen_tcp("127.0.0.1", 0)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(server.run())
+        await server.wait_started()
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
+            yield client
+        server.stop()
+
+
+async def test_a_signed_delivery_wakes_the_poll_once(
+    client: httpx2.AsyncClient, site: Site
+) -> None:
+    first = await client.post(PATH, content=b'{"zen": 1}', headers=headers(b'{"zen": 1}'))
+    again = await client.post(PATH, content=b'{"zen": 1}', headers=headers(b'{"zen": 1}'))
+    assert (first.status_code, first.json()) == (202, {"accepted": True, "duplicate": False})
+    assert (again.status_code, again.json()) == (202, {"accepted": True, "duplicate": True})
+    assert site.backend.sources == ["webhook"]
+
+
+async def test_the_name_under_which_a_proxy_is_reached_does_not_matter(
+    client: httpx2.AsyncClient,
+) -> None:
+    given = {**headers(b"x"), "Host": "hooks.example.com", "Origin": "https://github.com"}
+    assert (await client.post(PATH, content=b"x", headers=given)).status_code == 202
+    for method, path in (("GET", "/api/v1/state"), ("POST", "/api/v1/refresh"), ("GET", PATH)):
+        answer = await client.request(method, path, headers={"Host": "hooks.example.com"})
+        assert answer.json()["error"]["code"] == "host_not_allowed"
+
+
+async def test_other_deliveries_wake_nothing(client: httpx2.AsyncClient, site: Site) -> None:
+    unsigned = await client.post(PATH, content=b"x")
+    forged = await client.post(PATH, content=b"y", headers=headers(b"x"))
+    elsewhere = await client.post("/api/v1/webhooks/linear", content=b"x", headers=headers(b"x"))
+    deeper = await client.post(f"{PATH}/state", content=b"x", headers=headers(b"x"))
+    assert (unsigned.status_code, code(unsigned)) == (401, "webhook_signature_missing")
+    assert (forged.status_code, code(forged)) == (401, "webhook_signature_invalid")
+    assert (elsewhere.status_code, code(elsewhere)) == (404, "webhook_not_configured")
+    assert deeper.status_code == 405
+    assert site.backend.sources == []
+
+
+async def test_a_delivery_may_be_larger_than_other_bodies_up_to_its_cap(
+    client: httpx2.AsyncClient,
+) -> None:
+    async def chunks(size: int) -> AsyncIterator[bytes]:
+        yield b"a" * size
+
+    full, over = b"a" * MAX_WEBHOOK_BYTES, b"a" * (MAX_WEBHOOK_BYTES + 1)
+    assert (await client.post(PATH, content=full, headers=headers(full))).status_code == 202
+    told = await client.post(PATH, content=over, headers=headers(over))
+    untold = await client.post(PATH, content=chunks(len(over)), headers=headers(over))
+    assert (told.status_code, code(told)) == (413, "payload_too_large")
+    assert (untold.status_code, code(untold)) == (413, "payload_too_large")
+
+
+async def test_a_stopping_daemon_and_one_without_a_secret_take_no_deliveries(
+    client: httpx2.AsyncClient, site: Site
+) -> None:
+    site.backend.receipt = None
+    stopping = await client.post(PATH, content=b"x", headers=headers(b"x"))
+    without = await site.tcp.post(PATH, content=b"x", headers=headers(b"x"))
+    assert (stopping.status_code, code(stopping)) == (503, "orchestrator_unavailable")
+    assert (without.status_code, code(without)) == (404, "webhook_not_configured")
+
+
+async def test_the_tracker_and_its_webhooks_are_shown(site: Site, snapshots: ModuleType) -> None:
+    from symphony.scheduler.snapshot import TrackerRow
+
+    row = TrackerRow(
+        kind="github",
+        limit=5000,
+        remaining=4321,
+        reset_wall=snapshots.WALL + 60,
+        requests=12,
+        not_modified=7,
+    )
+    site.publish(snapshots.snapshot(tracker=row, webhook_error="3 <b>rejected</b>"))
+    state = (await site.tcp.get("/api/v1/state")).json()
+    page = (await site.tcp.get("/")).text
+    assert state["tracker"]["rate_limit"]["remaining"] == 4321
+    assert (state["tracker"]["requests"], state["tracker"]["not_modified"]) == (12, 7)
+    assert state["problems"]["webhooks"] == "3 <b>rejected</b>"
+    assert "4,321 of 5,000 left until" in page
+    assert "3 &lt;b&gt;rejected&lt;/b&gt;" in page
+
+    site.publish(snapshots.snapshot(tracker=TrackerRow(kind="local")))
+    local = (await site.tcp.get("/api/v1/state")).json()["tracker"]
+    assert local == {"kind": "local", "rate_limit": None, "requests": None, "not_modified": None}
+
+
+def code(answer: httpx2.Response) -> str:
+    return str(answer.json()["error"]["code"])

@@ -1,0 +1,199 @@
+"""Signatures against the examples that the providers publish, replays, and what operators see."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import logging
+from typing import Any
+
+import pytest
+
+from symphony.web.webhooks import REMEMBERED, WebhookConfig, Webhooks
+
+NOW = 1_800_000_000.0
+
+
+class Desk:
+    """Webhooks with a clock and a configuration that the test moves."""
+
+    def __init__(self, kind: str, secret: str, now: float = NOW) -> None:
+        self.now = now
+        self.config: WebhookConfig | None = WebhookConfig(kind, secret, 3600.0)
+        self.hooks = Webhooks(config=lambda: self.config, wall=lambda: self.now)
+
+    def judge(self, kind: str, body: bytes, **headers: str) -> str:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.hooks.judge(kind, named, body).code
+
+
+def signed(secret: str, body: bytes) -> str:
+    return hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+
+
+# docs.github.com, "Validating webhook deliveries", section "Testing the webhook payload validation"
+GITHUB = "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17"
+# developer.atlassian.com, Jira Cloud platform, "Webhooks", section "Secure admin webhooks"
+JIRA = "sha256=a4771c39fbe90f317c7824e83ddef3caae9cb3d976c214ace1f2937e133263c9"
+SECRET = "It's a Secret to Everybody"
+
+
+def test_the_example_of_github_is_accepted() -> None:
+    desk = Desk("github", SECRET)
+    assert desk.judge("github", b"Hello, World!", x_hub_signature_256=GITHUB) == "accepted"
+
+
+def test_the_example_of_jira_is_accepted() -> None:
+    desk = Desk("jira", SECRET)
+    assert desk.judge("jira", b"Hello World!", x_hub_signature=JIRA) == "accepted"
+
+
+def test_the_example_of_standard_webhooks_is_accepted_from_gitlab() -> None:
+    # github.com/standard-webhooks/standard-webhooks, the vector of its libraries' tests
+    desk = Desk("gitlab", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", now=1614265330.0)
+    headers = {
+        "webhook_id": "msg_p5jXN8AQM9LWM0D4loKWxJek",
+        "webhook_timestamp": "1614265330",
+        "webhook_signature": "v1,AAAA v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
+    }
+    body = b'{"test": 2432232314}'
+    assert desk.judge("gitlab", body, **headers) == "accepted"
+    assert desk.judge("gitlab", body, **headers) == "duplicate"
+    assert desk.judge("gitlab", body + b" ", **headers) == "webhook_signature_invalid"
+    other = {**headers, "webhook_id": "msg_other"}
+    assert desk.judge("gitlab", body, **other) == "webhook_signature_invalid"
+    desk.now += 301
+    assert desk.judge("gitlab", body, **headers) == "webhook_stale"
+
+
+def test_the_older_secret_token_of_gitlab_is_compared() -> None:
+    # docs.gitlab.com, "Webhooks": the token is sent along as X-Gitlab-Token
+    desk = Desk("gitlab", "a token of ours")
+    assert desk.judge("gitlab", b"{}", x_gitlab_token="a token of ours") == "accepted"
+    assert desk.judge("gitlab", b"{}", x_gitlab_token="ä") == "webhook_signature_invalid"
+    assert desk.judge("gitlab", b"{}") == "webhook_signature_missing"
+
+
+def linear(desk: Desk, at: float, **more: Any) -> tuple[bytes, str]:
+    # linear.app/developers/webhooks: hex HMAC-SHA256 of the raw body; webhookTimestamp in ms
+    content = {"action": "update", "type": "Issue", "webhookTimestamp": int(at * 1000), **more}
+    body = json.dumps(content).encode()
+    assert desk.config is not None
+    return body, signed(desk.config.secret, body)
+
+
+def test_a_delivery_of_linear_counts_for_a_minute() -> None:
+    desk = Desk("linear", "lin_wh_secret")
+    for offset, code in ((-59, "accepted"), (59, "accepted"), (-61, "webhook_stale")):
+        body, signature = linear(desk, NOW + offset)
+        assert desk.judge("linear", body, linear_signature=signature) == code
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b"\xff",
+        b'{"webhookTimestamp": true}',
+        b'{"webhookTimestamp": "1"}',
+        b"[" * 100_000,
+        b'{"webhookTimestamp": 1e400}',
+        b'{"webhookTimestamp": 9' + b"9" * 400 + b"}",
+    ],
+)
+def test_a_signed_body_without_an_instant_is_stale(body: bytes) -> None:
+    desk = Desk("linear", "lin_wh_secret")
+    signature = signed("lin_wh_secret", body)
+    assert desk.judge("linear", body, linear_signature=signature) == "webhook_stale"
+
+
+@pytest.mark.parametrize(
+    "signature", ["0", "sha256=", "é", GITHUB.upper(), GITHUB + " ", "sha1=" + GITHUB[7:]]
+)
+def test_another_signature_is_refused(signature: str) -> None:
+    desk = Desk("github", SECRET)
+    code = desk.judge("github", b"Hello, World!", x_hub_signature_256=signature)
+    assert code == "webhook_signature_invalid"
+
+
+def test_only_the_configured_tracker_is_heard() -> None:
+    desk = Desk("jira", SECRET)
+    assert (
+        desk.judge("github", b"Hello, World!", x_hub_signature_256=GITHUB)
+        == "webhook_not_configured"
+    )
+    desk.config = None
+    assert desk.judge("jira", b"Hello World!", x_hub_signature=JIRA) == "webhook_not_configured"
+    assert desk.hooks.problem() is None
+
+
+def test_a_delivery_is_known_by_its_id_and_by_its_content() -> None:
+    desk = Desk("github", SECRET)
+
+    def give(body: bytes, number: str) -> str:
+        signature = f"sha256={signed(SECRET, body)}"
+        return desk.judge("github", body, x_hub_signature_256=signature, x_github_delivery=number)
+
+    assert give(b"one", "1") == "accepted"
+    assert give(b"one", "2") == "duplicate"
+    assert give(b"two", "1") == "duplicate"
+    assert give(b"three", "3") == "accepted"
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    desk = Desk("jira", SECRET)
+    for number in range(REMEMBERED + 1):
+        body = str(number).encode()
+        desk.judge("jira", body, x_hub_signature=f"sha256={signed(SECRET, body)}")
+    again = f"sha256={signed(SECRET, b'0')}"
+    assert len(desk.hooks._seen) == REMEMBERED
+    assert desk.judge("jira", b"0", x_hub_signature=again) == "accepted"
+
+
+def test_rejected_deliveries_are_told_until_a_good_one(caplog: pytest.LogCaptureFixture) -> None:
+    desk = Desk("github", SECRET)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            desk.judge("github", b"x", x_hub_signature_256="sha256=0")
+    problem = desk.hooks.problem()
+    assert problem is not None
+    assert problem.startswith("3 webhook deliveries were rejected")
+    assert SECRET not in problem
+    assert [record.message for record in caplog.records] == ["Webhook delivery rejected"]
+    desk.judge("github", b"Hello, World!", x_hub_signature_256=GITHUB)
+    assert desk.hooks.problem() is None
+
+
+def test_silence_is_told_once_in_the_log_and_shown_until_it_ends(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    desk = Desk("github", SECRET)
+    desk.now += 3599
+    assert desk.hooks.problem() is None
+    desk.now += 1
+    with caplog.at_level(logging.WARNING):
+        assert "no webhook of github has come for 1 h" in (desk.hooks.problem() or "")
+        assert desk.hooks.problem() is not None
+    assert [record.message for record in caplog.records] == ["Webhooks are silent"]
+    desk.judge("github", b"Hello, World!", x_hub_signature_256=GITHUB)
+    assert desk.hooks.problem() is None
+
+
+def test_a_signing_token_that_is_not_base64_is_used_as_it_is() -> None:
+    secret = "whsec_not base64!"
+    desk = Desk("gitlab", secret)
+    digest = hmac.new(secret.encode(), f"1.{NOW:.0f}.x".encode(), hashlib.sha256).digest()
+    headers = {
+        "webhook_id": "1",
+        "webhook_timestamp": f"{NOW:.0f}",
+        "webhook_signature": f"v1,{base64.b64encode(digest).decode()}",
+    }
+    assert desk.judge("gitlab", b"x", **headers) == "accepted"
+
+
+def test_the_secret_is_not_in_the_representation() -> None:
+    assert SECRET not in repr(WebhookConfig("jira", SECRET, 1.0))
