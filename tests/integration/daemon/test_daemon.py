@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import sys
@@ -279,3 +280,22 @@ async def test_a_hangup_stops_a_daemon_in_stages(place: Place) -> None:
     daemon.send_signal(signal.SIGHUP)
     assert await daemon.wait() == 0
     assert "Stopped" in place.log()
+
+
+async def test_a_second_daemon_on_the_same_issues_and_workspaces_is_refused(place: Place) -> None:
+    place.configure()
+    first = await place.start()
+    again = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "symphony", str(place.workflow), "--instance", f"{place.instance}-too"),
+        env=place.environ,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, told = await asyncio.wait_for(again.communicate(), 30)
+
+    assert again.returncode != 0
+    assert f"pid {first.pid}" in told.decode()
+    assert str(place.root / "workspaces") in told.decode()
+    assert place.state() is not None
