@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
+from symphony.config.settings import TrackerSettings
 from symphony.errors import TrackerError
 from symphony.model.issue import IssueId
-from symphony.trackers.base import ToolContext
+from symphony.trackers import registry
+from symphony.trackers.base import ToolContext, Tracker
 from symphony.trackers.http import HttpClient
 from symphony.trackers.linear import LinearTracker
 from symphony.trackers.linear_settings import LinearSettings
@@ -308,7 +311,7 @@ COMMENT = (
 )
 
 
-async def use(tracker: LinearTracker, context: ToolContext, arguments: Any) -> tuple[bool, Any]:
+async def use(tracker: Tracker, context: ToolContext, arguments: Any) -> tuple[bool, Any]:
     result = await tracker.call_tool("linear_graphql", arguments, context)
     return result.success, json.loads(result.text)
 
@@ -326,6 +329,22 @@ async def test_the_tool_moves_and_comments(
     assert success
     assert linear_server.comments[0]["body"].startswith("hello")
     assert (await use(tracker, context, " query { viewer { id } } "))[0]
+
+
+async def test_reads_and_the_tool_carry_the_token_of_the_settings(
+    linear_server: Any, context: ToolContext
+) -> None:
+    settings = TrackerSettings(
+        kind="linear",
+        provider={"endpoint": linear_server.endpoint, "api_key": "$KEY", "project_slug": "demo"},
+        terminal_states=("Done",),
+        active_states=("Todo",),
+    )
+    tracker = registry.build(settings, {"KEY": TOKEN}, Path())
+    issue_id = linear_server.add(1)
+    assert [issue.id for issue in await tracker.fetch_issues_by_states(["Todo"])] == [issue_id]
+    assert (await use(tracker, context, {"query": "query { viewer { id } }"}))[0]
+    await tracker.aclose()
 
 
 @pytest.mark.parametrize(
