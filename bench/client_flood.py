@@ -5,13 +5,15 @@
 ``floor`` reads chunks of 256 KiB, splits them, decodes each line into typed structs with msgspec
 and hands whole batches to a consumer: nothing about ids, calls, turns or limits. ``iterate`` is the
 library's ``async for event in turn``, ``await`` its ``await turn``. Each case has a fresh
-interpreter; the agent sends its events as fast as they are taken. Time runs from just before
-``turn/start`` to the turn's end; CPU is that of this process alone.
+interpreter. ``official`` is the iterator of OpenAI's own async client, where installed, with a
+tenth of the events. The agent sends its events as fast as they are taken. Time runs from just
+before ``turn/start`` to the turn's end; CPU is that of this process alone.
 """
 
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import resource
 import subprocess
@@ -157,11 +159,40 @@ async def _with_library(
     return figures
 
 
+async def official(agent: str, events: int) -> dict[str, float]:
+    """The iterator of OpenAI's async client."""
+    from openai_codex import AsyncCodex
+    from openai_codex.client import CodexConfig
+
+    command = (agent, "--burst", str(events))
+    async with AsyncCodex(CodexConfig(launch_args_override=command)) as client:
+        thread = await client.thread_start()
+        span = Span()
+        span.start()
+        turn = await thread.turn("go")
+        seen = 0
+        async for _event in turn.stream():
+            seen += 1
+        figures = span.end(events)
+    if seen < events:
+        raise SystemExit(f"{seen} of {events} events came through")
+    return figures
+
+
 CASES: dict[str, Callable[[str, int], Awaitable[dict[str, float]]]] = {
     "floor": floor,
     "iterate": iterate,
     "await": await_,
+    "official": official,
 }
+OFFICIAL_SHARE = 0.1
+"""The part of the events for the slowest case; its cost of an event grows with their number."""
+
+
+def cases() -> list[str]:
+    """Return the names of the cases that can be measured here."""
+    with_official = importlib.util.find_spec("openai_codex") is not None
+    return [name for name in CASES if with_official or name != "official"]
 
 
 def measure(case: str, agent: Path, events: int) -> dict[str, float]:
@@ -170,6 +201,8 @@ def measure(case: str, agent: Path, events: int) -> dict[str, float]:
     Raises:
         subprocess.SubprocessError: It failed or took too long.
     """
+    if case == "official":
+        events = int(events * OFFICIAL_SHARE)
     done = subprocess.run(
         [sys.executable, __file__, case, str(agent), str(events)],
         stdout=subprocess.PIPE,

@@ -186,7 +186,7 @@ async def _sample(
 
 
 def _measure_client(agent: Path, quick: bool, report: Report) -> None:
-    for case in client_flood.CASES:
+    for case in client_flood.cases():
         error, figures = None, {}
         try:
             events = QUICK_FLOOD_EVENTS if quick else FLOOD_EVENTS
@@ -202,7 +202,7 @@ def _print(report: Report, scenarios: Sequence[str], took_s: float) -> None:
     if daemons:
         print(f"\n{report.table(daemons, OURS, report.other)}")
     if CLIENT in scenarios:
-        for case in list(client_flood.CASES)[1:]:
+        for case in client_flood.cases()[1:]:
             print(f"\n{report.table([CLIENT], case, 'floor')}")
     print()
     for remark in report.remarks():
@@ -214,7 +214,7 @@ def _print(report: Report, scenarios: Sequence[str], took_s: float) -> None:
 
 def _versions() -> dict[str, str]:
     versions = {}
-    for name in ("symphony-orchestrator", "codex-app-server", "exocortex-symphony"):
+    for name in ("symphony-orchestrator", "codex-app-server", "exocortex-symphony", "openai-codex"):
         with suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     with suppress(OSError, subprocess.CalledProcessError):
