@@ -55,8 +55,10 @@ TICK_S = 0.05
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _OOM_SCORE = b"500"  # the kernel takes an agent before the daemon or us
-_DEFAULTED = tuple(
-    getattr(signal, name) for name in ("SIGPIPE", "SIGXFSZ", "SIGINT", "SIGTERM", "SIGHUP")
+# Whoever started the daemon (nohup, a shell's "&", an init) may have had them ignored.
+_DEFAULTED = (
+    *(signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT),
+    *(signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1, signal.SIGUSR2),
 )
 _FDS_SPACE = socket.CMSG_SPACE(8 * 4)
 _MAX_FRAME = 64 * 1024 * 1024
