@@ -51,11 +51,11 @@ class Loop:
         workspace = self.sample.workspace_root / issue.identifier
         if not workspace.exists():
             workspace.mkdir(parents=True)
-            await self.hook(self.hooks.after_create, workspace)
+            await self.hook(self.hooks.after_create, workspace, issue)
         number = f"\nAttempt: {attempt}" if attempt else ""
         statuses = await self.session(issue, workspace, f"Issue: {issue.identifier}{number}")
         self.runs.append((issue.identifier, statuses))
-        await self.hook(self.hooks.after_run, workspace)
+        await self.hook(self.hooks.after_run, workspace, issue)
         (now,) = await self.tracker.fetch_issues_by_ids([issue.id])
         if now.state == "Done":
             await asyncio.to_thread(subprocess.run, ["rm", "-rf", workspace], check=True)
@@ -91,8 +91,12 @@ class Loop:
                     break
         return statuses
 
-    async def hook(self, script: str | None, workspace: Path) -> None:
-        environment = {"PATH": os.environ["PATH"], "HOME": str(self.sample.root)}
+    async def hook(self, script: str | None, workspace: Path, issue: Issue) -> None:
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.sample.root),
+            "SYMPHONY_ISSUE_IDENTIFIER": issue.identifier,
+        }
         command = ["bash", "-c", script or ""]
         await asyncio.to_thread(subprocess.run, command, cwd=workspace, env=environment, check=True)
 
