@@ -47,11 +47,11 @@ async def test_a_workspace_is_a_clone_on_the_issues_branch(place, run_spec, upst
 
 
 async def test_work_starts_from_the_base(place, run_spec, upstream):
-    place.set(repository=str(upstream), base="dev", branch="work/{{ issue.id }}")
+    place.set(repository=str(upstream), base="dev", branch="agents/{{ issue.id }}")
     workspace = await place.workspaces.prepare(run_spec())
     assert (Path(workspace.path) / "b.txt").exists()
     assert (Path(workspace.path) / ".git" / "HEAD").read_text() == (
-        "ref: refs/heads/work/id-MT-1\n"
+        "ref: refs/heads/agents/id-MT-1\n"
     )
 
 
