@@ -64,7 +64,7 @@ test: $(STAMP) system-packages pinned-codex
 
 .PHONY: test-full
 test-full: $(STAMP) system-packages .codex-binaries/0.169.0 .codex-binaries/0.125.0
-	SYMPHONY_REQUIRE=$(REQUIRE) $(RUN)/pytest -n $(WORKERS) --timeout 300 $(ARGS)
+	SYMPHONY_REQUIRE=$(REQUIRE) $(RUN)/pytest -n $(WORKERS) --timeout 300 --hypothesis-profile explore $(ARGS)
 
 .PHONY: check
 check: $(STAMP)

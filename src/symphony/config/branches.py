@@ -19,6 +19,7 @@ _PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z_.]+)\s*\}\}")
 _UNIQUE = ("issue.identifier", "issue.id", "issue.branch_name")
 _KNOWN = (*_UNIQUE, "issue.title")
 _VALUE_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+_DOTS = re.compile(r"\.{2,}")  # git takes no ".." in a name
 _TITLE_LIMIT = 40
 _NAME_LIMIT = 200  # git makes a file of it, with ".lock" behind
 
@@ -72,7 +73,8 @@ def branch_name(template: str, values: Mapping[str, str]) -> str:
         name = match.group(1)
         value = values.get(name, "")
         if name == "issue.title":
-            return _VALUE_UNSAFE.sub("-", value)[:_TITLE_LIMIT].strip("-.").lower() or "issue"
+            plain = _DOTS.sub("-", _VALUE_UNSAFE.sub("-", value))
+            return plain[:_TITLE_LIMIT].strip("-.").lower() or "issue"
         if name == "issue.branch_name" and is_branch_name(value):
             return value
         return _unique_part(value)
@@ -80,7 +82,7 @@ def branch_name(template: str, values: Mapping[str, str]) -> str:
     filled = _PLACEHOLDER.sub(fill, template)
     if is_branch_name(filled):
         return filled
-    return f"{_VALUE_UNSAFE.sub('-', filled)[:100].strip('-.')}-{_digest(filled)}"
+    return _marked(filled)
 
 
 def is_branch_name(name: str) -> bool:
@@ -101,7 +103,13 @@ def _unique_part(value: str) -> str:
     safe = _VALUE_UNSAFE.sub("-", value)
     if safe == value and is_branch_name(safe):
         return safe
-    return f"{safe[:100].strip('-.') or 'issue'}-{_digest(value)}"
+    return _marked(value)
+
+
+def _marked(value: str) -> str:
+    """Return a name for any text: what git takes of it, and a part of its SHA-256."""
+    taken = _DOTS.sub("-", _VALUE_UNSAFE.sub("-", value))[:100].strip("-.")
+    return f"{taken or 'issue'}-{_digest(value)}"
 
 
 def _digest(value: str) -> str:

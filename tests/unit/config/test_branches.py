@@ -3,7 +3,7 @@ from __future__ import annotations
 import subprocess
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from symphony.config.branches import (
@@ -47,11 +47,27 @@ def test_a_title_is_made_fit_and_the_trackers_own_name_is_taken_as_it_is() -> No
     assert branch_name("{{ issue.branch_name }}", own) == "me/mt-1-roof"
 
 
-@given(st.text(max_size=60), st.text(max_size=60))
+# Letters alone would seldom meet what git refuses: dots, slashes, dashes and ".lock" side by side.
+awkward = st.lists(st.sampled_from([".", "/", "-", "a", "0", ".lock", "HEAD", "@", "{", " ", "é"]))
+
+
+@given(st.text() | awkward.map("".join), st.text() | awkward.map("".join))
+@example("", "0..0")
+@example(".", "..")
 def test_two_identifiers_never_share_a_branch(one: str, other: str) -> None:
     names = [branch_name(DEFAULT_BRANCH, {"issue.identifier": value}) for value in (one, other)]
     assert (names[0] == names[1]) == (one == other)
     assert all(is_branch_name(name) for name in names)
+
+
+@given(st.text() | awkward.map("".join), awkward.map("".join))
+def test_any_title_and_any_name_of_the_tracker_make_a_branch(title: str, own: str) -> None:
+    for template in (
+        "{{ issue.id }}-{{ issue.title }}",
+        "{{ issue.title }}{{ issue.branch_name }}",
+    ):
+        values = {"issue.id": "7", "issue.title": title, "issue.branch_name": own}
+        assert is_branch_name(branch_name(template, values))
 
 
 @pytest.mark.parametrize(
