@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import runpy
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -215,6 +216,24 @@ def eventually() -> Callable[[Callable[[], Any]], Awaitable[None]]:
 def pass_time() -> Callable[[float], Awaitable[None]]:
     """Returns ``await pass_time(seconds)`` for tests under virtual time."""
     return asyncio.sleep
+
+
+_tls: dict[str, Any] = runpy.run_path(str(Path(__file__).parent / "servers/tls_front.py"))
+
+
+@pytest.fixture
+def front() -> type[Any]:
+    """Returns `Front` of ``servers/tls_front.py``."""
+    kind: type[Any] = _tls["Front"]
+    return kind
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Returns an `Authority` of ``servers/tls_front.py``."""
+    if shutil.which("openssl") is None:
+        pytest.skip("certificates for TLS need the program openssl")
+    return _tls["Authority"](tmp_path_factory.mktemp("authority"))
 
 
 class RealCodex:

@@ -7,10 +7,11 @@ import os
 import runpy
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from codex_app_server import (
@@ -30,8 +31,8 @@ from symphony.demo.script import Exec, Say, turn
 SERVER = Path(__file__).parent / "data/scripted_server.py"
 server_code = runpy.run_path(str(SERVER))
 scripted, bridge = server_code["scripted"], server_code["bridge"]
-FAKES = ["scripted", "replay", "recording", "fd", "subprocess", "ws", "unix"]
-REAL = ["codex stdio", "codex ws", "codex unix"]
+FAKES = ["scripted", "replay", "recording", "fd", "subprocess", "ws", "unix", "wss"]
+REAL = ["codex stdio", "codex ws", "codex unix", "codex wss"]
 QUICK, SLOW = "Issue: A", "Issue: B\nand wait"
 
 
@@ -74,7 +75,24 @@ async def _replay(stack: AsyncExitStack, folder: Path) -> Peer:
     return Peer(transport, transport.aclose)
 
 
-async def _websocket(stack: AsyncExitStack, folder: Path, kind: str) -> Peer:
+Behind = Callable[[str], Awaitable[tuple[str, dict[str, Any]]]]
+
+
+@pytest.fixture
+async def behind_tls(request: pytest.FixtureRequest, front: type[Any]) -> AsyncIterator[Behind]:
+    """Returns ``await behind_tls(url)``: the address of a front for it, and how to connect."""
+    async with AsyncExitStack() as stack:
+
+        async def start(url: str) -> tuple[str, dict[str, Any]]:
+            authority = request.getfixturevalue("authority")
+            server = front(urlsplit(url).port, authority.server("IP:127.0.0.1"))
+            await stack.enter_async_context(server)
+            return f"wss://127.0.0.1:{server.port}", {"ssl": authority.trusted()}
+
+        yield start
+
+
+async def _websocket(stack: AsyncExitStack, folder: Path, kind: str, behind_tls: Behind) -> Peer:
     server = pytest.importorskip("websockets.asyncio.server", reason="needs extra [websocket]")
 
     class Pipe:
@@ -107,11 +125,16 @@ async def _websocket(stack: AsyncExitStack, folder: Path, kind: str) -> Peer:
     else:
         listening = await stack.enter_async_context(server.serve(serve, "127.0.0.1", 0))
         url = f"ws://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
-    transport = await WebSocketTransport.connect(url)
+    options: dict[str, Any] = {}
+    if kind == "wss":
+        url, options = await behind_tls(url)
+    transport = await WebSocketTransport.connect(url, **options)
     return Peer(transport, lambda: [one.transport.abort() for one in open_ones])
 
 
-async def _real(stack: AsyncExitStack, codex: Any, folder: Path, kind: str) -> Peer:
+async def _real(
+    stack: AsyncExitStack, codex: Any, folder: Path, kind: str, behind_tls: Behind
+) -> Peer:
     real = await codex(A=turn(Say("Done.")), B=turn(Exec("sleep 300"), Say("never")))
     if kind == "stdio":
         transport = await real.spawn("app-server")
@@ -120,7 +143,10 @@ async def _real(stack: AsyncExitStack, codex: Any, folder: Path, kind: str) -> P
     url = f"unix://{folder}/codex.sock" if kind == "unix" else await real.free_url()
     server = await real.spawn("app-server", "--listen", url)
     stack.push_async_callback(server.aclose)
-    connected = await WebSocketTransport.connect(url, retry_for_s=20)
+    options: dict[str, Any] = {}
+    if kind == "wss":
+        url, options = await behind_tls(url)
+    connected = await WebSocketTransport.connect(url, retry_for_s=20, **options)
     return Peer(connected, lambda: server.send_signal(signal.SIGKILL))
 
 
@@ -128,12 +154,13 @@ async def _real(stack: AsyncExitStack, codex: Any, folder: Path, kind: str) -> P
     params=[*FAKES, *(pytest.param(kind, marks=pytest.mark.codex) for kind in REAL)],
 )
 async def peer(
-    request: pytest.FixtureRequest, tmp_path: Path, newest_codex: Any
+    request: pytest.FixtureRequest, tmp_path: Path, newest_codex: Any, behind_tls: Behind
 ) -> AsyncIterator[Peer]:
     kind = str(request.param)
     async with AsyncExitStack() as stack:
         if kind.startswith("codex "):
-            made = await _real(stack, newest_codex, tmp_path, kind.removeprefix("codex "))
+            word = kind.removeprefix("codex ")
+            made = await _real(stack, newest_codex, tmp_path, word, behind_tls)
         elif kind == "scripted":
             server = scripted()
             made = Peer(server, server.aclose)
@@ -142,7 +169,7 @@ async def peer(
         elif kind in ("fd", "subprocess"):
             made = await {"fd": _fd, "subprocess": _subprocess}[kind](stack)
         else:
-            made = await _websocket(stack, tmp_path, kind)
+            made = await _websocket(stack, tmp_path, kind, behind_tls)
         stack.push_async_callback(made.transport.aclose)
         yield made
 

@@ -9,6 +9,7 @@
     ├── LoginFailed                a login ended without success
     ├── MissingExtra               a part of this library needs a package that is not installed
     ├── ConnectionClosed           the server is gone; ``returncode`` where it is known
+    │   ├── CertificateRefused     the certificate behind ``wss://`` does not hold here: reason
     │   ├── HandshakeRefused       it answered the WebSocket upgrade with an HTTP error: status
     │   └── SlowClient             it cut a WebSocket client that did not read fast enough
     ├── ExecFailed                 ``codex exec`` ended without a turn: returncode, stderr
@@ -43,14 +44,19 @@ __all__ = [
     "ActiveWriter",
     "ApprovalNeeded",
     "BinaryNotFound",
+    "CertificateRefused",
     "CodexError",
     "ConnectionClosed",
+    "ExecFailed",
     "ExperimentalRequired",
+    "HandshakeRefused",
     "InputNeeded",
     "InvalidArgument",
     "LoginFailed",
     "MethodUnavailable",
+    "MissingExtra",
     "Overloaded",
+    "RecordingError",
     "RequestError",
     "RequestTimeout",
     "SlowClient",
@@ -148,11 +154,26 @@ class MissingExtra(CodexError):
     """A part of this library needs a package that is not installed; the message names it."""
 
 
+class CertificateRefused(ConnectionClosed):
+    """The certificate of a ``wss://`` server does not hold here; nothing was sent to it, no token.
+
+    The message says how to mend it: another authority, another name, a new certificate.
+
+    Attributes:
+        verify_code: OpenSSL's, such as 20 for an authority that is unknown, 62 for another name.
+    """
+
+    def __init__(self, reason: str, verify_code: int) -> None:
+        self.verify_code = verify_code
+        super().__init__(reason)
+
+
 class HandshakeRefused(ConnectionClosed):
     """A server answered the WebSocket upgrade with an HTTP error.
 
     Attributes:
-        status: The HTTP status: 401 for a missing or wrong token, 403 for an ``Origin`` header.
+        status: The HTTP status: 401 for a missing or wrong token, 403 for an ``Origin`` header, 3xx
+            for a redirect, which is never followed.
     """
 
     def __init__(self, reason: str, status: int) -> None:

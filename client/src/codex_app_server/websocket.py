@@ -1,7 +1,8 @@
 """A transport over WebSocket, by TCP or by a unix socket: for a server that outlives its clients.
 
 Invariants: one message is one line; no ``Origin`` header is ever sent (the server refuses it);
-proxies of the environment are not used; a token goes into a header, never into a URL or a log.
+proxies of the environment are not used; a token goes into a header, never into a URL or a log, to
+nobody before its certificate is checked (``wss``), and to no other address: redirects are refused.
 
 What differs from a pipe. The server goes on when its clients are gone: turns run, approvals wait.
 The next client that connects and resumes the thread (`Connection.resume_thread`) is asked again,
@@ -25,11 +26,11 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from codex_app_server.errors import (
+    CertificateRefused,
     ConnectionClosed,
     HandshakeRefused,
     InvalidArgument,
@@ -40,7 +41,7 @@ from codex_app_server.home import login_home
 from codex_app_server.protocol.framing import DEFAULT_MAX_LINE_BYTES
 
 if TYPE_CHECKING:
-    from websockets.asyncio.client import ClientConnection
+    from websockets.asyncio.client import ClientConnection, connect
 
 __all__ = ["WebSocketTransport", "default_socket_path", "signed_bearer"]
 
@@ -51,6 +52,16 @@ MESSAGE_TOO_BIG = 1009
 RETRY_FIRST_S = 0.02
 RETRY_MAX_S = 1.0
 CLOSE_S = 2.0
+ALWAYS = {
+    "compression": None,
+    "close_timeout": CLOSE_S,
+    "user_agent_header": None,
+    "proxy": None,
+}
+# OpenSSL's verify codes.
+UNKNOWN_AUTHORITY = (18, 19, 20, 21)
+OTHER_NAME = (62, 64)
+OUT_OF_TIME = (9, 10)
 
 
 def default_socket_path(environment: Mapping[str, str] | None = None) -> Path:
@@ -137,7 +148,9 @@ class WebSocketTransport:
                 for `default_socket_path`.
             token: The capability token, or what `signed_bearer` returns.
             headers: More headers of the upgrade; not ``Origin``.
-            ssl: For ``wss``; the system's authorities by default.
+            ssl: Whom ``wss`` trusts, and the client's own certificate where one is asked for; by
+                default `ssl.create_default_context()`: the system's authorities, or those of
+                ``SSL_CERT_FILE``, and the name of the host is checked.
             open_timeout_s: Deadline of one attempt.
             retry_for_s: How long a server that does not listen yet is tried again.
             keepalive_s: Seconds between pings; a server that answers none for as long is given up.
@@ -145,30 +158,28 @@ class WebSocketTransport:
             max_message_bytes: A longer message ends the connection.
 
         Raises:
-            InvalidArgument: Another kind of URL, or an ``Origin`` header.
+            InvalidArgument: Another kind of URL, an ``Origin`` header, ``ssl`` without ``wss``.
             MissingExtra: The package ``websockets`` is not installed.
-            HandshakeRefused: An HTTP error, such as 401 for a token.
+            CertificateRefused: Its authority is unknown, its name another, its time over.
+            HandshakeRefused: An HTTP error, such as 401 for a token, or a redirect.
             ConnectionClosed: Nobody listens there, or not in time.
         """
-        client = _load_websockets()
+        connector = _connector()
         shown, target, path = _target(url)
         options: dict[str, Any] = {
             "additional_headers": _headers(headers, token),
-            "compression": None,
             "open_timeout": open_timeout_s,
             "ping_interval": keepalive_s,
             "ping_timeout": keepalive_s,
-            "close_timeout": CLOSE_S,
             "max_size": max_message_bytes,
-            "user_agent_header": None,
+            **ALWAYS,
+            **_security(ssl, shown),
         }
-        if target.startswith("wss:"):
-            options["ssl"] = ssl if ssl is not None else tls.create_default_context()
+        if path is not None:
+            options |= {"unix": True, "path": path}
 
         async def attempt() -> ClientConnection:
-            if path is not None:
-                return await client.unix_connect(path, target, **options)  # type: ignore[no-any-return] # loaded at run time
-            return await client.connect(target, proxy=None, **options)  # type: ignore[no-any-return] # loaded at run time
+            return await connector(target, **options)
 
         deadline = asyncio.get_running_loop().time() + retry_for_s
         return cls(await _retrying(attempt, shown, deadline), shown)
@@ -270,7 +281,13 @@ async def _retrying(
         except InvalidStatus as error:
             status = error.response.status_code
             hint = ": is the token right?" if status in (401, 403) else ""
+            if 300 <= status < 400:
+                hint = ": redirects are not followed, connect to where the server itself listens"
             raise HandshakeRefused(f"{shown} refused with HTTP {status}{hint}", status) from error
+        except tls.SSLCertVerificationError as error:
+            raise CertificateRefused(
+                f"the certificate of {shown} does not hold: {_distrust(error)}", error.verify_code
+            ) from error
         except (OSError, WebSocketException) as error:
             # TimeoutError is an OSError; an upgrade that breaks off is a server that is starting.
             if loop.time() + pause_s > deadline:
@@ -279,7 +296,26 @@ async def _retrying(
         pause_s = min(pause_s * 2, RETRY_MAX_S)
 
 
+def _distrust(error: tls.SSLCertVerificationError) -> str:
+    """Return what is wrong with a certificate, and the mend."""
+    words = error.verify_message.rstrip(".")
+    if error.verify_code in UNKNOWN_AUTHORITY:
+        mend = (
+            "give its authority as ssl=ssl.create_default_context(cafile='ca.pem'), "
+            "or name that file in SSL_CERT_FILE"
+        )
+    elif error.verify_code in OTHER_NAME:
+        mend = "connect by a name that it carries, or have this one added to it"
+    elif error.verify_code in OUT_OF_TIME:
+        mend = "renew it, or set the clock of this machine"
+    else:
+        mend = "replace it, or give an ssl context that takes it"
+    return f"{words}; {mend}"
+
+
 def _why(error: Exception) -> str:
+    if isinstance(error, tls.SSLError):
+        return f"no TLS there ({error.reason or error}); is it a server for ws://?"
     if isinstance(error, FileNotFoundError):
         return "no such socket; start `codex app-server --listen unix://PATH`"
     if isinstance(error, ConnectionRefusedError):
@@ -317,21 +353,35 @@ def _headers(headers: Mapping[str, str] | None, token: str | None) -> dict[str, 
     return {**(headers or {}), **bearer}
 
 
+def _security(context: tls.SSLContext | None, shown: str) -> dict[str, Any]:
+    if shown.startswith("wss:"):
+        return {"ssl": context if context is not None else tls.create_default_context()}
+    if context is not None:
+        raise InvalidArgument(f"ssl: only wss:// is encrypted, and the URL is {shown}")
+    return {}
+
+
 def _checked_token(token: str) -> str:
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         raise InvalidArgument("token: it is empty or has characters that no header can carry")
     return token
 
 
-def _load_websockets() -> ModuleType:
+def _connector() -> type[connect]:
+    """Return what connects, without its habit of following redirects with our headers."""
     try:
-        from websockets.asyncio import client
+        from websockets.asyncio.client import connect
     except ImportError as error:
         raise MissingExtra(
             "the WebSocket transport needs the package `websockets`: "
             "install codex-app-server[websocket]"
         ) from error
-    return client
+
+    class Direct(connect):
+        def process_redirect(self, exc: Exception) -> Exception | str:
+            return exc
+
+    return Direct
 
 
 def _base64(data: bytes) -> str:
