@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +11,8 @@ from typing import Any
 
 import pytest
 from codex_app_server.cli import EXIT_CODES
+from codex_app_server.home import prepare_home, provider_config, write_config
+from codex_app_server.scripted_model import ScriptedModel
 
 from symphony.demo.script import Exec, Fail, Say, turn
 
@@ -39,11 +43,14 @@ def _objects(text: str) -> list[Any]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-async def test_the_scripted_smoke_passes_all_steps() -> None:
-    status, out, err = await _run("smoke", "--scripted", "--json")
+STEPS = ["turn", "resume", "interrupt", "preempt"]
+
+
+async def test_the_dry_smoke_passes_all_steps_without_a_codex() -> None:
+    status, out, err = await _run("smoke", "--dry", "--json", env={"PATH": "/nonexistent"})
     assert (status, err) == (0, "")
     steps = _objects(out)
-    assert [step["step"] for step in steps] == ["turn", "resume", "interrupt", "preempt"]
+    assert [step["step"] for step in steps] == STEPS
     assert all(step["ok"] for step in steps)
 
 
@@ -59,6 +66,10 @@ async def test_the_scripted_smoke_passes_all_steps() -> None:
         (["run", "--timeout", "-1", "hi"], 2, "positive"),
         (["run", "--codex-home", "/tmp/home", "hi"], 2, "temp directory"),
         (["replay", "/nonexistent"], 2, "cannot read"),
+        (["smoke", "--codex", "/nonexistent/codex"], 3, "does not exist"),
+        (["smoke", "--scripted", "--codex", "/nonexistent/codex"], 3, "does not exist"),
+        (["smoke", "--scripted", "--model", "x"], 2, "--model does not go with --scripted"),
+        (["smoke", "--scripted", "--live"], 2, "not allowed with"),
         ([], 2, "COMMAND"),
     ],
 )
@@ -135,18 +146,50 @@ async def test_a_recorded_session_is_replayed_without_the_server(codex, tmp_path
     assert "line" in err
 
 
+@pytest.fixture
+def smoke_env(cache_dir: Path) -> dict[str, str]:
+    """An environment of its own: no login, and a place for a private CODEX_HOME."""
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(cache_dir),
+        "XDG_CACHE_HOME": str(cache_dir / "cache"),
+    }
+
+
 @pytest.mark.codex
-async def test_the_smoke_passes_against_the_real_binary(codex) -> None:
-    real = await codex(
-        A=turn(Say("ok")),
-    )
-    words = [*_server(real), "--cwd", str(real.workspace), *FREE, "--turn", "--resume"]
-    status, out, err = await _run("smoke", *words, env=real.env)
+async def test_the_scripted_smoke_passes_all_steps_and_leaves_nothing(
+    codex_binary: Path, smoke_env: dict[str, str], commands_with: Any, tmp_path: Path
+) -> None:
+    marker = f"74{os.getpid()}.5"
+    prompt = f"Run `sleep {marker}` in the shell, then reply done."
+    words = ["--codex", str(codex_binary), "--cwd", str(tmp_path), "--prompt", prompt, "--json"]
+    status, out, err = await _run("smoke", "--scripted", *words, env=smoke_env)
     assert (status, err) == (0, ""), out
-    assert out.startswith("ok     turn")
-    # The scripted model answers any other prompt at once, so there is nothing to interrupt.
-    real.workspace.joinpath("x").touch()
-    words = [*_server(real), "--cwd", str(real.workspace), *FREE, "--interrupt"]
-    status, out, err = await _run("smoke", *words, env=real.env)
-    assert status == 1
-    assert "FAILED interrupt" in out
+    steps = {step["step"]: step["detail"] for step in _objects(out)}
+    assert list(steps) == STEPS
+    assert "goes on" in steps["resume"]
+    # The processes were there and went while their server still ran.
+    assert re.search(r"interrupted; its command \(process \d+\) is gone", steps["interrupt"])
+    assert re.search(r"first: 'ok'; its command \(process \d+\) is gone", steps["preempt"])
+    assert commands_with(marker) == []
+    assert list((Path(smoke_env["XDG_CACHE_HOME"]) / "codex-app-server").iterdir()) == []
+
+
+@pytest.mark.codex
+async def test_the_live_smoke_uses_the_login_of_the_user(
+    codex_binary: Path, smoke_env: dict[str, str], tmp_path: Path
+) -> None:
+    home = prepare_home(Path(smoke_env["HOME"]) / ".codex", seed=False)
+    words = ["--codex", str(codex_binary), "--cwd", str(tmp_path), *FREE, "--live"]
+    async with ScriptedModel() as model:
+        write_config(home, provider_config(model.base_url, model="gpt-5.5"))
+        status, out, err = await _run("smoke", *words, env=smoke_env)
+        assert (status, err) == (0, ""), out
+        assert [line.split()[:2] for line in out.splitlines()] == [["ok", name] for name in STEPS]
+        assert model.asked > 4
+        # A model that runs nothing leaves nothing to interrupt.
+        quick = ["--interrupt", "--prompt", "Say something."]
+        status, out, err = await _run("smoke", *words, *quick, env=smoke_env)
+    assert (status, err) == (1, "")
+    assert out.startswith("FAILED interrupt the turn ended (turn/completed) before it ran")
+    assert any(home.rglob("*.jsonl")), "its threads are the user's"

@@ -19,7 +19,14 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["MARK", "MOUNTPOINTS", "Mountpoints", "marked_processes", "sweep"]
+__all__ = [
+    "MARK",
+    "MOUNTPOINTS",
+    "Mountpoints",
+    "marked_processes",
+    "sweep",
+    "thread_processes",
+]
 
 MARK = "CODEX_APP_SERVER_RUN"
 """Environment variable that tells which run of ours a process descends from."""
@@ -31,7 +38,15 @@ SWEEPS = 5
 
 def marked_processes(run: str, thread_ids: Iterable[str] = ()) -> list[int]:
     """Return the pids of live processes that carry a run's mark or work for one of its threads."""
-    marks = _marks(run, thread_ids)
+    return _carriers(_marks(run, thread_ids))
+
+
+def thread_processes(thread_id: str) -> list[int]:
+    """Return the pids of live processes of this machine that work for a thread's commands."""
+    return _carriers((f"{THREAD}={thread_id}".encode(),))
+
+
+def _carriers(marks: tuple[bytes, ...]) -> list[int]:
     try:
         pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
     except OSError:

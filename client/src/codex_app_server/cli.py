@@ -39,7 +39,14 @@ from codex_app_server.launch import Codex, LaunchOptions, launch_app_server
 from codex_app_server.protocol.rpc import Rpc, Run
 from codex_app_server.protocol.turn import TurnMachine
 from codex_app_server.recording import RecordingTransport, read_recording
-from codex_app_server.smoke import SLOW_PROMPT, STEPS, SmokeStep, run_smoke, scripted_connection
+from codex_app_server.smoke import (
+    SLOW_PROMPT,
+    STEPS,
+    SmokeStep,
+    dry_connection,
+    run_smoke,
+    scripted_codex,
+)
 from codex_app_server.transport import Transport
 from codex_app_server.turns import Turn, TurnResult, TurnTimeouts
 from codex_app_server.websocket import WebSocketTransport
@@ -222,16 +229,38 @@ async def _smoke(arguments: argparse.Namespace) -> int:
         else:
             print(f"{'ok' if step.ok else 'FAILED':6} {step.name:9} {step.detail}", flush=True)
 
-    options = {} if arguments.scripted else _thread_options(arguments)
-    results = await run_smoke(
-        scripted_connection() if arguments.scripted else lambda: _connected(arguments),
-        steps=steps,
-        thread_options=options,
-        slow_prompt=SLOW_PROMPT if arguments.scripted else arguments.prompt,
-        step_timeout_s=arguments.timeout or 180.0,
-        on_step=show,
-    )
+    async with _smoke_server(arguments) as (connect, options):
+        results = await run_smoke(
+            connect,
+            steps=steps,
+            thread_options=options,
+            slow_prompt=arguments.prompt,
+            step_timeout_s=arguments.timeout or 180.0,
+            local=arguments.url is None and not arguments.dry,
+            on_step=show,
+        )
     return 0 if all(step.ok for step in results) else 1
+
+
+@asynccontextmanager
+async def _smoke_server(arguments: argparse.Namespace) -> AsyncIterator[tuple[Any, dict[str, Any]]]:
+    """Yield what opens connections to the server under test, and the options of its threads."""
+    options = _thread_options(arguments)
+    if arguments.dry:
+        yield dry_connection(), {}
+    elif arguments.scripted:
+        for name in ("url", "codex_home", "model"):
+            if getattr(arguments, name) is not None:
+                flag = name.replace("_", "-")
+                raise InvalidArgument(f"--{flag} does not go with --scripted, which brings its own")
+        # The command is the prompt's, not a model's idea: it needs no sandbox.
+        free = {"sandbox": "danger-full-access", "approval_policy": "never"}
+        given = {name: value for name, value in options.items() if value is not None}
+        config = _launch_options(arguments)["config"]
+        async with scripted_codex(arguments.codex, config) as connect:
+            yield connect, {**free, **given}
+    else:
+        yield lambda: _connected(arguments), options
 
 
 # -- pieces ------------------------------------------------------------------------------------
@@ -442,7 +471,12 @@ def _parser() -> argparse.ArgumentParser:
     smoke = commands.add_parser("smoke", help="turn, resume, interrupt, preempt, live or scripted")
     _add_server(smoke)
     _add_thread(smoke)
-    smoke.add_argument("--scripted", action="store_true", help="no server: a scripted one")
+    way = smoke.add_mutually_exclusive_group()
+    way.add_argument("--live", action="store_true", help="your login and its model (default)")
+    way.add_argument(
+        "--scripted", action="store_true", help="the real Codex with a scripted model: no login"
+    )
+    way.add_argument("--dry", action="store_true", help="no Codex: a scripted server in memory")
     for name in STEPS:
         smoke.add_argument(f"--{name}", action="store_true", help=f"run the step {name}")
     smoke.add_argument("--prompt", default=SLOW_PROMPT, help="of the turn to interrupt")

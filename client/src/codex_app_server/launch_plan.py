@@ -38,6 +38,7 @@ __all__ = [
     "StartOptions",
     "is_command",
     "plan_launch",
+    "private_home",
 ]
 
 PathLike = str | os.PathLike[str]
@@ -174,7 +175,7 @@ def plan_launch(
     binary = None if command is not None else resolve_binary(codex, environment=variables)
     argv = _argv(command, binary, options, subcommand)
     if home == "private":
-        private = _private_home(variables)
+        private = private_home(variables)
         variables["CODEX_HOME"] = str(private)
     elif home is not None:
         variables["CODEX_HOME"] = str(prepare_home(home, seed=False, environment=variables))
@@ -217,7 +218,16 @@ def _argv(
     return [str(binary.path), *arguments, *subcommand]
 
 
-def _private_home(variables: Mapping[str, str]) -> Path:
+def private_home(variables: Mapping[str, str], *, seed: bool = True) -> Path:
+    """Make a fresh CODEX_HOME in the user's cache; whoever asked for it removes it.
+
+    Args:
+        variables: The environment of the Codex process.
+        seed: With the user's login and configuration.
+
+    Raises:
+        HomeError: The cache lies below a temp directory, or cannot be written.
+    """
     cache = variables.get("XDG_CACHE_HOME") or os.path.join(
         variables.get("HOME") or os.path.expanduser("~"), ".cache"
     )
@@ -225,4 +235,4 @@ def _private_home(variables: Mapping[str, str]) -> Path:
     # The check of the place comes first: nothing is made below a temp directory.
     prepare_home(folder, seed=False, environment=variables)
     home = Path(tempfile.mkdtemp(prefix="home-", dir=folder))
-    return prepare_home(home, environment=variables)
+    return prepare_home(home, environment=variables, seed=seed)
