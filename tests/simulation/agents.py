@@ -158,6 +158,8 @@ class SimAttempt:
             )
         )
         is_last = number >= self._plan.turns
+        if self._world.model_is_down:
+            return Outcome(kind=OutcomeKind.FAILED, category="turn_failed", code="serverOverloaded")
         await self._works_for(self._plan.turn_s)
         ended = await self._ends() if is_last else None
         if is_last and ended is None and self._plan.moves_to is not None:

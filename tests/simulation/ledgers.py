@@ -23,11 +23,12 @@ from symphony.ledger.ledger import EVENTS_KEPT
 from symphony.ledger.reading import LedgerContents, OpenRun
 from symphony.ledger.writer import WriterThread
 from symphony.model.clock import Instant
+from symphony.model.failure import FailureClass
 from symphony.model.issue import IssueId
 from symphony.model.run import Outcome, RunId, RunSpec
 from symphony.model.usage import TokenUsage
 from symphony.scheduler.commands import SaveClaim
-from symphony.scheduler.events import Hold, Restored, RestoredClaim
+from symphony.scheduler.events import BreakerRecord, Hold, Restored, RestoredClaim
 
 
 @dataclass(slots=True)
@@ -66,6 +67,7 @@ class Store:
     runs: dict[RunId, RunRecord] = field(default_factory=dict)
     claims: dict[IssueId, ClaimRecord] = field(default_factory=dict)
     holds: dict[str | None, Hold] = field(default_factory=dict)
+    breakers: dict[str, BreakerRecord] = field(default_factory=dict)
 
     def start(self, spec: RunSpec, wall: float) -> None:
         self.runs.setdefault(spec.run_id, RunRecord(spec, wall, wall, thread_id=spec.thread_id))
@@ -116,6 +118,7 @@ class Store:
             usage,
             seconds,
             tuple(self.holds.values()),
+            tuple(self.breakers.values()),
         )
 
     def _claim(self, record: ClaimRecord, now_wall: float) -> RestoredClaim:
@@ -238,6 +241,18 @@ class ModelLedger:
 
     async def drop_hold(self, scope: str | None) -> None:
         await self._write(f"hold {scope}", lambda: self._store.holds.pop(scope, None) and None)
+
+    async def save_breaker(self, record: BreakerRecord) -> None:
+        def save() -> None:
+            self._store.breakers[record.failure_class] = record
+
+        await self._write(f"breaker {record.failure_class}", save)
+
+    async def drop_breaker(self, failure_class: FailureClass) -> None:
+        await self._write(
+            f"breaker {failure_class}",
+            lambda: self._store.breakers.pop(failure_class, None) and None,
+        )
 
     async def drop_claim(self, issue_id: IssueId) -> None:
         await self._write(

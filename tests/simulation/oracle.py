@@ -58,6 +58,7 @@ from symphony.scheduler.invariants import validate
 from symphony.scheduler.publish import build_snapshot, explain
 from symphony.scheduler.snapshot import Snapshot
 
+from .breaker_books import BreakerBooks
 from .expectations import Due, Live, due_after, is_usage_limit, standing
 from .world import InvariantBroken
 
@@ -95,6 +96,7 @@ class Oracle:
         self._reported: Counter[RunId] = Counter()
         self._usage = TokenUsage()
         self._parked_until = 0.0
+        self._breaker = BreakerBooks(life, self._fail)
         self._config_broken = self._stopping = False
         self._moved_board = False
         self._last_cause_of_former_board = 0
@@ -125,6 +127,8 @@ class Oracle:
         self._is_open = True
         if self._world.traces:
             self._world.note(f"  > {event}")
+        if not self._stopping:
+            self._breaker.told(event, self._live)
         match event:
             case Restored():
                 self._restored(event)
@@ -296,6 +300,7 @@ class Oracle:
         for command in commands:
             if self._world.traces:
                 self._world.note(f"  < {command}")
+            self._breaker.commanded(command)
             match command:
                 case StartRun(spec):
                     self._start(spec)
@@ -514,6 +519,7 @@ class Oracle:
             validate(state)
         except AssertionError as error:
             raise InvariantBroken(f"after {event}: {error}") from error
+        self._breaker.compare()
         self._same_runs()
         self._nothing_is_late()
         self._must(

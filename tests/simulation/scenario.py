@@ -43,6 +43,7 @@ class Weather:
     storms: float = 0.0
     people: float = 0.0
     orders: float = 0.0
+    model_outages: float = 0.0
 
 
 @dataclass(slots=True)
@@ -113,6 +114,7 @@ def _weather(rng: Random) -> Weather:
         storms=some(0.5, 3.0),
         people=rng.choice([1.0, 6.0, 30.0]),
         orders=some(0.5, 4.0),
+        model_outages=some(0.5, 2.0),
     )
 
 
@@ -137,6 +139,12 @@ def _sections(rng: Random, interval_s: float) -> dict[str, Any]:
         "worker": {
             "ssh_hosts": hosts,
             "max_concurrent_agents_per_host": rng.choice([None, 1, 2]),
+        },
+        "breaker": {
+            "failures": rng.choice([0, 1, 2, 3, 5]),
+            "window_ms": rng.choice([300_000, 3_600_000]),
+            "cooldown_ms": rng.choice([30_000, 600_000]),
+            "max_cooldown_ms": rng.choice([100_000, 3_600_000]),
         },
     }
 

@@ -239,7 +239,7 @@ class Simulation:
             setattr(weather, cause.name, 0.0)
         self._crash_in = None
         world.is_quiet = True
-        world.disk_fails = False
+        world.disk_fails = world.model_is_down = False
         world.dead_hosts.clear()
         for tracker in world.trackers.values():
             tracker.is_down = False
@@ -354,6 +354,15 @@ class Simulation:
     def _recover_tracker(self) -> None:
         for tracker in self.world.trackers.values():
             tracker.is_down = False
+
+    def model_outage(self) -> None:
+        self._note("the model is down")
+        self.world.model_is_down = True
+
+        def recover() -> None:
+            self.world.model_is_down = False
+
+        self._timeline.after(self._rng.choice([60.0, 900.0, 4000.0]), recover)
 
     def lose_host(self) -> None:
         hosts = self._sections["worker"]["ssh_hosts"]
@@ -475,4 +484,5 @@ _FATES: dict[str, Callable[[Simulation], None]] = {
     "storms": Simulation.storm,
     "people": Simulation.meddle,
     "orders": Simulation.order,
+    "model_outages": Simulation.model_outage,
 }

@@ -14,6 +14,7 @@ from symphony.hosts.sweep import EndedProcess
 from symphony.model.issue import Issue, IssueId
 from symphony.model.run import RunId, RunSpec
 from symphony.model.usage import TokenUsage
+from symphony.scheduler.events import BreakerRecord
 from symphony.workspaces.manager import Workspace
 
 from .board import Board, SimTracker
@@ -78,6 +79,7 @@ class Memory:
         saved: When each issue's saved retry is due, and how the wall clock stood to it.
         durable: Tokens of runs whose end is surely in the ledger.
         claims: What the ledger was last told of each issue, and when.
+        breakers: The same of each class of failures.
         died: When the last lifetime ended.
         disk_has_failed: What the ledger was told may not be what it holds.
     """
@@ -91,6 +93,7 @@ class Memory:
     disk_has_failed: bool = False
     spent: int = 0
     shown_tokens: dict[int, int] = field(default_factory=dict)
+    breakers: dict[str, tuple[BreakerRecord | None, float]] = field(default_factory=dict)
 
     @property
     def durable_tokens(self) -> int:
@@ -117,6 +120,7 @@ class World:
     starts: int = 0
     steps: int = 0
     is_quiet: bool = False
+    model_is_down: bool = False
     traces: bool = False
     sweeps: bool = True
     memory: Memory = field(default_factory=Memory)

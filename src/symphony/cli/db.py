@@ -24,7 +24,7 @@ Workflow = Annotated[
 ]
 Instance = Annotated[str | None, Parameter(help="Name of the state directory.")]
 _DEFAULT = Path("WORKFLOW.md")
-_TABLES = ("runs", "turns", "events", "processes", "claims", "holds", "totals")
+_TABLES = ("runs", "turns", "events", "processes", "claims", "holds", "breakers", "totals")
 
 app = cyclopts.App(name="db", help="Check, export or prune a daemon's ledger.")
 
@@ -38,7 +38,7 @@ def check(*, workflow: Workflow = _DEFAULT, instance: Instance = None) -> int:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         counts = {
             table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
-            for table in _TABLES
+            for table in _known(connection)
         }
     if faults != ["ok"]:
         raise LedgerError("ledger_damaged", f"{path} is damaged: {'; '.join(faults[:5])}")
@@ -53,7 +53,7 @@ def export(*, workflow: Workflow = _DEFAULT, instance: Instance = None) -> int:
     path = _ledger(workflow, instance)
     owner = workflow_id(workflow.expanduser())
     with _reading(path) as connection:
-        for table in _TABLES:
+        for table in _known(connection):
             for row in _rows(connection, table, owner):
                 json.dump({"table": table, **row}, sys.stdout, ensure_ascii=False)
                 print()
@@ -96,6 +96,12 @@ async def _prune(path: Path, owner: str, before_wall: float) -> int:
 def _count_runs(connection: sqlite3.Connection, owner: str) -> int:
     found = connection.execute("SELECT count(*) FROM runs WHERE workflow_id = ?", (owner,))
     return int(found.fetchone()[0])
+
+
+def _known(connection: sqlite3.Connection) -> list[str]:
+    """Return our tables in this file; one of an older Symphony lacks the newest."""
+    found = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema")}
+    return [table for table in _TABLES if table in found]
 
 
 def _rows(connection: sqlite3.Connection, table: str, owner: str) -> Iterator[dict[str, Any]]:

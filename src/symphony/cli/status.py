@@ -112,6 +112,7 @@ def describe(payload: Any) -> list[str]:
         f"running {counts['running']}  retrying {counts['retrying']}  blocked {counts['blocked']}"
         f"  tokens {totals['total_tokens']:,}  runtime {totals['seconds_running']:.0f} s"
     ]
+    lines += [f"  breaker {row['detail']}" for row in payload.get("breakers", ())]
     lines += [_running(row) for row in payload["running"]]
     lines += [
         f"  retry  {row['issue_identifier']:<12} attempt {row['attempt']:<3} "

@@ -31,6 +31,7 @@ __all__ = [
     "LINEAR_ALIASES",
     "SECTIONS",
     "AgentSettings",
+    "BreakerSettings",
     "CodexSettings",
     "HookSettings",
     "LedgerSettings",
@@ -98,6 +99,13 @@ def _positive(value: object) -> int:
     number = whole_number(value)
     if number is None or number <= 0:
         raise _fault("must be an integer above 0")
+    return number
+
+
+def _natural(value: object) -> int:
+    number = whole_number(value)
+    if number is None or number < 0:
+        raise _fault("must be an integer from 0 (0: off)")
     return number
 
 
@@ -188,6 +196,7 @@ def _state_limits(value: object) -> dict[str, int]:
 
 Integer = Annotated[int, BeforeValidator(_integer)]
 Positive = Annotated[int, BeforeValidator(_positive)]
+Natural = Annotated[int, BeforeValidator(_natural)]
 Port = Annotated[int, BeforeValidator(_port)]
 Boolean = Annotated[bool, BeforeValidator(_boolean)]
 Text = Annotated[str, BeforeValidator(_text)]
@@ -352,6 +361,19 @@ class CodexSettings(_Section):
         return self.stall_timeout_ms / 1000 if self.stall_timeout_ms > 0 else None
 
 
+class BreakerSettings(_Section):
+    """When failures that all issues share keep further ones from starting."""
+
+    failures: Natural = 5
+    """Failures of one class that open the breaker; 0 turns it off."""
+    window_ms: Positive = 3_600_000
+    """Within how many milliseconds they count."""
+    cooldown_ms: Positive = 600_000
+    """Milliseconds from the opening to the first canary; doubled each time that one fails."""
+    max_cooldown_ms: Positive = 3_600_000
+    """Longest cool-down, in milliseconds; below ``cooldown_ms`` it is that."""
+
+
 class WorkerSettings(_Section):
     """Remote hosts (SPEC appendix A)."""
 
@@ -426,6 +448,7 @@ class Settings(_Section):
     hooks: HookSettings = HookSettings()
     agent: AgentSettings = AgentSettings()
     codex: CodexSettings = CodexSettings()
+    breaker: BreakerSettings = BreakerSettings()
     worker: WorkerSettings = WorkerSettings()
     observability: ObservabilitySettings = ObservabilitySettings()
     server: ServerSettings = ServerSettings()

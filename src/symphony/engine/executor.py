@@ -113,6 +113,10 @@ class Executor:
                     self._durably("save hold", self._ledger.save_hold(command.hold))
                 case c.DropHold():
                     self._durably("drop hold", self._ledger.drop_hold(command.scope))
+                case c.SaveBreaker():
+                    self._durably("save breaker", self._ledger.save_breaker(command.record))
+                case c.DropBreaker():
+                    self._durably("drop breaker", self._ledger.drop_breaker(command.failure_class))
                 case c.EndAfterTurn():
                     self._end_after_turn(command)
                 case c.Note():

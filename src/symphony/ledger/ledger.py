@@ -18,14 +18,15 @@ from pathlib import Path
 
 from symphony.hosts.base import ProcessIdentity
 from symphony.model.clock import Instant
+from symphony.model.failure import FailureClass
 from symphony.model.issue import IssueId
 from symphony.model.run import Outcome, RunId, RunSpec
 from symphony.model.usage import TokenUsage
 from symphony.scheduler.commands import SaveClaim
-from symphony.scheduler.events import Hold
+from symphony.scheduler.events import BreakerRecord, Hold
 from symphony.scheduler.placement import LOCAL_HOST
 
-from . import operations, reading, schema
+from . import breakers, operations, reading, schema
 from .codec import capped
 from .reading import EventRow, LedgerContents, RunRow
 from .writer import Operation, WriterThread
@@ -218,6 +219,20 @@ class Ledger:
         await self._write(
             partial(operations.drop_hold, workflow_id=self._workflow_id, scope=scope),
             f"hold {scope}",
+        )
+
+    async def save_breaker(self, record: BreakerRecord) -> None:
+        """Record the failures of a class, and whether they hold work back."""
+        await self._write(
+            partial(breakers.save, workflow_id=self._workflow_id, record=record),
+            f"breaker {record.failure_class}",
+        )
+
+    async def drop_breaker(self, failure_class: FailureClass) -> None:
+        """Forget the failures of a class; nothing happens where there are none."""
+        await self._write(
+            partial(breakers.drop, workflow_id=self._workflow_id, failure_class=failure_class),
+            f"breaker {failure_class}",
         )
 
     def record_event(

@@ -19,6 +19,7 @@ from symphony.model.run import Outcome, OutcomeKind, RetryKind, RunId, StopReaso
 from symphony.model.usage import TokenUsage
 from symphony.scheduler.events import Hold, HoldKind, Restored, RestoredClaim
 
+from . import breakers
 from .codec import decode_issue, storable
 from .schema import BUSY_TIMEOUT_S
 
@@ -116,8 +117,9 @@ def load(path: Path, workflow_id: str, now_wall: float) -> LedgerContents:
         usage, seconds = _totals(connection, workflow_id)
         open_runs = _open_runs(connection, workflow_id)
         holds = _holds(connection, workflow_id)
+        failing = breakers.load(connection, workflow_id, faults)
     return LedgerContents(
-        restored=Restored(claims, usage, seconds, holds),
+        restored=Restored(claims, usage, seconds, holds, failing),
         open_runs=open_runs,
         faults=tuple(faults),
     )

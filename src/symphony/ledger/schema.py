@@ -4,8 +4,9 @@ Every row carries its workflow's id. ``claims`` holds one row an issue: what the
 for, and for a running claim the one current run. ``runs`` is the history that claims point into;
 ``processes``, ``turns`` and ``events`` hang on a run. ``totals`` are sums an issue and UTC day, so
 that totals and daily or per-issue budgets outlive the pruning of runs. ``holds`` are what operators
-paused; the empty scope is all work. A later need is a further migration: scripts are only ever
-appended.
+paused; the empty scope is all work. ``breakers`` are the failures that the breaker counts, a row a
+class, with the end of its cool-down where it is open. A later need is a further migration: scripts
+are only ever appended.
 
 A damaged file is set aside, never repaired and never deleted; a file of a newer Symphony is refused
 untouched, because starting without its claims could put two agents on one issue.
@@ -25,6 +26,9 @@ from symphony.errors import LedgerError
 
 BUSY_TIMEOUT_S = 5.0
 _CHECK_LIMIT_BYTES = 256 * 1024 * 1024
+_TABLES = frozenset(
+    {"claims", "runs", "processes", "turns", "events", "totals", "holds", "breakers"}
+)
 _DAMAGE = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
 
 _V1 = """
@@ -145,7 +149,21 @@ CREATE TABLE holds (
 
 _V3 = "ALTER TABLE claims ADD COLUMN failures INTEGER;"
 
-MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3)
+_V4 = """
+CREATE TABLE breakers (
+  workflow_id TEXT NOT NULL,
+  failure_class TEXT NOT NULL,
+  failures TEXT NOT NULL,
+  count INTEGER NOT NULL,
+  issues INTEGER NOT NULL,
+  since_wall REAL NOT NULL,
+  until_wall REAL,
+  cooldown_s REAL NOT NULL,
+  PRIMARY KEY (workflow_id, failure_class)
+) WITHOUT ROWID;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4)
 """Script ``n`` (from 0) takes a file from ``user_version`` n to n + 1."""
 
 
@@ -273,7 +291,7 @@ def _check(connection: sqlite3.Connection, path: Path, migrations: tuple[str, ..
     """Raise where tables are missing or pages are broken (a file of sane size is read whole)."""
     tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema")}
     if migrations is MIGRATIONS:
-        missing = {"claims", "runs", "processes", "turns", "events", "totals", "holds"} - tables
+        missing = _TABLES - tables
         if missing:
             raise _DamagedError(f"it has no table {', '.join(sorted(missing))}")
     if path.stat().st_size <= _CHECK_LIMIT_BYTES:

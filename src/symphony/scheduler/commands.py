@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from symphony.model.failure import FailureClass
 from symphony.model.issue import Issue, IssueId
 from symphony.model.run import RetryKind, RunId, RunSpec, StopReason
 
-from .events import Cause, Hold
+from .events import BreakerRecord, Cause, Hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,20 @@ class DropHold:
     scope: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class SaveBreaker:
+    """Make the failures of a class, and whether they opened the breaker, durable."""
+
+    record: BreakerRecord
+
+
+@dataclass(frozen=True, slots=True)
+class DropBreaker:
+    """Forget the failures of a class durably."""
+
+    failure_class: FailureClass
+
+
 class Level(StrEnum):
     """Level of a note, by consequence."""
 
@@ -159,5 +174,7 @@ Command = (
     | EndAfterTurn
     | SaveHold
     | DropHold
+    | SaveBreaker
+    | DropBreaker
     | Note
 )

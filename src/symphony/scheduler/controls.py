@@ -47,6 +47,8 @@ def control(state: SchedulerState, event: ControlRequested, now: Instant) -> lis
             return [order, *_stop(state, event, now)]
         case ControlAction.RETRY:
             return [order, *_retry(state, event, now)]
+        case ControlAction.RESET_BREAKER:
+            return [order, *_reset_breaker(state, event, now)]
         case _:
             assert_never(event.action)
 
@@ -121,11 +123,23 @@ def _stop(state: SchedulerState, event: ControlRequested, now: Instant) -> list[
     return commands
 
 
+def _reset_breaker(state: SchedulerState, event: ControlRequested, now: Instant) -> list[Command]:
+    one = event.failure_class
+    commands = state.breaker.reset() if one is None else state.breaker.reset([one])
+    state.claims.freed = True
+    return [*commands, *request_poll(state, now)]
+
+
 def _retry(state: SchedulerState, event: ControlRequested, now: Instant) -> list[Command]:
     commands: list[Command] = []
     for claim in _of(state, event):
         if isinstance(claim, RetryQueued | Blocked):
             commands.extend(_due_now(state, claim, now))
+    waiting = [issue for issue, _ in state.waiting]
+    for issue in (*(claim.issue for claim in state.claims), *waiting):
+        if issue.identifier == event.identifier:
+            commands.extend(state.breaker.choose(issue, now))
+            break
     return [*commands, *request_poll(state, now)]
 
 

@@ -70,6 +70,7 @@ def allocate(
         gate = first_shut(issue, view)
         if gate is None:
             state.claims.put(Dispatching(issue=issue, cause=fresh_cause, host=_host(view, None)))
+            state.breaker.took_slot(issue)
             fresh.append(issue.id)
         elif gate.name is not GateName.UNCLAIMED and len(waiting) < WAITING_LIMIT:
             waiting.append((issue, gate))
@@ -104,11 +105,13 @@ def _serve_retry(state: SchedulerState, view: View, issue: Issue, cause: Cause) 
     match claim:
         case RetryQueued() if gate is None:
             state.claims.put(Rechecking(retry=claim, cause=cause, host=_host(view, claim.host)))
+            state.breaker.took_slot(issue)
             return True
         case RetryQueued():
             state.claims.put(replace(claim, hold=gate))
         case Rechecking() if gate is None:
             state.claims.put(replace(claim, host=_host(view, claim.retry.host)))
+            state.breaker.took_slot(issue)
     return False
 
 
@@ -153,6 +156,8 @@ def recheck_due(state: SchedulerState, now: Instant) -> list[Command]:
         gate = first_shut(claim.issue, view, claimed=True)
         host = _host(view, claim.host) if gate is None else None
         state.claims.put(Rechecking(retry=claim, cause=cause, host=host))
+        if host is not None:
+            state.breaker.took_slot(claim.issue)
     return _ask(state, cause, RefreshPurpose.RETRY, [claim.issue.id for claim in due], now=now)
 
 
@@ -335,4 +340,5 @@ def _start(
             workspace_path=workspace_path,
         )
     )
+    state.breaker.took_slot(spec.issue)
     return StartRun(spec)

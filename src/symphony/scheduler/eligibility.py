@@ -21,6 +21,16 @@ from .events import Hold, HoldKind
 from .placement import Slots, place
 
 
+@dataclass(frozen=True, slots=True)
+class BreakerRules:
+    """When the failure breaker opens and for how long; ``failures`` 0 turns it off."""
+
+    failures: int
+    window_s: float
+    cooldown_s: float
+    max_cooldown_s: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """The settings that decide, normalised once per configuration.
@@ -44,6 +54,7 @@ class Rules:
     max_backoff_s: float
     stall_timeout_s: float
     scope: tuple[str | None, Mapping[str, object]]
+    breaker: BreakerRules
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Rules:
@@ -72,6 +83,12 @@ class Rules:
             max_backoff_s=agent.max_retry_backoff_ms / 1000,
             stall_timeout_s=settings.codex.stall_timeout_ms / 1000,
             scope=(tracker.kind, tracker.provider),
+            breaker=BreakerRules(
+                settings.breaker.failures,
+                settings.breaker.window_ms / 1000,
+                settings.breaker.cooldown_ms / 1000,
+                settings.breaker.max_cooldown_ms / 1000,
+            ),
         )
 
     def standing(self, issue: Issue) -> Standing:
@@ -112,6 +129,7 @@ class GateName(StrEnum):
     ACCEPTING = "accepting_work"
     NOT_HELD = "not_held"
     NOT_PARKED = "not_parked"
+    BREAKER = "breaker_closed"
     GLOBAL_SLOT = "global_slot"
     STATE_SLOT = "state_slot"
     HOST_SLOT = "host_slot"
@@ -133,6 +151,7 @@ _SENTENCES = {
     GateName.ACCEPTING: "The daemon takes work.",
     GateName.NOT_HELD: "No operator has paused or drained this work.",
     GateName.NOT_PARKED: "No usage limit holds all work back.",
+    GateName.BREAKER: "Failures that all issues share do not hold work back.",
     GateName.GLOBAL_SLOT: "Fewer runs than agent.max_concurrent_agents.",
     GateName.STATE_SLOT: "Fewer runs in this state than agent.max_concurrent_agents_by_state.",
     GateName.HOST_SLOT: "A host has room under worker.max_concurrent_agents_per_host.",
@@ -163,6 +182,8 @@ class View:
         config_error: Why the workflow file is not in force, or None.
         parked: Until when and why no work starts, or None.
         holds: Operators' holds, by identifier; None holds all work.
+        breaker: Why the failure breaker keeps an issue from starting, or None; asked about no
+            issue, why it keeps all of them.
     """
 
     rules: Rules
@@ -173,6 +194,7 @@ class View:
     shutting_down: bool
     suspects: Collection[str] = ()
     holds: Mapping[str | None, Hold] = field(default_factory=dict)
+    breaker: Callable[[IssueId | None], str | None] = lambda _issue_id: None
 
     @property
     def closed(self) -> bool:
@@ -183,6 +205,7 @@ class View:
             or self.parked is not None
             or self.shutting_down
             or None in self.holds
+            or self.breaker(None) is not None
         )
 
     def place(self, preferred: str | None = None) -> str | None:
@@ -257,6 +280,10 @@ def _not_parked(issue: Issue, view: View) -> str | None:
     return view.parked
 
 
+def _breaker_closed(issue: Issue, view: View) -> str | None:
+    return view.breaker(issue.id)
+
+
 def _global_slot(issue: Issue, view: View) -> str | None:
     taken, limit = view.slots.total, view.rules.max_agents
     return None if taken < limit else f"{taken} of {limit} slots are taken"
@@ -288,6 +315,7 @@ _GATES: tuple[tuple[GateName, Callable[[Issue, View], str | None]], ...] = (
     (GateName.ACCEPTING, _accepting),
     (GateName.NOT_HELD, _not_held),
     (GateName.NOT_PARKED, _not_parked),
+    (GateName.BREAKER, _breaker_closed),
     (GateName.GLOBAL_SLOT, _global_slot),
     (GateName.STATE_SLOT, _state_slot),
     (GateName.HOST_SLOT, _host_slot),

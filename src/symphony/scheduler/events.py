@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, NewType
 
 from symphony.config.settings import Settings
+from symphony.model.failure import FailureClass
 from symphony.model.issue import Issue, IssueId
 from symphony.model.run import Outcome, RetryKind, RunId
 from symphony.model.usage import TokenUsage
@@ -196,6 +197,8 @@ class ControlAction(StrEnum):
     """End agents now; their issues wait for a person."""
     RETRY = "retry"
     """Run what waits or is blocked now."""
+    RESET_BREAKER = "reset_breaker"
+    """Close the failure breaker and forget what it counted."""
 
 
 class HoldKind(StrEnum):
@@ -224,12 +227,46 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class ControlRequested:
-    """An operator's order, already authorised; ``identifier`` None means all work."""
+    """An operator's order, already authorised; ``identifier`` None means all work.
+
+    ``failure_class`` narrows a reset of the breaker; None means all classes.
+    """
 
     action: ControlAction
     identifier: str | None = None
     reason: str = ""
     by: str = "operator"
+    failure_class: FailureClass | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A failed run that the breaker counts: monotonic seconds decide, epoch seconds last."""
+
+    issue_id: IssueId
+    mono: float
+    wall: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerRecord:
+    """What outlives the daemon of one class of failures.
+
+    Attributes:
+        failures: Those that were counted, oldest first.
+        count: How many failures opened it, canaries included; 0 where it is closed.
+        issues: Of how many issues.
+        until_wall: When (epoch seconds) its cool-down ends, or None where it is closed.
+        cooldown_s: The whole cool-down.
+    """
+
+    failure_class: FailureClass
+    failures: tuple[Failure, ...] = ()
+    count: int = 0
+    issues: int = 0
+    since_wall: float = 0.0
+    until_wall: float | None = None
+    cooldown_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +277,7 @@ class Restored:
     usage: TokenUsage = field(default_factory=TokenUsage)
     seconds: float = 0.0
     holds: Sequence[Hold] = ()
+    breakers: Sequence[BreakerRecord] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,7 @@ def build_snapshot(
         tracker_error=state.tracker_error,
         waiting=tuple(_waiting_row(issue, gate) for issue, gate in state.waiting),
         holds=tuple(_hold_row(hold) for hold in state.holds.values()),
+        breakers=state.breaker.rows(state.claims),
         shutting_down=state.shutting_down,
         parked=None if park is None else park.reason,
         parked_until_wall=None if park is None else park.until_wall,

@@ -198,8 +198,12 @@ def run_silent(state: SchedulerState, event: RunSilent) -> list[Command]:
 
 
 def run_issue_changed(state: SchedulerState, event: RunIssueChanged) -> list[Command]:
-    """Take over the newer snapshot that a run read itself; the run decides whether it goes on."""
+    """Take over the newer snapshot that a run read itself; the run decides whether it goes on.
+
+    A run reads its issue after a turn that ended well, which is all that a canary has to show.
+    """
     claim = state.claims.run(event.run_id)
-    if claim is not None and event.issue.id == claim.issue.id:
-        state.claims.put(replace(claim, issue=event.issue, missing_since=None))
-    return []
+    if claim is None or event.issue.id != claim.issue.id:
+        return []
+    state.claims.put(replace(claim, issue=event.issue, missing_since=None))
+    return state.breaker.turn_ended_well(claim.issue.id)

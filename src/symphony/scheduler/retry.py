@@ -190,6 +190,32 @@ def settle(state: SchedulerState, run: Running, ended: RunEnded, now: Instant) -
     state.seconds += max(0.0, ended.seconds)
     if ended.outcome.kind is OutcomeKind.HOST_LOST:
         state.suspects[run.spec.host] = now.mono + SUSPECT_S
+    counted = _count_for_breaker(state, run, ended, now)
+    return [*counted, *_follow(state, run, ended, now)]
+
+
+def _count_for_breaker(
+    state: SchedulerState, run: Running, ended: RunEnded, now: Instant
+) -> list[Command]:
+    outcome = ended.outcome
+    ended_by_us = run.stopping not in (None, StopReason.STALLED)
+    if ended_by_us and outcome.kind is not OutcomeKind.COMPLETED:
+        # How it ended under our hands says nothing of what fails.
+        outcome = Outcome(kind=OutcomeKind.CANCELLED, stop_reason=run.stopping)
+    was_shut = bool(state.breaker.tripped)
+    commands = state.breaker.run_ended(
+        run.issue,
+        outcome,
+        used_tokens=ended.usage.total_tokens > 0,
+        rules=state.rules.breaker,
+        now=now,
+    )
+    if was_shut:
+        state.claims.freed = True
+    return commands
+
+
+def _follow(state: SchedulerState, run: Running, ended: RunEnded, now: Instant) -> list[Command]:
     verdict = decide(
         run,
         ended.outcome,

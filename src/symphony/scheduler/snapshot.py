@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from symphony.model.clock import iso
 from symphony.model.usage import TokenUsage
 
 
@@ -145,6 +146,7 @@ class Snapshot:
     tracker_error: str | None
     waiting: tuple[WaitingRow, ...] = ()
     holds: tuple[HoldRow, ...] = ()
+    breakers: tuple[BreakerRow, ...] = ()
     shutting_down: bool = False
     parked: str | None = None
     parked_until_wall: float | None = None
@@ -161,6 +163,42 @@ class HoldRow:
     reason: str
     by: str
     since_wall: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerRow:
+    """A class of failures that holds work back.
+
+    Attributes:
+        state: ``open``, or ``half_open`` once its cool-down is over.
+        why: What its failures have in common.
+        failures: How many opened it.
+        issues: Of how many issues.
+        until_wall: When the cool-down ends or has ended.
+        canary: Identifier of the issue that is tried, or None.
+    """
+
+    failure_class: str
+    state: str
+    why: str
+    failures: int
+    issues: int
+    since_wall: float
+    until_wall: float
+    cooldown_s: float
+    canary: str | None
+
+    @property
+    def sentence(self) -> str:
+        """All of it for people, and how to lift it."""
+        if self.state == "open":
+            effect = f"nothing starts before {iso(self.until_wall)}"
+        else:
+            effect = f"{self.canary or 'the next issue'} is tried alone"
+        return (
+            f"{self.failures} failures of class {self.failure_class} in {self.issues} issues "
+            f"({self.why}); {effect}, lift it with: symphony breaker reset {self.failure_class}"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from symphony.model.issue import Issue, IssueId
 from symphony.model.run import RunId
 from symphony.model.usage import TokenUsage
 
+from .breaker import Breaker
 from .claims import Claims
 from .commands import RefreshPurpose
 from .eligibility import Gate, Rules, View
@@ -106,6 +107,7 @@ class SchedulerState:
         usage: Tokens of all ended runs.
         seconds: Run time of all ended runs.
         holds: Operators' holds, by identifier; None holds all work.
+        breaker: Counts failures that all issues share.
     """
 
     settings: Settings
@@ -128,6 +130,7 @@ class SchedulerState:
     usage: TokenUsage = field(default_factory=TokenUsage)
     seconds: float = 0.0
     holds: dict[str | None, Hold] = field(default_factory=dict)
+    breaker: Breaker = field(default_factory=Breaker)
 
     def new_cause(self) -> Cause:
         """Number a command that may be issued."""
@@ -191,6 +194,7 @@ class SchedulerState:
             shutting_down=self.shutting_down,
             suspects=self.suspects,
             holds=self.holds,
+            breaker=lambda issue_id: self.breaker.why_shut(issue_id, self.claims),
         )
 
     @property
@@ -231,6 +235,7 @@ def next_wakeup(state: SchedulerState) -> float | None:
         state.claims.next_due(),
         state.confirm_mono,
         state.park.until_mono if state.park is not None else None,
+        state.breaker.next_due(),
     )
     return min((time for time in times if time is not None), default=None)
 

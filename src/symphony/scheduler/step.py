@@ -145,6 +145,10 @@ def _wake_up(state: SchedulerState, now: Instant) -> list[Command]:
         commands.append(Note(Level.INFO, "dispatch resumes", {"reason": state.park.reason}))
         state.park = None
         state.claims.freed = True
+    due = state.breaker.next_due()
+    if due is not None and due <= now.mono:
+        commands.extend(state.breaker.wake_up(now))
+        state.claims.freed = True
     commands.extend(begin_poll(state, now))
     commands.extend(recheck_due(state, now))
     commands.extend(confirm_missing(state, now))
@@ -156,6 +160,8 @@ def _settings_changed(state: SchedulerState, event: SettingsChanged, now: Instan
     state.settings = event.settings
     state.rules = Rules.from_settings(event.settings)
     commands = _config_repaired(state)
+    if not state.rules.breaker.failures:
+        commands.extend(state.breaker.reset())
     if state.rules.interval_s != before.interval_s:
         replan_poll(state, now)
     if state.rules.scope != before.scope:
@@ -282,7 +288,8 @@ def _restored(state: SchedulerState, event: Restored, now: Instant) -> list[Comm
     state.started = True
     state.usage, state.seconds = event.usage, event.seconds
     state.holds = {hold.scope: hold for hold in event.holds}
-    commands: list[Command] = []
+    state.breaker.restore(event.breakers, now)
+    commands = [] if state.rules.breaker.failures else state.breaker.reset()
     for restored in event.claims:
         if restored.issue.id in state.claims:
             commands.append(note(Level.WARNING, "second claim in the ledger", restored.issue))

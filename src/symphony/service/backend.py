@@ -9,6 +9,7 @@ from symphony.errors import LedgerError
 from symphony.hosts.lineage import descends_from
 from symphony.ledger import Ledger
 from symphony.model.clock import Instant
+from symphony.model.failure import FailureClass
 from symphony.observe.bus import SnapshotBus
 from symphony.scheduler.controls import known
 from symphony.scheduler.eligibility import Gate
@@ -64,7 +65,14 @@ class EngineBackend:
         self._post(RefreshRequested(source))
         return RefreshReceipt(coalesced, now.wall)
 
-    def control(self, action: str, identifier: str | None, reason: str) -> bool | None:
+    def control(
+        self,
+        action: str,
+        identifier: str | None,
+        reason: str,
+        *,
+        failure_class: FailureClass | None = None,
+    ) -> bool | None:
         """Give an order to the scheduler; see ``web.backend.Backend``."""
         state, order = self._state, ControlAction(action)
         if state.shutting_down:
@@ -73,7 +81,7 @@ class EngineBackend:
         needs_it = identifier is not None and order is not ControlAction.PAUSE
         if needs_it and not known(state, identifier or ""):
             return False
-        self._post(ControlRequested(order, identifier, reason))
+        self._post(ControlRequested(order, identifier, reason, failure_class=failure_class))
         return True
 
     def is_agent(self, pid: int) -> bool:

@@ -129,6 +129,9 @@ def _head(snapshot: Snapshot, now: Instant, late_s: float, urls: Urls, tps: floa
     ]
     if snapshot.shutting_down:
         lines.append(_fact("Shutting down: ", "runs are being ended", "yellow"))
+    lines += [
+        _fact("Breaker: ", clean_line(row.sentence, 1000), "red") for row in snapshot.breakers
+    ]
     if snapshot.config_error:
         lines.append(_fact("Config error: ", clean_line(snapshot.config_error, 1000), "red"))
     if snapshot.tracker_error:

@@ -19,6 +19,7 @@ from symphony.observe.humanize import humanize
 from symphony.scheduler.eligibility import Gate
 from symphony.scheduler.snapshot import (
     BlockedRow,
+    BreakerRow,
     RetryingRow,
     RunningRow,
     Snapshot,
@@ -114,11 +115,27 @@ def present_state(snapshot: Snapshot) -> shapes.State:
             )
             for row in snapshot.holds
         ],
+        breakers=[present_breaker(row) for row in snapshot.breakers],
         parked=snapshot.parked,
         parked_until=None
         if snapshot.parked_until_wall is None
         else iso(snapshot.parked_until_wall),
         shutting_down=snapshot.shutting_down,
+    )
+
+
+def present_breaker(row: BreakerRow) -> shapes.Breaker:
+    """Return a class of failures that holds work back."""
+    return shapes.Breaker(
+        failure_class=row.failure_class,
+        state="open" if row.state == "open" else "half_open",
+        detail=row.sentence,
+        failures=row.failures,
+        issues=row.issues,
+        since=iso(row.since_wall),
+        until=iso(row.until_wall),
+        cooldown_seconds=row.cooldown_s,
+        canary=row.canary,
     )
 
 

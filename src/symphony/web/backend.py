@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from symphony.model.failure import FailureClass
 from symphony.scheduler.eligibility import Gate
 from symphony.scheduler.snapshot import Snapshot
 
@@ -41,8 +42,15 @@ class Backend(Protocol):
         None where no scheduler takes requests (starting or stopping).
         """
 
-    def control(self, action: str, identifier: str | None, reason: str) -> bool | None:
-        """Give an authorised order to the scheduler.
+    def control(
+        self,
+        action: str,
+        identifier: str | None,
+        reason: str,
+        *,
+        failure_class: FailureClass | None = None,
+    ) -> bool | None:
+        """Give an authorised order to the scheduler; a class narrows a reset of the breaker.
 
         Returns:
             False where the issue is not on its books, None where it takes no orders.

@@ -13,17 +13,20 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from symphony.model.failure import FailureClass
+
 from .backend import Backend
 from .envelope import error_response, json_response
 from .peers import Peer, is_our_user, peer_in
 
 
 class Order(msgspec.Struct, forbid_unknown_fields=True):
-    """The body: an action, of one issue or of all work."""
+    """The body: an action, of one issue or of all work; ``failure_class`` is for the breaker's."""
 
-    action: Literal["pause", "resume", "drain", "stop", "retry"]
+    action: Literal["pause", "resume", "drain", "stop", "retry", "reset_breaker"]
     issue: str | None = None
     reason: str = ""
+    failure_class: FailureClass | None = None
 
 
 _decode = msgspec.json.Decoder(Order).decode
@@ -38,11 +41,12 @@ async def obey(request: Request, backend: Backend) -> Response:
         order = _decode(await request.body())
     except msgspec.MsgspecError as error:
         return error_response(400, "invalid_request", f"The order can't be read: {error}")
-    if order.action == "drain" and order.issue is not None:
-        return error_response(400, "invalid_request", "drain is for all work; stop or pause one")
-    if order.issue is not None and not order.issue.strip():
-        return error_response(400, "invalid_request", "issue: the identifier is blank")
-    taken = backend.control(order.action, order.issue, order.reason)
+    fault = _fault_of(order)
+    if fault is not None:
+        return error_response(400, "invalid_request", fault)
+    taken = backend.control(
+        order.action, order.issue, order.reason, failure_class=order.failure_class
+    )
     if taken is None:
         return error_response(503, "orchestrator_unavailable", "Orchestrator is unavailable")
     if not taken:
@@ -52,6 +56,19 @@ async def obey(request: Request, backend: Backend) -> Response:
     return json_response(
         {"accepted": True, "action": order.action, "issue": order.issue}, status=202
     )
+
+
+def _fault_of(order: Order) -> str | None:
+    """Say what is wrong with an order that can be read, or None."""
+    if order.issue is not None and not order.issue.strip():
+        return "issue: the identifier is blank"
+    if order.action == "drain" and order.issue is not None:
+        return "drain is for all work; stop or pause one"
+    if order.action == "reset_breaker" and order.issue is not None:
+        return "reset_breaker is for all work; to try one issue, retry it"
+    if order.action != "reset_breaker" and order.failure_class is not None:
+        return f"failure_class: belongs to reset_breaker, not to {order.action}"
+    return None
 
 
 def refuse(peer: Peer | None, backend: Backend) -> str | None:

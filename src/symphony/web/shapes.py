@@ -169,6 +169,20 @@ class Hold(Struct, kw_only=True):
     since: str
 
 
+class Breaker(Struct, kw_only=True):
+    """Added: a class of failures that holds work back; ``canary`` is the issue that is tried."""
+
+    failure_class: str
+    state: Literal["open", "half_open"]
+    detail: str
+    failures: int
+    issues: int
+    since: str
+    until: str
+    cooldown_seconds: float
+    canary: str | None
+
+
 class GateAnswer(Struct, kw_only=True):
     """Added: one condition of a start."""
 
@@ -206,6 +220,7 @@ class State(Struct, kw_only=True):
     problems: Problems
     tracker: Tracker | None
     holds: list[Hold]
+    breakers: list[Breaker]
     parked: str | None
     parked_until: str | None
     shutting_down: bool

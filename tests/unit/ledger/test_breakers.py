@@ -1,0 +1,65 @@
+"""The rows of the failure breaker outlive the daemon, and a damaged one costs no start."""
+
+import sqlite3
+
+from symphony.model.failure import FailureClass
+from symphony.model.issue import IssueId
+from symphony.scheduler.events import BreakerRecord, Failure
+
+
+def record(**changes):
+    fields = {
+        "failure_class": FailureClass.HOOK,
+        "failures": (Failure(IssueId("id-1"), 0.0, 10.5), Failure(IssueId("id-2"), 0.0, 20.5)),
+        "count": 2,
+        "issues": 2,
+        "since_wall": 20.5,
+        "until_wall": 620.5,
+        "cooldown_s": 600.0,
+    }
+    return BreakerRecord(**(fields | changes))
+
+
+async def test_an_open_breaker_is_restored_as_it_was(open_ledger, ledger):
+    await ledger.save_breaker(record())
+    assert (await (await open_ledger()).load()).restored.breakers == (record(),)
+
+
+async def test_a_count_below_the_limit_is_restored_too(ledger):
+    counted = record(count=0, issues=0, since_wall=0.0, until_wall=None, cooldown_s=0.0)
+    await ledger.save_breaker(counted)
+    assert (await ledger.load()).restored.breakers == (counted,)
+
+
+async def test_one_row_a_class_the_newest_stays(ledger):
+    await ledger.save_breaker(record())
+    await ledger.save_breaker(record(until_wall=900.0))
+    await ledger.save_breaker(record(failure_class=FailureClass.MODEL))
+    found = (await ledger.load()).restored.breakers
+    assert [(one.failure_class, one.until_wall) for one in found] == [
+        (FailureClass.HOOK, 900.0),
+        (FailureClass.MODEL, 620.5),
+    ]
+
+
+async def test_a_closed_class_is_forgotten(ledger):
+    await ledger.save_breaker(record())
+    await ledger.drop_breaker(FailureClass.HOOK)
+    await ledger.drop_breaker(FailureClass.MODEL)
+    assert (await ledger.load()).restored.breakers == ()
+
+
+async def test_what_an_older_or_newer_version_called_otherwise_is_left_out_and_told(ledger, path):
+    await ledger.save_breaker(record())
+    await ledger.save_breaker(record(failure_class=FailureClass.MODEL))
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE breakers SET failures = '[[1]]' WHERE failure_class = 'hook'")
+        connection.execute(
+            "INSERT INTO breakers SELECT workflow_id, 'weather', failures, count, issues, "
+            "since_wall, until_wall, cooldown_s FROM breakers WHERE failure_class = 'model'"
+        )
+    connection.close()
+    contents = await ledger.load()
+    assert [one.failure_class for one in contents.restored.breakers] == [FailureClass.MODEL]
+    assert len(contents.faults) == 2
+    assert any("weather" in fault for fault in contents.faults)

@@ -1,0 +1,80 @@
+"""What keeps work from starting is told by every surface: API, page, terminal, status."""
+
+from __future__ import annotations
+
+import json
+from types import ModuleType
+
+import pytest
+
+from symphony.cli.status import describe
+from symphony.model.clock import Instant
+from symphony.scheduler.snapshot import BreakerRow, Snapshot
+from symphony.terminal.dashboard import Urls, render
+from symphony.web import api
+from symphony.web.pages import Pages
+
+
+def breaker(snapshots: ModuleType, **changes: object) -> BreakerRow:
+    fields = {
+        "failure_class": "model",
+        "state": "open",
+        "why": "the model's provider fails",
+        "failures": 5,
+        "issues": 3,
+        "since_wall": snapshots.WALL - 60,
+        "until_wall": snapshots.WALL + 540,
+        "cooldown_s": 600.0,
+        "canary": None,
+    }
+    return BreakerRow(**{**fields, **changes})
+
+
+def seen(snapshots: ModuleType, snapshot: Snapshot) -> list[str]:
+    """What people read of a snapshot on each surface."""
+    state = json.loads(api.encode(api.present_state(snapshot)))
+    screen = render(
+        snapshot, width=1000, now=Instant(snapshots.MONO, snapshots.WALL), urls=Urls()
+    ).plain
+    page = Pages().fragment(snapshot).replace("&#39;", "'")
+    return [screen, page, "\n".join(describe(state))]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, "nothing starts before 2030-03-17T17:55:40Z"),
+        ({"state": "half_open", "canary": "MT-7"}, "MT-7 is tried alone"),
+        ({"state": "half_open"}, "the next issue is tried alone"),
+    ],
+)
+def test_an_open_breaker_is_shown_with_the_way_to_lift_it(
+    snapshots: ModuleType, changes: dict[str, str], told: str
+) -> None:
+    row = breaker(snapshots, **changes)
+    for text in seen(snapshots, snapshots.snapshot(breakers=(row,))):
+        assert "5 failures of class model in 3 issues" in text
+        assert told in text
+        assert "symphony breaker reset model" in text
+
+
+def test_without_a_limit_in_force_none_is_shown(snapshots: ModuleType) -> None:
+    for text in seen(snapshots, snapshots.snapshot()):
+        assert "breaker" not in text.lower()
+
+
+def test_the_api_gives_the_breaker_in_parts(snapshots: ModuleType) -> None:
+    row = breaker(snapshots, state="half_open", canary="MT-7")
+    state = json.loads(api.encode(api.present_state(snapshots.snapshot(breakers=(row,)))))
+    (shown,) = state["breakers"]
+    assert "MT-7" in shown.pop("detail")
+    assert shown == {
+        "failure_class": "model",
+        "state": "half_open",
+        "failures": 5,
+        "issues": 3,
+        "since": "2030-03-17T17:45:40Z",
+        "until": "2030-03-17T17:55:40Z",
+        "cooldown_seconds": 600.0,
+        "canary": "MT-7",
+    }
