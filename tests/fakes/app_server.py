@@ -14,6 +14,8 @@ Use: ``python app_server.py SCRIPT.json``. The script is an object:
   {"hang": true}                           silence until interrupted or closed
   {"exit": CODE}
   {"status": "completed"|"failed"|"interrupted", "error": {...}}   ends the turn
+``preview``: the preview of a thread that is resumed.
+``stumbles``: so many starts, by the record, say on stderr that links could not be made.
 ``record``: a file that gets one JSON line for everything received, and for start and end of input.
 ``linger``: ignore end of input and SIGTERM.
 Written with the standard library only: it runs outside the project's environment too.
@@ -51,6 +53,15 @@ class Server:
 
     def serve(self):
         self.record(event="start", cwd=os.getcwd(), env=dict(os.environ))
+        if self.script.get("stumbles"):
+            with open(self.record_path) as file:
+                starts = sum(json.loads(line)["event"] == "start" for line in file)
+            if starts <= self.script["stumbles"]:
+                sys.stderr.write(
+                    "WARNING: proceeding, even though we could not create PATH aliases: "
+                    "No such file or directory (os error 2)\n"
+                )
+                sys.stderr.flush()
         for line in sys.stdin:
             message = json.loads(line)
             self.record(event="received", message=message)
@@ -82,7 +93,10 @@ class Server:
             agent = self.script.get("user_agent", "fake")
             self.send({"id": number, "result": {"userAgent": agent}})
         elif method in ("thread/start", "thread/resume"):
-            self.send({"id": number, "result": {"thread": {"id": self.thread}}})
+            thread = {"id": self.thread}
+            if method == "thread/resume" and "preview" in self.script:
+                thread["preview"] = self.script["preview"]
+            self.send({"id": number, "result": {"thread": thread}})
         elif method == "turn/start":
             self.turns += 1
             self.turn = f"turn-{self.turns}"

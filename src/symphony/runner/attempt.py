@@ -36,6 +36,9 @@ _log = logging.getLogger(__name__)
 STOP_GRACE_S = 5.0
 """From closing stdin to SIGKILL when a run ends."""
 
+LAUNCHES = 3
+"""How often Codex is started for a run before it has to do without the links to its helpers."""
+
 LAST_WORDS_S = 15.0
 """How long a turn may go on after the agent itself has moved its issue out of the active states.
 
@@ -156,7 +159,7 @@ class Attempt:
         self._phase(Phase.LAUNCHING_AGENT_PROCESS)
         async with self._context.session_options.home_gate.passage():
             session = await self._open_session(frozen.settings, workspace)
-        if session.resumed:
+        if session.knows_issue:
             prompt = await asyncio.to_thread(_resumption, self.spec)
         return await self._turns(session, prompt)
 
@@ -190,18 +193,8 @@ class Attempt:
         return await asyncio.to_thread(render)
 
     async def _open_session(self, settings: Settings, workspace: Workspace) -> Session:
-        session = self._session = await launch_session(
-            spec=self.spec,
-            workspace=workspace.path,
-            settings=settings,
-            tracker=self.tracker,
-            host=self._context.host,
-            options=self._context.session_options,
-            narrator=self._narrator,
-        )
-        await self._process_started(session.process)
-        self._phase(Phase.INITIALIZING_SESSION)
         try:
+            session = await self._connected(settings, workspace)
             thread = await session.open(
                 tracker=self.tracker, narrator=self._narrator, issue=lambda: self._issue
             )
@@ -212,6 +205,28 @@ class Attempt:
         if session.resumed:
             self._narrator.resumed(thread.id)
         await self._record(self._context.ledger.run_thread(self.spec.run_id, thread.id))
+        return session
+
+    async def _connected(self, settings: Settings, workspace: Workspace) -> Session:
+        """Start the app-server and shake hands; again where it can't find its own helpers."""
+        for launch in range(1, LAUNCHES + 1):
+            session = self._session = await launch_session(
+                spec=self.spec,
+                workspace=workspace.path,
+                settings=settings,
+                tracker=self.tracker,
+                host=self._context.host,
+                options=self._context.session_options,
+                narrator=self._narrator,
+            )
+            await self._process_started(session.process)
+            self._phase(Phase.INITIALIZING_SESSION)
+            await session.connect(self._narrator)
+            if not session.lacks_aliases:
+                break
+            self._log("warning", "Codex could not make the links to its helpers", launch=launch)
+            if launch < LAUNCHES:
+                await session.close(STOP_GRACE_S)
         return session
 
     async def _process_started(self, process: HostProcess) -> None:

@@ -48,6 +48,10 @@ MAX_LINE_BYTES = 32 * 1024 * 1024
 """A longer line of one app-server is dropped and reported; the connection goes on."""
 
 
+_ALIASES_FAILED = "proceeding, even though we could not"
+"""So begins what all versions say then; the rest of the sentence differs."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionOptions:
     """What every session of a daemon shares beside the settings.
@@ -98,7 +102,8 @@ class Session:
 
     Attributes:
         thread: None until the thread has been opened.
-        resumed: Whether the thread knows the issue from an earlier run.
+        resumed: Whether the thread is one of an earlier run.
+        knows_issue: Whether it also holds what that run told it about the issue.
         acted: Whether the agent has called a tool of the tracker in the present turn.
     """
 
@@ -119,6 +124,7 @@ class Session:
         self.thread: codex.Thread | None = None
         self.acted = False
         self.resumed = False
+        self.knows_issue = False
         self._spec = spec
         self._workspace = workspace
         self._settings = settings
@@ -132,6 +138,16 @@ class Session:
                 "Writable roots were added to codex.turn_sandbox_policy",
                 extra={"issue_identifier": spec.issue.identifier, "added": list(added)},
             )
+
+    @property
+    def lacks_aliases(self) -> bool:
+        """Whether this app-server can't find its own helpers, so that sandboxed commands fail.
+
+        Codex keeps links to itself in its home, and those of servers that have ended are cleared by
+        those that start; one that starts at the same moment may lose its own. It says so on stderr
+        before it answers anything, and goes on without.
+        """
+        return _ALIASES_FAILED in self.process.stderr_tail()
 
     @property
     def blocked(self) -> Outcome | None:
@@ -149,10 +165,8 @@ class Session:
         )
         return outcome_of(fault) if fault is not None else exited(error, stderr)
 
-    async def open(
-        self, *, tracker: Tracker, narrator: Narrator, issue: Callable[[], Issue]
-    ) -> codex.Thread:
-        """Do the handshake and open the thread: the earlier one where there is one, else a new one.
+    async def connect(self, narrator: Narrator) -> None:
+        """Do the handshake.
 
         Raises:
             CodexError: The app-server refused, was silent or went away.
@@ -169,6 +183,17 @@ class Session:
             handlers=self.requests.handlers(),
             on_events=narrator.batch,
         )
+
+    async def open(
+        self, *, tracker: Tracker, narrator: Narrator, issue: Callable[[], Issue]
+    ) -> codex.Thread:
+        """Open the thread: the earlier one where there is one, else a new one.
+
+        Raises:
+            CodexError: The app-server refused, was silent or went away.
+        """
+        if self.connection is None:
+            raise RuntimeError("the session is not connected")
         tools = [self._tool(spec, tracker, narrator, issue) for spec in tracker.agent_tools()]
         self.thread = await self._open_thread(self.connection, tools)
         return self.thread
@@ -217,6 +242,7 @@ class Session:
             )
             return None
         self.resumed = True
+        self.knows_issue = _has_a_prompt(thread)
         return thread
 
     async def name_thread(self, title: str) -> None:
@@ -290,6 +316,16 @@ class Session:
                 await self.process.stop(grace_s)
             finally:
                 await asyncio.to_thread(shutil.rmtree, self._temp_dir, ignore_errors=True)
+
+
+def _has_a_prompt(thread: codex.Thread) -> bool:
+    """Say whether a resumed thread holds the prompt that it was begun with.
+
+    An agent that was killed right after it took the prompt may not have written it down. Codex
+    then opens the thread all the same, with an empty preview.
+    """
+    info = thread.info.get("thread")
+    return not (isinstance(info, dict) and info.get("preview") == "")
 
 
 async def launch_session(

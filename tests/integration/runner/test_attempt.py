@@ -11,6 +11,7 @@ import pytest
 
 from symphony.errors import TrackerError
 from symphony.model.run import OutcomeKind, Phase, RetryKind, StopReason
+from symphony.runner.attempt import LAUNCHES
 from symphony.scheduler.events import RunIssueChanged
 
 from .conftest import Bench
@@ -394,6 +395,36 @@ async def test_a_thread_that_is_gone_is_replaced_and_gets_the_whole_prompt(bench
     assert len(bench.received("thread/start")) == 1
     prompt = bench.received("turn/start")[0]["params"]["input"][0]["text"]
     assert prompt == "Work on Paint the shed."
+
+
+async def test_a_thread_that_lost_its_prompt_gets_the_whole_prompt(bench: Bench) -> None:
+    bench.script(turns=[DONE], user_agent=VERSIONED, preview="")
+    await bench.run(attempt=1, retry_kind=RetryKind.RECOVERY, thread_id="thr-1")
+    assert len(bench.received("thread/resume")) == 1
+    prompt = bench.received("turn/start")[0]["params"]["input"][0]["text"]
+    assert prompt == "Work on Paint the shed."
+
+
+async def test_a_thread_that_has_its_prompt_is_not_told_twice(bench: Bench) -> None:
+    bench.script(turns=[DONE], user_agent=VERSIONED, preview="Work on Paint the shed.")
+    await bench.run(attempt=1, retry_kind=RetryKind.RECOVERY, thread_id="thr-1")
+    prompt = bench.received("turn/start")[0]["params"]["input"][0]["text"]
+    assert "Paint the shed" not in prompt
+
+
+@pytest.mark.parametrize(("stumbles", "starts"), [(1, 2), (9, LAUNCHES)])
+async def test_a_server_without_its_helpers_is_started_again_but_not_for_ever(
+    bench: Bench, stumbles: int, starts: int
+) -> None:
+    bench.script(turns=[DONE], stumbles=stumbles)
+    outcome = await bench.run()
+    assert outcome.kind is OutcomeKind.COMPLETED
+    assert len(bench.recorded("start")) == starts
+    # Only the last one is given a thread, and the others have gone before it.
+    (started,) = bench.recorded("received")[-1:]
+    assert len(bench.received("thread/start")) == 1
+    assert len({entry["pid"] for entry in bench.recorded("start")}) == starts
+    assert started["pid"] == bench.recorded("start")[-1]["pid"]
 
 
 async def test_threads_are_not_resumed_where_the_settings_say_so(bench: Bench) -> None:
