@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import shutil
 import signal
 import time
 from collections.abc import Callable, Coroutine, Mapping
@@ -76,6 +77,9 @@ class Daemon:
             restored = await recover(
                 parts.ledger, instance=parts.state_dir.instance, clock=read_clock
             )
+            # What was killed could not take its temp directory away.
+            temp_root = parts.session_options.temp_root
+            await asyncio.to_thread(shutil.rmtree, temp_root, ignore_errors=True)
             parts.mailbox.post(restored)
             self._handle_signals(stack)
             async with asyncio.TaskGroup() as tasks:
