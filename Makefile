@@ -14,13 +14,16 @@ STAMP := .venv/.synced
 WORKERS ?= 2
 VERSION ?= 0.169.0
 REQUIRE ?=
+SEEDS ?= 10000
+FROM ?= 0
 
 .PHONY: help
 help:
 	@echo "make demo         run the whole way on a sample board with the real Codex; no account, no key"
 	@echo "make test         the tests that every change needs"
 	@echo "make test-full    all tests; REQUIRE=sshd,chromium,bwrap,ray turns their skips into failures"
-	@echo "make soak         thousands of simulated seeds"
+	@echo "make soak         10,000 simulated seeds; SEEDS=500 FROM=20000 chooses others"
+	@echo "make mutants      break the code a line at a time and expect its test to fail; ONLY=retry"
 	@echo "make check        format, lint, types, layers, architecture"
 	@echo "make fmt          format and mend what can be mended"
 	@echo "make bench        our figures beside the reference executable's, in one run"
@@ -81,7 +84,11 @@ fmt: $(STAMP)
 
 .PHONY: soak
 soak: $(STAMP)
-	$(RUN)/pytest -n $(WORKERS) -m "slow" --timeout 3600 tests/simulation $(ARGS)
+	$(RUN)/python -m tests.simulation --from $(FROM) --count $(SEEDS) --workers $(WORKERS)
+
+.PHONY: mutants
+mutants: $(STAMP) pinned-codex
+	$(RUN)/python tests/spec/mutate.py $(ONLY)
 
 .PHONY: bench
 bench: $(STAMP) | $(filter $(TOOLS)%,$(UV))

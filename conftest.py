@@ -13,7 +13,7 @@ from hypothesis import settings
 CACHE = "SYMPHONY_TEST_CACHE"
 
 # The same examples in every run, so that a change is judged by what it changes; new examples are
-# looked for by `make test-full` and `make soak`. No example is timed: machines are busy.
+# looked for by `make test-full`. No example is timed: machines are busy.
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None, max_examples=500, print_blob=True)
 settings.load_profile("same")
