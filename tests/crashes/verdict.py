@@ -57,15 +57,15 @@ def _faults_of_issues(site: Site) -> list[str]:
         comments = [one.text for one in site.board.comments(name)]
         if comments.count(REPORT) != 1 or len(comments) != 1:
             faults.append(f"{name} has {len(comments)} comments, not one: {comments}")
-        commits = [
-            [commit.subject for commit in branches_beyond_main(path).get(branch_of(name), ())]
+        # Kept aside: the hook that publishes, or the look at the workspace, was killed.
+        commits = {
+            commit
             for path in (site.repo, *_kept_aside(site, name))
-        ]
-        if not commits[0] and len(commits) > 1:
-            # The hook that publishes was killed; the work must have been kept then.
-            commits.pop(0)
-        if commits != [[f"{name}: Write its file"]]:
-            faults.append(f"{name} has the commits {commits}, not one")
+            for commit in branches_beyond_main(path).get(branch_of(name), ())
+        }
+        subjects = [commit.subject for commit in commits]
+        if subjects != [f"{name}: Write its file"]:
+            faults.append(f"{name} has the commits {subjects}, not one")
     return faults
 
 

@@ -69,29 +69,33 @@ def _shrink(seed: int) -> int:
     return 1
 
 
-def _try(seed: int) -> Report | str:
+def _try(seed: int) -> tuple[Report | str, float]:
+    began = time.process_time()
     try:
-        return simulate(seed)
+        result: Report | str = simulate(seed)
     except SeedFailed as failure:
-        return str(failure)
+        result = str(failure)
+    return result, time.process_time() - began
 
 
 def _run_many(first: int, count: int, workers: int) -> int:
     began = time.perf_counter()
     failures = 0
-    simulated_s = steps = 0.0
+    simulated_s = steps = cpu_s = 0.0
     with ProcessPoolExecutor(workers) as pool:
-        for result in pool.map(_try, range(first, first + count), chunksize=5):
+        for result, spent_s in pool.map(_try, range(first, first + count), chunksize=5):
+            cpu_s += spent_s
             if isinstance(result, str):
                 failures += 1
-                print(result.partition("\n")[0], flush=True)
+                print(result, flush=True)
             else:
                 simulated_s += result.simulated_s
                 steps += result.steps
     seconds = time.perf_counter() - began
     print(
         f"{count} seeds, {failures} failed, {simulated_s / 3600:.0f} simulated hours, "
-        f"{steps:.0f} steps in {seconds:.1f} s: {simulated_s / 60 / seconds:.0f} hours a minute"
+        f"{steps:.0f} steps in {seconds:.1f} s: {simulated_s / 60 / seconds:.0f} hours a minute, "
+        f"{simulated_s / 60 / cpu_s:.0f} a minute of processor time"
     )
     return 1 if failures else 0
 
