@@ -25,6 +25,13 @@ from graphql.execution import execute
 EXCERPT = """
 scalar DateTime
 type Query {
+  projects(filter: ProjectFilter, first: Int): ProjectConnection!
+  project(id: String!): Project!
+  team(id: String!): Team!
+  projectMilestone(id: String!): ProjectMilestone!
+  comment(id: String, hash: String): Comment!
+  attachment(id: String!): Attachment!
+  issueRelation(id: String!): IssueRelation!
   issues(filter: IssueFilter, first: Int, after: String): IssueConnection!
   issue(id: String!): Issue!
   viewer: User!
@@ -32,7 +39,16 @@ type Query {
 type Mutation {
   issueUpdate(id: String!, input: IssueUpdateInput!): IssuePayload!
   commentCreate(input: CommentCreateInput!): CommentPayload!
+  commentDelete(id: String!): DeletePayload!
 }
+type DeletePayload { success: Boolean! entityId: String! }
+input ProjectFilter { slugId: StringComparator }
+type ProjectConnection { nodes: [Project!]! }
+type Project { id: ID! name: String! slugId: String! teams: TeamConnection! }
+type ProjectMilestone { id: ID! project: Project! }
+type Attachment { id: ID! issue: Issue! }
+type TeamConnection { nodes: [Team!]! }
+type Team { id: ID! key: String! name: String! }
 input IssueFilter {
   id: IssueIDComparator
   project: NullableProjectFilter
@@ -42,18 +58,24 @@ input IssueIDComparator { in: [ID!] }
 input NullableProjectFilter { slugId: StringComparator }
 input WorkflowStateFilter { name: StringComparator }
 input StringComparator { eq: String in: [String!] }
-input IssueUpdateInput { stateId: String }
+input IssueUpdateInput {
+  stateId: String
+  projectId: String
+  projectMilestoneId: String
+  teamId: String
+}
 input CommentCreateInput { issueId: String body: String }
 type IssuePayload { success: Boolean! issue: Issue }
 type CommentPayload { success: Boolean! comment: Comment! }
-type Comment { id: ID! body: String! }
+type Comment { id: ID! body: String! issue: Issue }
+type CommentConnection { nodes: [Comment!]! pageInfo: PageInfo! }
 type User { id: ID! name: String! }
 type PageInfo { hasNextPage: Boolean! endCursor: String }
 type IssueConnection { nodes: [Issue!]! pageInfo: PageInfo! }
 type WorkflowState { id: ID! name: String! }
 type IssueLabel { name: String! }
 type IssueLabelConnection { nodes: [IssueLabel!]! pageInfo: PageInfo! }
-type IssueRelation { type: String! issue: Issue! }
+type IssueRelation { type: String! issue: Issue! relatedIssue: Issue! }
 type IssueRelationConnection { nodes: [IssueRelation!]! pageInfo: PageInfo! }
 type Issue {
   id: ID!
@@ -62,6 +84,9 @@ type Issue {
   description: String
   priority: Float!
   state: WorkflowState!
+  project: Project
+  team: Team!
+  comments(first: Int, after: String): CommentConnection!
   branchName: String!
   url: String!
   assignee: User
@@ -122,7 +147,9 @@ class LinearServer:
         self.requests: list[Request] = []
         self.faults: deque[Fault] = deque()
         self.issues: dict[str, dict[str, Any]] = {}
-        self.comments: list[dict[str, Any]] = []
+        self.comments: dict[str, dict[str, Any]] = {}
+        self.attachments: dict[str, str] = {}
+        self.teams: dict[str, list[str]] = {"demo": ["DEMO"]}
         self.port = 0
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
@@ -138,7 +165,8 @@ class LinearServer:
         number: int,
         *,
         state: str = "Todo",
-        project: str = "demo",
+        project: str | None = "demo",
+        team: str = "DEMO",
         labels: tuple[str, ...] = (),
         blockers: tuple[str, ...] = (),
         assignee: str | None = None,
@@ -159,6 +187,7 @@ class LinearServer:
             "labels": list(labels),
             "relations": [("blocks", blocker) for blocker in blockers],
             "project": project,
+            "team": team,
             "createdAt": "2026-01-01T10:00:00.000Z",
             "updatedAt": "2026-01-02T10:00:00.000Z",
             **fields,
@@ -278,6 +307,35 @@ class _Root:
     def issue(self, info: Any, id: str) -> Any:
         return _Issue(self._server, self._server.issues[self._key(id)])
 
+    def projects(self, info: Any, filter: Any = None, first: int = 50) -> Any:
+        slug = (filter or {}).get("slugId", {}).get("eq")
+        found = [_project(self._server, name) for name in self._server.teams if slug == name]
+        return {"nodes": found[:first]}
+
+    def project(self, info: Any, id: str) -> Any:
+        slug = id.removeprefix("project-")
+        if slug not in self._server.teams:
+            raise GraphQLError("Entity not found: Project")
+        return _project(self._server, slug)
+
+    def team(self, info: Any, id: str) -> Any:
+        return _team(id.removeprefix("team-"))
+
+    def projectMilestone(self, info: Any, id: str) -> Any:
+        return {"id": id, "project": self.project(info, id.removeprefix("milestone-"))}
+
+    def comment(self, info: Any, id: str | None = None, hash: str | None = None) -> Any:
+        if id not in self._server.comments:
+            raise GraphQLError("Entity not found: Comment")
+        return _comment(self._server, id)
+
+    def attachment(self, info: Any, id: str) -> Any:
+        return {"id": id, "issue": self.issue(info, self._server.attachments[id])}
+
+    def issueRelation(self, info: Any, id: str) -> Any:
+        first, second = id.split("+")
+        return {"issue": self.issue(info, first), "relatedIssue": self.issue(info, second)}
+
     def viewer(self, info: Any) -> Any:
         return {"id": self._server.viewer_id, "name": "Test"}
 
@@ -288,11 +346,16 @@ class _Root:
         return {"success": True, "issue": _Issue(self._server, issue), "lastSyncId": 1.0}
 
     def commentCreate(self, info: Any, input: dict[str, Any]) -> Any:
-        self._server.comments.append(input)
-        comment = {"id": f"comment-{len(self._server.comments)}", "body": input.get("body", "")}
-        return {"success": True, "comment": comment, "lastSyncId": 1.0}
+        key = f"comment-{len(self._server.comments) + 1}"
+        self._server.comments[key] = {**input, "issueId": self._key(input["issueId"])}
+        return {"success": True, "comment": _comment(self._server, key), "lastSyncId": 1.0}
+
+    def commentDelete(self, info: Any, id: str) -> Any:
+        del self._server.comments[id]
+        return {"success": True, "entityId": id, "lastSyncId": 1.0}
 
     def _key(self, id: str) -> str:
+        id = next((k for k, issue in self._server.issues.items() if issue["identifier"] == id), id)
         if id not in self._server.issues:
             raise GraphQLError("Entity not found: Issue")
         return id
@@ -313,6 +376,23 @@ class _Issue:
         return {"id": f"state-{self._record['state']}", "name": self._record["state"]}
 
     @property
+    def project(self) -> Any:
+        slug = self._record["project"]
+        return _project(self._server, slug) if slug is not None else None
+
+    @property
+    def team(self) -> Any:
+        return _team(self._record["team"])
+
+    def comments(self, info: Any, first: int = 50, after: Any = None) -> Any:
+        found = [
+            _comment(self._server, key)
+            for key, comment in self._server.comments.items()
+            if comment["issueId"] == self._record["id"]
+        ]
+        return _page(found, first, after)
+
+    @property
     def assignee(self) -> Any:
         user = self._record["assignee"]
         return {"id": user, "name": user} if user else None
@@ -326,6 +406,21 @@ class _Issue:
             for kind, other in self._record["relations"]
         ]
         return _page(relations, first, after)
+
+
+def _comment(server: LinearServer, key: str) -> dict[str, Any]:
+    comment = server.comments[key]
+    issue = _Issue(server, server.issues[comment["issueId"]])
+    return {"id": key, "body": comment.get("body", ""), "issue": issue}
+
+
+def _project(server: LinearServer, slug: str) -> dict[str, Any]:
+    teams = [_team(key) for key in server.teams.get(slug, ())]
+    return {"id": f"project-{slug}", "slugId": slug, "name": slug, "teams": {"nodes": teams}}
+
+
+def _team(key: str) -> dict[str, Any]:
+    return {"id": f"team-{key}", "key": key, "name": key}
 
 
 def _page(entries: list[Any], first: int, after: str | None) -> dict[str, Any]:

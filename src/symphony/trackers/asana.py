@@ -28,7 +28,7 @@ from .http import HttpClient
 from .http_paths import BadCall
 from .rest_reads import missing_names
 from .rest_records import Malformed, dig, entries, text, warn_dropped
-from .rest_tool import TIMEOUT_S
+from .tool_results import TIMEOUT_S
 
 if TYPE_CHECKING:
     from symphony.config.settings import TrackerSettings

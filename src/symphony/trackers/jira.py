@@ -29,7 +29,7 @@ from .jira_records import Reading, to_issue
 from .jira_settings import CATEGORIES, JiraSettings, resolve
 from .jira_tool import NAME, build_tool, prepare, tool_spec
 from .rest_records import Malformed, warn_dropped
-from .rest_tool import TIMEOUT_S
+from .tool_results import TIMEOUT_S
 
 if TYPE_CHECKING:
     from symphony.config.settings import TrackerSettings

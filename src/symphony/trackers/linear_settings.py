@@ -14,9 +14,12 @@ from urllib.parse import urlsplit
 
 from symphony.errors import SettingFault
 
+from .rest_settings import ProviderReader
+
 DEFAULT_ENDPOINT: Final = "https://api.linear.app/graphql"
 KEY_VARIABLE: Final = "LINEAR_API_KEY"
 ASSIGNEE_VARIABLE: Final = "LINEAR_ASSIGNEE"
+KEYS: Final = ("endpoint", "api_key", "project_slug", "assignee", "tool_scope", "read_only")
 
 _REFERENCE: Final = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
 
@@ -30,6 +33,8 @@ class LinearSettings:
         api_key: The token, sent as it is in ``Authorization``.
         project_slug: ``slugId`` of the project that is the scope.
         assignee: A user id, ``me``, or None for everybody.
+        tool_scope: ``project``, ``team`` or ``any``.
+        read_only: Whether the tool only reads.
         secret_environment_names: Variables that agents and hooks must not inherit.
     """
 
@@ -38,6 +43,8 @@ class LinearSettings:
     project_slug: str
     assignee: str | None
     secret_environment_names: tuple[str, ...]
+    tool_scope: str = "project"
+    read_only: bool = False
 
 
 def resolve(
@@ -56,6 +63,10 @@ def resolve(
         faults.append(SettingFault("tracker.provider.project_slug", problem, _shown(slug)))
         slug = ""
     assignee = _assignee(provider.get("assignee"), environ, faults)
+    reader = ProviderReader(provider, environ, faults)
+    tool_scope = reader.choice("tool_scope", ("project", "team", "any"))
+    read_only = reader.flag("read_only")
+    reader.known_keys(KEYS)
     if faults:
         return None, faults
     settings = LinearSettings(
@@ -64,6 +75,8 @@ def resolve(
         project_slug=slug.strip(),
         assignee=assignee,
         secret_environment_names=secret_environment_names(provider),
+        tool_scope=tool_scope,
+        read_only=read_only,
     )
     return settings, []
 

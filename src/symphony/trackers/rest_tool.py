@@ -14,24 +14,25 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
-
-import structlog
+from typing import Any
 
 from symphony.errors import TrackerError
 
 from .base import ToolContext, ToolResult, ToolSpec
 from .http import Answer, HttpClient, Query
 from .http_paths import BadCall, GuardedPath, guard_method, guard_path
-
-MAX_ANSWER: Final = 1 << 20
-MAX_BODY: Final = 256 << 10
-TIMEOUT_S: Final = 60.0
+from .tool_results import (
+    MAX_ANSWER,
+    MAX_BODY,
+    TIMEOUT_S,
+    audit,
+    failed,
+    unsupported,
+    write_result,
+)
 
 Scope = Callable[[str, GuardedPath], str | None]
 """Takes method and path; returns None where the call is in scope, else why it is not."""
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +100,7 @@ class RestTool:
     ) -> ToolResult:
         """Execute a call; whatever the agent got wrong is a failed result."""
         if name != self.name:
-            message = f"Unsupported dynamic tool: {json.dumps(name)}."
-            return self._failed({"message": message, "supportedTools": [self.name]})
+            return unsupported(name, self.name)
         try:
             method, path, query, body = self._parsed(arguments)
         except BadCall as error:
@@ -154,7 +154,7 @@ class RestTool:
         result: dict[str, Any] = {"status": answer.status, "body": body}
         if answer.retry_after_s is not None:
             result["retryAfterSeconds"] = answer.retry_after_s
-        return ToolResult(200 <= answer.status < 300, self._redacted(result))
+        return ToolResult(200 <= answer.status < 300, write_result(result, self.secrets))
 
     def _unanswered(self, reason: str, retry_after_s: float | None = None) -> ToolResult:
         message = f"{self.provider} API request failed before receiving a successful response."
@@ -164,32 +164,13 @@ class RestTool:
         return self._failed(error)
 
     def _failed(self, error: Mapping[str, Any]) -> ToolResult:
-        return ToolResult(False, self._redacted({"error": error}))
-
-    def _redacted(self, value: Any) -> str:
-        try:
-            text = json.dumps(value, indent=2, ensure_ascii=False)
-        except RecursionError:
-            text = json.dumps({"error": {"message": "The answer is nested too deeply."}})
-        for secret in self.secrets:
-            if secret:
-                text = text.replace(json.dumps(secret, ensure_ascii=False)[1:-1], "[redacted]")
-        return text.encode("utf-8", "replace").decode("utf-8")
+        return failed(error, self.secrets)
 
     def _audit(
         self, method: str, path: GuardedPath, context: ToolContext, status: int | None
     ) -> None:
-        """One line for each call that may have changed something; no query, no body."""
         if method != "GET":
-            log.info(
-                "Tracker changed by an agent's tool",
-                tool=self.name,
-                method=method,
-                path=path.text,
-                status=status,
-                issue=context.issue.identifier,
-                run_id=context.run_id,
-            )
+            audit(self.name, context, status=status, method=method, path=path.text)
 
 
 def _query(value: object, name: str) -> Query:

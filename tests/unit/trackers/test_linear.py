@@ -320,14 +320,14 @@ async def test_the_tool_moves_and_comments(
     linear_server: Any, tracker: LinearTracker, context: ToolContext
 ) -> None:
     issue_id = linear_server.add(1)
-    variables = {"id": issue_id, "stateId": "state-Done"}
+    variables: dict[str, Any] = {"id": issue_id, "stateId": "state-Done"}
     success, answer = await use(tracker, context, {"query": MOVE, "variables": variables})
     assert success
     assert answer["data"]["issueUpdate"]["issue"]["state"]["name"] == "Done"
     variables = {"issueId": issue_id, "body": "hello \ud800"}
     success, _ = await use(tracker, context, {"query": COMMENT, "variables": variables})
     assert success
-    assert linear_server.comments[0]["body"].startswith("hello")
+    assert linear_server.comments["comment-1"]["body"].startswith("hello")
     assert (await use(tracker, context, " query { viewer { id } } "))[0]
 
 
@@ -371,12 +371,10 @@ async def test_bad_arguments_are_failed_results_without_a_request(
 async def test_graphql_errors_are_a_failure_that_keeps_the_answer(
     linear_server: Any, tracker: LinearTracker, context: ToolContext
 ) -> None:
-    success, answer = await use(
-        tracker, context, {"query": 'query { issue(id: "x") { id } viewer { id } }'}
-    )
+    success, answer = await use(tracker, context, '{ issue(id: "DEMO-1") { id } viewer { id } }')
     assert not success
     assert answer["errors"][0]["message"] == "Entity not found: Issue"
-    success, answer = await use(tracker, context, "{ nonsense }")
+    success, answer = await use(tracker, context, '{ issue(id: "DEMO-1") { nonsense } }')
     assert not success
     assert answer["error"]["status"] == 400
     assert "nonsense" in answer["error"]["response"]["errors"][0]["message"]
@@ -388,7 +386,8 @@ async def test_a_mutation_is_never_sent_twice(
     for fault in (fakes.Fault(abort=True), fakes.Fault(status=503, body=b"busy")):
         linear_server.faults.append(fault)
         before = len(linear_server.requests)
-        success, answer = await use(tracker, context, {"query": MOVE, "variables": {}})
+        variables = {"id": "DEMO-1", "stateId": "state-Done"}
+        success, answer = await use(tracker, context, {"query": MOVE, "variables": variables})
         assert not success
         assert "Linear GraphQL request failed" in answer["error"]["message"]
         assert len(linear_server.requests) == before + 1

@@ -1,0 +1,266 @@
+"""The reads of the adapter ``linear``: pages, batches, errors; no normalising.
+
+``linear`` asks for nodes, this module fetches them with the documents of ``linear_queries``; the
+agent's tool (``linear_tool``) sends through ``post`` and asks its own questions with ``query``.
+
+Invariant: a read is complete or it fails. Data beside errors, a page without its ``pageInfo``, a
+cursor that does not advance are failures, since an issue that is missing from a refresh counts as
+gone and its agent is stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from symphony.errors import TrackerError
+from symphony.model.issue import IssueId
+
+from . import linear_queries as queries
+from .http import Answer, HttpClient
+from .linear_settings import LinearSettings
+from .rest_reads import gathered
+from .rest_records import dig
+
+MAX_PAGES: Final = 2_000
+_NESTED: Final = {
+    "labels": queries.MORE_LABELS,
+    "inverseRelations": queries.MORE_RELATIONS,
+}
+
+
+class LinearReads:
+    """Fetches of one project.
+
+    Args:
+        settings: Resolved settings.
+        http: The HTTP layer; sends the token.
+    """
+
+    def __init__(self, settings: LinearSettings, http: HttpClient) -> None:
+        self._settings = settings
+        self._http = http
+
+    async def in_states(self, states: Sequence[str]) -> list[Any]:
+        """Nodes of all issues of the project in these states, over all pages."""
+        variables = {
+            "projectSlug": self._settings.project_slug,
+            "stateNames": list(states),
+            "first": queries.PAGE,
+            "relationFirst": queries.NESTED_PAGE,
+        }
+        nodes = await self._all_pages(queries.BY_STATES, variables, ("issues",))
+        await self._complete(nodes)
+        return nodes
+
+    async def by_ids(self, ids: Sequence[IssueId]) -> list[Any]:
+        """Nodes of the project's issues of these ids; 50 go into one query."""
+        batches = [ids[i : i + queries.PAGE] for i in range(0, len(ids), queries.PAGE)]
+        answers = await gathered(self._batch(batch) for batch in batches)
+        nodes = [node for answer in answers for node in answer]
+        await self._complete(nodes)
+        return nodes
+
+    async def viewer_id(self) -> str:
+        """The user whose token this is.
+
+        Raises:
+            TrackerError: ``missing_linear_viewer_identity``: Linear does not say.
+        """
+        viewer = dig(await self.query(queries.VIEWER, {}), "viewer", "id")
+        if not isinstance(viewer, str) or not viewer.strip():
+            raise TrackerError(
+                "tracker_response",
+                "Linear did not say whose token this is, which `assignee: me` needs; "
+                "set tracker.provider.assignee to a user id",
+                code="missing_linear_viewer_identity",
+            )
+        return viewer
+
+    async def _batch(self, ids: Sequence[IssueId]) -> list[Any]:
+        variables = {
+            "ids": list(ids),
+            "projectSlug": self._settings.project_slug,
+            "first": len(ids),
+            "relationFirst": queries.NESTED_PAGE,
+        }
+        connection = dig(await self.query(queries.BY_IDS, variables), "issues")
+        # A batch asks for as many issues as it has ids, so it is one page also where the answer
+        # does not say so; only a server with smaller pages could hold some back.
+        if dig(connection, "pageInfo", "hasNextPage") is True:
+            raise _pagination("a part of the issues that were asked for", "linear_cut_batch")
+        return _nodes(connection, "issues")
+
+    async def _complete(self, nodes: Sequence[Any]) -> None:
+        """Fetch what of the labels and relations did not come with the issues."""
+        missing = []
+        for node in nodes:
+            for name in _NESTED:
+                connection = dig(node, name)
+                cursor = _nested_cursor(connection, name)
+                if cursor is not None:
+                    missing.append((node, name, cursor))
+        await gathered(self._completed(*part) for part in missing)
+
+    async def _completed(self, node: Any, name: str, cursor: str) -> None:
+        variables = {"id": dig(node, "id"), "first": queries.PAGE, "after": cursor}
+        node[name]["nodes"].extend(await self._all_pages(_NESTED[name], variables, ("issue", name)))
+
+    async def _all_pages(
+        self, query: str, variables: Mapping[str, Any], path: Sequence[str]
+    ) -> list[Any]:
+        nodes: list[Any] = []
+        seen: set[str] = set()
+        cursor = variables.get("after")
+        for _ in range(MAX_PAGES):
+            data = await self.query(query, {**variables, "after": cursor})
+            page, cursor = _page(dig(data, *path), ".".join(path))
+            nodes += page
+            if cursor is None:
+                return nodes
+            if cursor in seen:
+                raise _pagination(f"the cursor {cursor!r} twice", "linear_repeated_cursor")
+            seen.add(cursor)
+        raise _pagination(f"more than {MAX_PAGES} pages", "linear_repeated_cursor")
+
+    async def query(self, query: str, variables: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Run a read and return its data, complete and without errors.
+
+        Raises:
+            TrackerError: It failed, or a part of it did.
+        """
+        answer = await self.post(query, variables, idempotent=True)
+        try:
+            body = answer.json()
+        except ValueError:
+            body = None
+        errors = body.get("errors") if isinstance(body, Mapping) else None
+        if answer.status == 429 or _is_rate_limited(errors):
+            raise self._rate_limited(answer)
+        if answer.status != 200:
+            raise _status_error(answer, errors)
+        if not isinstance(body, Mapping):
+            raise unknown_payload("the answer is no JSON object")
+        if errors:
+            raise TrackerError(
+                "tracker_response",
+                f"Linear answered with errors: {_messages(errors)}",
+                code="linear_graphql_errors",
+                status=answer.status,
+            )
+        data = body.get("data")
+        if not isinstance(data, Mapping):
+            raise unknown_payload("the answer has no `data`")
+        return data
+
+    async def post(
+        self,
+        query: str,
+        variables: Mapping[str, Any],
+        *,
+        idempotent: bool,
+        max_bytes: int | None = None,
+    ) -> Answer:
+        """Send a document and return the answer, whatever it is.
+
+        Raises:
+            TrackerError: There was no answer, or one too large.
+        """
+        payload = {"query": query, "variables": variables}
+        try:
+            return await self._http.request(
+                "POST",
+                self._settings.endpoint,
+                json=payload,
+                idempotent=idempotent,
+                max_bytes=max_bytes,
+            )
+        except TrackerError as error:
+            if error.category == "tracker_request":
+                error.code = "linear_api_request"
+            elif error.category == "tracker_status":
+                error.code = "linear_api_status"
+            raise
+
+    def _rate_limited(self, answer: Answer) -> TrackerError:
+        wait_s = answer.retry_after_s
+        asked = f"; it asks to wait {wait_s:.0f} s" if wait_s is not None else ""
+        return TrackerError(
+            "tracker_rate_limited",
+            f"Linear's rate limit is used up{asked}",
+            retry_after_s=wait_s,
+            status=answer.status,
+            code="linear_api_status",
+        )
+
+
+def _page(connection: object, what: str) -> tuple[list[Any], str | None]:
+    """Nodes of a page, and the cursor of the next one or None at the end."""
+    nodes = _nodes(connection, what)
+    more = dig(connection, "pageInfo", "hasNextPage")
+    if not isinstance(more, bool):
+        raise _pagination(f"`{what}` without `pageInfo`", "linear_missing_page_info")
+    if not more:
+        return nodes, None
+    cursor = dig(connection, "pageInfo", "endCursor")
+    if not isinstance(cursor, str) or not cursor:
+        raise _pagination("another page but no cursor for it", "linear_missing_end_cursor")
+    return nodes, cursor
+
+
+def _nodes(connection: object, what: str) -> list[Any]:
+    nodes = dig(connection, "nodes")
+    if not isinstance(nodes, list):
+        raise unknown_payload(f"`{what}` has no list of nodes")
+    return nodes
+
+
+def _nested_cursor(connection: object, what: str) -> str | None:
+    """Cursor of the labels or relations that are missing, None where all are there.
+
+    A list that is shorter than what was asked for is complete, whatever it says of pages.
+    """
+    nodes = dig(connection, "nodes")
+    if not isinstance(nodes, list) or len(nodes) < queries.NESTED_PAGE:
+        return None
+    return _page(connection, what)[1]
+
+
+def _is_rate_limited(errors: object) -> bool:
+    """Linear reports its limit as an error of this code, with the status 400."""
+    return isinstance(errors, list) and any(
+        dig(error, "extensions", "code") == "RATELIMITED" for error in errors
+    )
+
+
+def _messages(errors: object) -> str:
+    entries = errors if isinstance(errors, list) else [errors]
+    texts = [str(dig(error, "message") or "no message")[:200] for error in entries[:3]]
+    return "; ".join(texts)
+
+
+def _status_error(answer: Answer, errors: object) -> TrackerError:
+    said = _messages(errors) if errors else answer.excerpt()
+    hint = ""
+    if answer.status in (401, 403):
+        hint = "; check the token of tracker.provider.api_key (LINEAR_API_KEY)"
+    return TrackerError(
+        "tracker_status",
+        f"Linear answered with HTTP {answer.status}{hint}" + (f": {said}" if said else ""),
+        status=answer.status,
+        retry_after_s=answer.retry_after_s,
+        code="linear_api_status",
+    )
+
+
+def unknown_payload(what: str) -> TrackerError:
+    """The error of an answer that can't be read."""
+    return TrackerError(
+        "tracker_response", f"Linear's answer can't be read: {what}", code="linear_unknown_payload"
+    )
+
+
+def _pagination(what: str, code: str) -> TrackerError:
+    return TrackerError(
+        "tracker_pagination", f"Linear's paging is broken: it gave {what}", code=code
+    )
