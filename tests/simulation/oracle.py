@@ -390,6 +390,9 @@ class Oracle:
         live = self._live.get(command.run_id)
         self._must(live is not None, lambda: f"{command} of no live run")
         assert live is not None
+        if live.stop is command.reason and isinstance(self._event, RunSilent):
+            # Told once more because it stays silent; that it had a reason was judged before.
+            return self._must_be_silent(command)
         self._must(live.stop is None, lambda: f"{command} after {live.stop}")
         live.stop = command.reason
         issue_id = live.spec.issue_id

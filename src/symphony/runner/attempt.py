@@ -18,7 +18,7 @@ import codex_app_server as codex
 
 from symphony.config.loading import Workflow
 from symphony.config.settings import Settings
-from symphony.errors import SymphonyError
+from symphony.errors import SymphonyError, TrackerError
 from symphony.hosts.base import Host, HostProcess
 from symphony.ledger import Ledger
 from symphony.model.clock import Instant
@@ -39,6 +39,12 @@ STOP_GRACE_S = 5.0
 LAUNCHES = 3
 """How often Codex is started for a run before it has to do without the links to its helpers."""
 
+ISSUE_READ_S = 60.0
+"""Deadline of the read of the issue after a turn; a tracker that hangs must not hold a run.
+
+Past it the read counts as failed, and with it the run (SPEC 16.5); its thread is resumed.
+"""
+
 LAST_WORDS_S = 15.0
 """How long a turn may go on after the agent itself has moved its issue out of the active states.
 
@@ -57,6 +63,7 @@ class RunnerContext:
         session_options: What a session needs beside the settings.
         describe: Turns an event (of the wire, or one of our own) into a line for people.
         on_rate_limits: Takes rate limits as Codex reports them.
+        issue_read_s: Deadline of the read of the issue after a turn.
     """
 
     workflow: Callable[[], Workflow]
@@ -69,6 +76,7 @@ class RunnerContext:
     session_options: SessionOptions
     describe: Callable[[Any], str]
     on_rate_limits: Callable[[Mapping[str, Any]], None] = lambda limits: None
+    issue_read_s: float = ISSUE_READ_S
 
 
 class Attempt:
@@ -93,8 +101,10 @@ class Attempt:
         self._session: Session | None = None
 
     def stop(self, reason: StopReason) -> None:
-        """End the attempt early; the first reason counts."""
+        """End the attempt early; the first reason counts, and asking again asks with force."""
         if self._stopped is not None:
+            if self._body is not None:
+                self._body.cancel()
             return
         self._stopped = stopped(reason, self._stop_message(reason))
         if self._body is None:
@@ -164,6 +174,14 @@ class Attempt:
         return await self._turns(session, prompt)
 
     async def _prepare(self) -> Workspace:
+        # Hooks and git have limits of their own: their silence is no stall.
+        self._narrator.call_began(_preparation_limit_s(self._context.workflow().settings))
+        try:
+            return await self._prepare_workspace()
+        finally:
+            self._narrator.call_ended()
+
+    async def _prepare_workspace(self) -> Workspace:
         workspace = await self._context.workspaces.prepare(self.spec)
         # From here on after_run runs, also where before_run fails.
         self._workspace = workspace
@@ -344,7 +362,14 @@ class Attempt:
         )
 
     async def _read_issue_again(self) -> Issue | None:
-        found = await self.tracker.fetch_issues_by_ids([self._issue.id])
+        try:
+            async with asyncio.timeout(self._context.issue_read_s):
+                found = await self.tracker.fetch_issues_by_ids([self._issue.id])
+        except TimeoutError:
+            raise TrackerError(
+                "tracker_request",
+                f"the tracker gave no answer within {self._context.issue_read_s:g} s",
+            ) from None
         if not found:
             return None
         self._issue = found[0]
@@ -354,6 +379,8 @@ class Attempt:
 
     async def _finish(self) -> None:
         self._progress.phase = Phase.FINISHING
+        settings = self._context.workflow().settings
+        self._narrator.call_began(settings.hooks.timeout_s + 2 * settings.workspace.git_timeout_s)
         if self._session is not None:
             await self._session.close(STOP_GRACE_S)
         if self._workspace is not None:
@@ -406,6 +433,12 @@ _TURN_EVENTS = {
     OutcomeKind.INPUT_REQUIRED: "turn_input_required",
     OutcomeKind.APPROVAL_REQUIRED: "approval_required",
 }
+
+
+def _preparation_limit_s(settings: Settings) -> float:
+    """Return how long the parts of a preparation may take at most, one after the other."""
+    git_commands = 6
+    return 2 * settings.hooks.timeout_s + git_commands * settings.workspace.git_timeout_s
 
 
 def _resumption(spec: RunSpec) -> str:

@@ -88,10 +88,10 @@ class Narrator:
         self._unmeasured.add(thread_id)
 
     def call_began(self, limit_s: float) -> None:
-        """Count the run as alive while a tool call is in flight, at most for its limit."""
-        now = self._touch()
+        """Count the run as alive while a call or a hook is in flight, at most for its limit."""
+        until = self._touch().mono + limit_s
         self._in_flight += 1
-        self._progress.busy_until_mono = now.mono + limit_s
+        self._progress.busy_until_mono = max(self._progress.busy_until_mono or until, until)
 
     def call_ended(self) -> None:
         """Take a call's end; with the last one, silence counts again."""

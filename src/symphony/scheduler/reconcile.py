@@ -188,11 +188,16 @@ def confirm_missing(state: SchedulerState, now: Instant) -> list[Command]:
 
 
 def run_silent(state: SchedulerState, event: RunSilent) -> list[Command]:
-    """Stop a stalled run; its claim stays until it has ended, then it backs off as a failure."""
+    """Stop a stalled run; its claim stays until it has ended, then it backs off as a failure.
+
+    A run that is being stopped and stays silent is told once more, for the same reason.
+    """
     claim = state.claims.run(event.run_id)
     limit_s = state.rules.stall_timeout_s
-    if claim is None or claim.stopping is not None or not 0 < limit_s < event.silent_s:
+    if claim is None or not 0 < limit_s < event.silent_s:
         return []
+    if claim.stopping is not None:
+        return [StopRun(event.run_id, claim.stopping)]
     error = f"stalled for {round(event.silent_s * 1000)}ms without codex activity"
     return _stop(state, replace(claim, stop_error=error), StopReason.STALLED)
 

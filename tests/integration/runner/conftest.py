@@ -11,7 +11,7 @@ import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,8 @@ class Bench:
     environ: dict[str, str]
     events: list[Event]
     workflow: Workflow
+    context: dict[str, Any] = field(default_factory=dict)
+    """What differs from a daemon's context."""
 
     def configure(self, front_matter: str = "", prompt: str = "Work on {{ issue.title }}.") -> None:
         """Write and load a workflow whose command is the scripted app-server."""
@@ -134,6 +136,7 @@ class Bench:
                 home_gate=HomeGate(),
             ),
             describe=describe,
+            **self.context,
         )
 
     def received(self, method: str | None = None) -> list[dict[str, Any]]:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from symphony.engine.stalls import silent_runs
 from symphony.errors import TrackerError
+from symphony.model.issue import Issue, IssueId
 from symphony.model.run import OutcomeKind, Phase, RetryKind, StopReason
 from symphony.runner.attempt import LAUNCHES
 from symphony.scheduler.events import RunIssueChanged
 
-from .conftest import Bench
+from .conftest import Bench, ToolTracker
 
 DONE = [{"tool": "move", "arguments": {"state": "Done"}}, {"status": "completed"}]
 
@@ -321,6 +324,51 @@ async def test_a_tracker_that_fails_after_a_turn_fails_the_attempt(bench: Bench)
     bench.tracker.failure = TrackerError("tracker_request", "no route")
     outcome = await bench.run()
     assert (outcome.kind, outcome.category) == (OutcomeKind.FAILED, "issue_state_refresh_failed")
+
+
+async def test_a_tracker_that_hangs_after_a_turn_does_not_hold_the_run(bench: Bench) -> None:
+    class Hanging(ToolTracker):
+        async def fetch_issues_by_ids(self, ids: Sequence[IssueId]) -> list[Issue]:
+            await asyncio.Event().wait()
+            raise AssertionError("nobody sets it")
+
+    bench.tracker = Hanging(bench.tracker.issues)
+    bench.context["issue_read_s"] = 0.05
+    bench.script(turns=[[{"status": "completed"}]])
+
+    outcome = await bench.run()
+
+    assert (outcome.kind, outcome.category) == (OutcomeKind.FAILED, "issue_state_refresh_failed")
+    assert outcome.retryable
+    assert "no answer within 0.05 s" in outcome.message
+    assert bench.hooks_run() == 1
+
+
+async def test_hooks_are_alive_up_to_their_own_limits(bench: Bench) -> None:
+    """Defect 32: a long hook before the first event counted as a stall."""
+    gate = bench.root / "gate"
+    bench.configure()
+    hooks = bench.workflow.settings.hooks.model_copy(
+        update={
+            "before_run": f"touch began; until [ -e {gate} ]; do sleep 0.01; done; false",
+            "timeout_ms": 60_000,
+        }
+    )
+    bench.workflow = replace(
+        bench.workflow, settings=bench.workflow.settings.model_copy(update={"hooks": hooks})
+    )
+    attempt = bench.attempt()
+    await bench.ledger.run_started(attempt.spec, started_wall=1.0)
+    running = asyncio.create_task(attempt.run())
+    await bench.until((bench.root / "workspaces" / "A-1" / "began").exists)
+    began = bench.progress.last_activity_mono
+
+    assert silent_runs({attempt.spec.run_id: bench.progress}, limit=1.0, now=began + 50) == []
+    assert silent_runs({attempt.spec.run_id: bench.progress}, limit=1.0, now=began + 99_999) != []
+
+    gate.touch()
+    await running
+    assert bench.progress.last_activity_mono > began
 
 
 async def test_a_label_that_was_removed_ends_the_attempt_well(bench: Bench) -> None:

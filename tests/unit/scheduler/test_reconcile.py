@@ -498,11 +498,16 @@ def test_silence_within_the_limit_or_without_a_limit_is_no_stall(
     assert driver.send(RunSilent(spec.run_id, silent_s)) == []
 
 
-def test_a_stall_is_reported_once(drive, issue):
+def test_a_stop_that_had_no_effect_is_given_again_for_the_same_reason(drive, issue, moved):
     driver = drive()
-    (spec,) = driver.start(issue("A-1"))
-    driver.send(RunSilent(spec.run_id, 301.0))
-    assert driver.send(RunSilent(spec.run_id, 302.0)) == []
+    one, other = issue("A-1"), issue("A-2")
+    (stalled, left) = driver.start(one, other)
+    driver.send(RunSilent(stalled.run_id, 301.0))
+    assert driver.send(RunSilent(stalled.run_id, 361.0)) == [
+        StopRun(stalled.run_id, StopReason.STALLED)
+    ]
+    reconcile(driver, one, moved(other, "Review"))
+    assert driver.send(RunSilent(left.run_id, 301.0)) == [StopRun(left.run_id, StopReason.INACTIVE)]
     assert driver.send(RunSilent("unknown", 302.0)) == []
 
 
