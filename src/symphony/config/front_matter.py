@@ -3,7 +3,7 @@
 YAML is read as version 1.2: ``on``, ``no``, ``1:30`` and dates are plain text. Nodes are turned
 into values here rather than by the library, which gives the line of every key, rejects duplicate
 keys by name only (a value may be a secret) and keeps a recursive alias from hanging the daemon.
-``loading`` gives the result a meaning.
+``yaml_bounds`` bounds depth and size. ``loading`` gives the result a meaning.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
 from symphony.errors import WorkflowFileError
+
+from .yaml_bounds import MAX_EXPANDED, BoundedScanner
 
 KeyPath = tuple[str, ...]
 """The keys from the root to a setting."""
@@ -102,11 +104,7 @@ def parse_front_matter(text: str, *, source: str) -> FrontMatter:
             "workflow_front_matter_not_a_map",
             f"{source}: the front matter must be a map of settings such as 'tracker:'",
         )
-    try:
-        values = decoder.value(root, ())
-    except RecursionError as error:
-        raise decoder.fault("is nested too deeply", None) from error
-    return FrontMatter(values, decoder.lines)
+    return FrontMatter(decoder.value(root, ()), decoder.lines)
 
 
 class _Decoder:
@@ -116,6 +114,7 @@ class _Decoder:
         self.source = source
         self.lines: dict[KeyPath, int] = {}
         self._done: dict[int, Any] = {}
+        self._sizes: dict[int, int] = {}
         self._open: set[int] = set()
 
     def fault(self, problem: str, node: Node | None) -> WorkflowFileError:
@@ -129,6 +128,7 @@ class _Decoder:
 
     def compose(self, text: str) -> Node | None:
         yaml = YAML(typ="safe", pure=True)
+        yaml.Scanner = BoundedScanner
         yaml.composer.warn_double_anchors = False
         try:
             return yaml.compose(text)  # type: ignore[no-any-return]  # untyped in ruamel
@@ -142,8 +142,6 @@ class _Decoder:
             raise self._error(
                 f" line {number}: the character U+{error.character:04X} is not allowed"
             ) from None
-        except RecursionError:
-            raise self.fault("is nested too deeply", None) from None
         except (YAMLError, ValueError):
             raise self._error(" is not valid YAML") from None
 
@@ -157,8 +155,21 @@ class _Decoder:
         self._open.add(key)
         result = self._fresh_value(node, path)
         self._open.discard(key)
+        self._measure(node)
         self._done[key] = result
         return result
+
+    def _measure(self, node: Node) -> None:
+        """Note how many values a node stands for, aliases written out; refuse a multitude."""
+        parts: list[Node] = []
+        if isinstance(node, MappingNode):
+            parts = [part for _, part in node.value]
+        elif isinstance(node, SequenceNode):
+            parts = node.value
+        size = 1 + sum(self._sizes.get(id(part), 1) for part in parts)
+        if size > MAX_EXPANDED:
+            raise self.fault(f"its aliases stand for more than {MAX_EXPANDED} values", node)
+        self._sizes[id(node)] = size
 
     def _fresh_value(self, node: Node, path: KeyPath) -> Any:
         kind = str(node.tag).removeprefix(_TAG)

@@ -14,16 +14,16 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from symphony.errors import SettingFault, SettingsError, WorkflowFileError
 
 from .checking import FrontMatterCheck, TrackerProfileLike
+from .files import FileStamp, IncludedFiles, read_file
 from .front_matter import parse_front_matter, split_document
 from .settings import Settings
 
 __all__ = [
-    "FileStamp",
     "PromptChecker",
     "TrackerProfileLike",
     "TrackerValidator",
@@ -42,31 +42,18 @@ PromptChecker = Callable[[str, int], Sequence[str]]
 """Sentences on faults of a prompt template, given its text and its first line in the file."""
 
 
-class FileStamp(NamedTuple):
-    """What tells one version of a file from another without reading it."""
-
-    device: int
-    inode: int
-    size: int
-    modified_ns: int
-    changed_ns: int
-
-    @classmethod
-    def of(cls, status: os.stat_result) -> FileStamp:
-        """Take the stamp of a stat."""
-        return cls(
-            status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-        )
-
-
 @dataclass(frozen=True, slots=True)
 class WorkflowSource:
-    """The workflow file as one read found it; ``stamp`` was taken before its first byte."""
+    """The workflow file as one read found it; ``stamp`` was taken before its first byte.
+
+    ``files`` holds what its settings name; the check of this version reads them through it.
+    """
 
     path: Path
     content: bytes = field(repr=False)
     digest: str
     stamp: FileStamp
+    files: IncludedFiles = field(default_factory=IncludedFiles, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,16 +113,14 @@ def read_workflow(path: str | os.PathLike[str]) -> WorkflowSource:
     """
     absolute = Path(os.path.abspath(path))
     try:
-        with absolute.open("rb") as file:
-            stamp = FileStamp.of(os.fstat(file.fileno()))
-            content = file.read()
+        version = read_file(absolute)
     except OSError as error:
         raise WorkflowFileError(
             "missing_workflow_file",
             f"{absolute}: the workflow file can't be read ({error.strerror}); name another one on "
             "the command line or create it with 'symphony init'",
         ) from error
-    return WorkflowSource(absolute, content, hashlib.sha256(content).hexdigest(), stamp)
+    return WorkflowSource(absolute, version.content, version.digest, version.stamp)
 
 
 def workflow_id(path: str | os.PathLike[str]) -> str:

@@ -338,6 +338,8 @@ class CodexSettings(_Section):
     """Codex's ``SandboxPolicy``; None stands for ``policies.default_turn_sandbox_policy``."""
     turn_timeout_ms: Positive = 3_600_000
     """Longest silence within a turn, in milliseconds."""
+    first_event_timeout_ms: Integer = 180_000
+    """Longest wait for the agent's first sign in a turn, in milliseconds; 0 or less: for ever."""
     read_timeout_ms: Positive = 5_000
     """Longest wait for an answer while a session starts, in milliseconds."""
     resume_threads: Boolean = True
@@ -349,6 +351,11 @@ class CodexSettings(_Section):
     def turn_timeout_s(self) -> float:
         """``turn_timeout_ms`` in seconds."""
         return self.turn_timeout_ms / 1000
+
+    @property
+    def first_event_timeout_s(self) -> float | None:
+        """``first_event_timeout_ms`` in seconds, or None where it is off."""
+        return self.first_event_timeout_ms / 1000 if self.first_event_timeout_ms > 0 else None
 
     @property
     def read_timeout_s(self) -> float:

@@ -1,7 +1,7 @@
 """The last good workflow, and how it follows the file (SPEC 6.2).
 
-Invariant: ``current`` is always a valid workflow whose settings and prompt come from one version
-of the file; a broken edit, an unreadable or a deleted file sets ``problem`` and changes nothing
+Invariant: ``current`` is always a valid workflow whose settings and prompts come from one version
+of the file and of the prompt files that it names; a broken edit, an unreadable or a deleted file sets ``problem`` and changes nothing
 else. A version of the file is parsed once and reported once, however often it is looked at. The
 service owns the store, runs ``watch`` and turns its changes into events of the mailbox; the tick
 calls ``recheck`` before it dispatches, for changes that the watch missed.
@@ -18,19 +18,16 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from watchfiles import awatch
 
 from symphony.errors import ConfigError
 
-from .loading import FileStamp, Workflow, WorkflowSource, read_workflow
+from .files import FileStamp, settled_stamp, stamp_of
+from .loading import Workflow, WorkflowSource, read_workflow
 
 RECHECK_INTERVAL_S = 1.0
 """Longest time until a change is seen where the system reports none (network file systems)."""
-
-_RACY_NS = 50_000_000
-"""A file changed this shortly before its read may change again under the same stamp."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +73,9 @@ class WorkflowStore:
         self._build = build
         # The digest last looked at, or None while the file can't be read.
         self._seen: str | None = source.digest
-        self._stamp: FileStamp | None = settled_stamp(source, time.time_ns())
+        self._stamp: FileStamp | None = settled_stamp(source.stamp, time.time_ns())
+        # What the version last looked at names, and what the one in force does.
+        self._files = self._files_in_force = source.files
         self._subscribers: list[Callable[[WorkflowChange], None]] = []
 
     def subscribe(self, callback: Callable[[WorkflowChange], None]) -> Callable[[], None]:
@@ -92,15 +91,19 @@ class WorkflowStore:
 
         Costs one ``stat`` where the file is unchanged. Subscribers are told before it returns.
         """
-        if self._stamp is not None and _stamp_of(self.path) == self._stamp:
+        if (
+            self._stamp is not None
+            and stamp_of(self.path) == self._stamp
+            and self._files.untouched()
+        ):
             return
         try:
             source = read_workflow(self.path)
         except ConfigError as error:
             self._unreadable(error)
             return
-        self._stamp = settled_stamp(source, time.time_ns())
-        if source.digest == self._seen:
+        self._stamp = settled_stamp(source.stamp, time.time_ns())
+        if source.digest == self._seen and self._files.same_content():
             return
         self._seen = source.digest
         self._take(source)
@@ -145,13 +148,17 @@ class WorkflowStore:
 
     def _take(self, source: WorkflowSource) -> None:
         was_broken = self.problem is not None
-        if source.digest != self.current.digest:
+        if source.digest == self.current.digest and self._files_in_force.same_content():
+            self._files = self._files_in_force
+        else:
+            self._files = source.files
             try:
                 workflow = self._build(source)
             except ConfigError as error:
                 self._broken(error)
                 return
             self.problem, self.current = None, workflow
+            self._files_in_force = source.files
             self._publish(Changed(workflow))
         self.problem = None
         if was_broken:
@@ -164,20 +171,3 @@ class WorkflowStore:
     def _publish(self, change: WorkflowChange) -> None:
         for subscriber in tuple(self._subscribers):
             subscriber(change)
-
-
-def _stamp_of(path: Path) -> FileStamp | None:
-    try:
-        return FileStamp.of(os.stat(path))
-    except OSError:
-        return None
-
-
-def settled_stamp(source: WorkflowSource, now_ns: int) -> FileStamp | None:
-    """Return the stamp of a read, or None where a later edit could leave the very same one.
-
-    File systems with a coarse clock give two edits of one moment the same times; such a file is
-    read again at the next look. ``now_ns`` is the wall clock just after the read.
-    """
-    age_ns = now_ns - source.stamp.changed_ns
-    return source.stamp if abs(age_ns) > _RACY_NS else None

@@ -27,6 +27,7 @@ from symphony.model.run import Outcome, OutcomeKind, Phase, RunProgress, RunSpec
 from symphony.runner.narrator import Narrator
 from symphony.runner.outcomes import outcome_of, stopped
 from symphony.runner.session import Session, SessionOptions, launch_session
+from symphony.runner.watching import TurnWatch
 from symphony.scheduler.events import Event, RunIssueChanged
 from symphony.trackers.base import Tracker
 from symphony.workspaces.manager import Workspace, Workspaces
@@ -294,18 +295,17 @@ class Attempt:
         """Run one turn; return an outcome where it ended the attempt, None where it completed."""
         settings = self._context.workflow().settings
         turn = session.turn(prompt, idle_s=settings.codex.turn_timeout_s)
-        watcher = asyncio.create_task(
-            session.requests.interrupt_when_blocked(turn), name=f"requests {self.spec.run_id}"
-        )
+        watch = TurnWatch(session.requests, self._narrator, name=self.spec.run_id)
         try:
-            await turn.start()
-            await self._turn_started(turn, number)
-            if number == 1:
-                await session.name_thread(f"{self._issue.identifier}: {self._issue.title}")
-            result = await turn
+            async with watch.over(turn):
+                await turn.start()
+                watch.began(turn, settings.codex.first_event_timeout_s)
+                await self._turn_started(turn, number)
+                if number == 1:
+                    await session.name_thread(f"{self._issue.identifier}: {self._issue.title}")
+                result = await turn
         except codex.CodexError as error:
-            blocked = session.blocked
-            outcome = blocked if blocked is not None else self._outcome_of(error)
+            outcome = session.blocked or watch.mute or self._outcome_of(error)
             self._narrator.happened(
                 _TURN_EVENTS.get(outcome.kind, "turn_ended_with_error"),
                 {"reason": outcome.message, "category": outcome.category},
@@ -313,9 +313,6 @@ class Attempt:
             self._log("warning", "Codex session ended with error", error=outcome.message)
             await self._turn_ended(outcome.kind.value, outcome.message)
             return outcome
-        finally:
-            watcher.cancel()
-            await asyncio.wait([watcher])
         if session.blocked is not None:
             return session.blocked
         self._narrator.happened("turn_completed", {"turn_id": result.turn_id})

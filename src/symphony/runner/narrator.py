@@ -7,6 +7,7 @@ snapshot is built, not when an event arrives.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -33,11 +34,22 @@ _QUIET = frozenset(
         "mcpServer/startupStatus/updated",
     }
 )
+# What Codex says of a turn before the agent has done anything.
+_PREAMBLE = _QUIET | {
+    "thread/started",
+    "thread/name/updated",
+    "thread/settings/updated",
+    "turn/started",
+}
 _KEPT = frozenset({"item/completed", "turn/completed", "error", "warning", "turn/plan/updated"})
 
 
 class Narrator:
-    """Turns what a connection reports into one run's record and history."""
+    """Turns what a connection reports into one run's record and history.
+
+    Attributes:
+        sign: Set once the agent itself has given a sign of life in the present turn.
+    """
 
     def __init__(
         self,
@@ -53,6 +65,7 @@ class Narrator:
         self._rate_limits = rate_limits
         self._in_flight = 0
         self._unmeasured: set[str] = set()
+        self.sign = asyncio.Event()
 
     def batch(self, events: Sequence[codex.Event]) -> None:
         """Take the events of one read, oldest first."""
@@ -60,6 +73,8 @@ class Narrator:
         progress = self._progress
         for event in events:
             method = event.method
+            if not self.sign.is_set() and _is_sign(event):
+                self.sign.set()
             if method == _TOKEN_USAGE:
                 self._tokens(event)
             elif method == _RATE_LIMITS:
@@ -90,6 +105,7 @@ class Narrator:
     def call_began(self, limit_s: float) -> None:
         """Count the run as alive while a call or a hook is in flight, at most for its limit."""
         until = self._touch().mono + limit_s
+        self.sign.set()
         self._in_flight += 1
         self._progress.busy_until_mono = max(self._progress.busy_until_mono or until, until)
 
@@ -119,6 +135,14 @@ class Narrator:
             newest = _counts(usage.last) if usage.last is not None else TokenUsage()
             self._progress.meter.set_baseline(event.thread_id, counted.since(newest))
         self._progress.meter.report(event.thread_id, counted)
+
+
+def _is_sign(event: codex.Event) -> bool:
+    """Tell whether an event comes of the agent's own doing: not its prompt, no bookkeeping."""
+    if event.method in _PREAMBLE:
+        return False
+    item = event.data.get("item") if event.method.startswith("item/") else None
+    return not (isinstance(item, Mapping) and item.get("type") == "userMessage")
 
 
 def _counts(breakdown: Any) -> TokenUsage:

@@ -151,6 +151,49 @@ async def test_silence_within_a_turn_ends_it_after_turn_timeout(bench: Bench) ->
     assert (outcome.kind, outcome.category) == (OutcomeKind.TIMED_OUT, "turn_timeout")
 
 
+def bookkeeping() -> list[dict[str, Any]]:
+    """What Codex says of a turn before the agent has done anything."""
+    user = {"type": "userMessage", "id": "u", "content": []}
+    return [
+        {"notify": "turn/started", "params": {"turn": {"id": "turn-1", "status": "inProgress"}}},
+        {"notify": "thread/status/changed", "params": {"status": {"type": "active"}}},
+        {"notify": "item/started", "params": {"item": user}},
+        {"notify": "item/completed", "params": {"item": user}},
+    ]
+
+
+async def test_an_agent_that_never_begins_is_ended_by_a_limit_of_its_own(bench: Bench) -> None:
+    command = bench.workflow.settings.codex.command
+    codex = {"command": command, "first_event_timeout_ms": 300, "stall_timeout_ms": 0}
+    bench.configure(f"codex: {json.dumps(codex)}\n")
+    bench.script(turns=[[*bookkeeping(), {"hang": True}]])
+    outcome = await bench.run()
+    assert (outcome.kind, outcome.category) == (OutcomeKind.TIMED_OUT, "turn_timeout")
+    assert "codex.first_event_timeout_ms" in outcome.message
+    assert bench.received("turn/interrupt") != []
+
+
+@pytest.mark.parametrize(
+    "sign",
+    [
+        {"notify": "item/started", "params": {"item": {"type": "reasoning", "id": "r"}}},
+        {"notify": "item/agentMessage/delta", "params": {"itemId": "m", "delta": "I"}},
+        {"notify": "error", "params": {"error": {"message": "Reconnecting"}, "willRetry": True}},
+        {"tool": "move", "arguments": {"state": "In Progress"}},
+    ],
+)
+async def test_an_agent_that_has_begun_may_think_for_longer(
+    bench: Bench, sign: dict[str, Any]
+) -> None:
+    command = bench.workflow.settings.codex.command
+    codex = {"command": command, "first_event_timeout_ms": 1000, "turn_timeout_ms": 1500}
+    bench.configure(f"codex: {json.dumps(codex)}\n")
+    bench.script(turns=[[*bookkeeping(), sign, {"hang": True}]])
+    outcome = await bench.run()
+    # The turn's own silence ends it, later than the first limit would have.
+    assert outcome.message == "turn exceeded its idle limit of 1.5 s"
+
+
 async def test_junk_on_stdout_and_stderr_hurts_nobody(bench: Bench) -> None:
     junk = [
         {"raw": "null"},

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -120,8 +122,11 @@ def test_front_matter_that_is_no_map_is_refused(text: str) -> None:
         ("a: 1\nb: \x01", "line 3: the character U+0001 is not allowed"),
         ("a: 1\n...\nb", "line 4: "),
         ("<<: 5", "line 2: '<<' must name a map"),
-        ("a: " + "[" * 5000, "nested too deeply"),
-        ("a: " + "[" * 500 + "]" * 500, "nested too deeply"),
+        ("a: " + "[" * 100_000, "line 2: is nested too deeply: more than 64 levels"),
+        ("x: 1\na: " + "{b: " * 500 + "}" * 500, "line 3: is nested too deeply"),
+        ("\n".join("  " * depth + "a:" for depth in range(3000)), "line 66: is nested too deeply"),
+        ("a:\n" + "- " * 5000 + "x", "line 3: is nested too deeply"),
+        ("a: [" + "1," * 50_000 + "]", "line 2: there are more than 5000 values and marks"),
     ],
 )
 def test_text_that_is_no_yaml_is_refused_with_its_line(yaml: str, message: str) -> None:
@@ -140,10 +145,25 @@ def test_a_parse_error_does_not_quote_values(yaml: str) -> None:
     assert "s3cr3t" not in caught.value.message
 
 
-def test_a_deeply_aliased_document_is_not_multiplied() -> None:
-    levels = ["a0: &a0 [x, x]"] + [f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 40)]
-    values = parse("\n".join(levels))
-    assert len(values) == 40
+def aliased(levels: int) -> str:
+    doubled = [f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, levels)]
+    return "\n".join(["a0: &a0 [x, x]", *doubled])
+
+
+def test_aliases_that_stand_for_a_multitude_are_refused() -> None:
+    assert len(parse(aliased(12))) == 12
+    with pytest.raises(WorkflowFileError, match="its aliases stand for more than 100000 values"):
+        parse(aliased(40))
+
+
+def test_depth_and_size_that_people_write_are_fine() -> None:
+    inner: Any = parse("a: " + "{b: " * 60 + "1" + "}" * 60)["a"]
+    for _ in range(60):
+        inner = inner["b"]
+    assert inner == 1
+    assert len(parse("a:\n" + "- x\n" * 1000)["a"]) == 1000
+    script = "a: |\n" + "  [[[[ {{{{ - - - -\n" * 5000
+    assert parse(script)["a"].count("[") == 20_000
 
 
 def test_each_key_knows_its_line() -> None:

@@ -47,6 +47,7 @@ DEFAULTS = {
     "codex.thread_sandbox": "workspace-write",
     "codex.turn_sandbox_policy": None,
     "codex.turn_timeout_ms": 3_600_000,
+    "codex.first_event_timeout_ms": 180_000,
     "codex.read_timeout_ms": 5_000,
     "codex.resume_threads": True,
     "codex.stall_timeout_ms": 300_000,
@@ -83,7 +84,10 @@ def test_the_table_of_defaults_covers_every_key_that_has_one() -> None:
     assert set(setting_keys()) == set(DEFAULTS) | elsewhere
 
 
-POSITIVE = [path for path in DEFAULTS if path.endswith("_ms") and "stall" not in path] + [
+UNLIMITED = ("codex.stall_timeout_ms", "codex.first_event_timeout_ms")
+"""Times of which 0 or less means none."""
+
+POSITIVE = [path for path in DEFAULTS if path.endswith("_ms") and path not in UNLIMITED] + [
     "workspace.kept_days",
     "workspace.kept_count",
     "agent.max_concurrent_agents",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from symphony.config.files import settled_stamp
 from symphony.config.loading import Workflow, WorkflowSource, build_workflow, read_workflow
 from symphony.config.store import (
     Broken,
@@ -18,7 +19,6 @@ from symphony.config.store import (
     Repaired,
     WorkflowChange,
     WorkflowStore,
-    settled_stamp,
 )
 from symphony.errors import ConfigError, SettingFault, SettingsError, WorkflowFileError
 
@@ -259,7 +259,7 @@ def test_a_stamp_is_trusted_once_the_file_has_rested(
     load: Loader, age_ms: int, trusted: bool
 ) -> None:
     source = read_workflow(load.write(text()))
-    stamp = settled_stamp(source, source.stamp.changed_ns + age_ms * 1_000_000)
+    stamp = settled_stamp(source.stamp, source.stamp.changed_ns + age_ms * 1_000_000)
     assert stamp == (source.stamp if trusted else None)
 
 
