@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from pathlib import Path
@@ -28,8 +29,13 @@ def check_workflow(workflow: Path) -> int:
         ),
         check_prompt=check_prompt,
     )
-    check_codex_command(
-        loaded.settings.codex.command, environ=os.environ, fallback=find_codex(os.environ).last
+    asyncio.run(
+        check_codex_command(
+            loaded.settings.codex.command,
+            environ=os.environ,
+            fallback=find_codex(os.environ).last,
+            tell=lambda text: print(f"symphony: {text}", file=sys.stderr, flush=True),
+        )
     )
     for warning in loaded.warnings:
         print(f"warning: {warning}", file=sys.stderr)

@@ -1,10 +1,11 @@
 """The last good workflow, and how it follows the file (SPEC 6.2).
 
 Invariant: ``current`` is always a valid workflow whose settings and prompts come from one version
-of the file and of the prompt files that it names; a broken edit, an unreadable or a deleted file sets ``problem`` and changes nothing
-else. A version of the file is parsed once and reported once, however often it is looked at. The
-service owns the store, runs ``watch`` and turns its changes into events of the mailbox; the tick
-calls ``recheck`` before it dispatches, for changes that the watch missed.
+of the file and of the prompt files that it names; a broken edit, an unreadable or a deleted file
+sets ``problem`` and changes nothing else. A version of the file is parsed once and reported once,
+however often it is looked at. The service owns the store, runs ``watch`` and turns its changes into
+events of the mailbox; the tick calls ``recheck`` before it dispatches, for changes that the watch
+missed.
 
 Everything here runs in the event loop's thread: an edit costs one parse (tens of milliseconds), a
 look at an unchanged file one ``stat``, a read of ``current`` nothing.

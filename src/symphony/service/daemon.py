@@ -11,6 +11,7 @@ import asyncio
 import gc
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
@@ -72,7 +73,11 @@ class Daemon:
             SymphonyError: The daemon can't start: configuration, state directory, port, tracker.
         """
         async with AsyncExitStack() as stack:
-            parts = await build_parts(self._options, stack)
+            self._handle_signals(stack)
+            parts = await self._built(stack)
+            if parts is None:
+                print("symphony: stopped before the start was complete", file=sys.stderr)
+                return
             tell_warnings(parts.store.current)
             restored = await recover(
                 parts.ledger, instance=parts.state_dir.instance, clock=read_clock
@@ -81,9 +86,21 @@ class Daemon:
             temp_root = parts.session_options.temp_root
             await asyncio.to_thread(shutil.rmtree, temp_root, ignore_errors=True)
             parts.mailbox.post(restored)
-            self._handle_signals(stack)
             async with asyncio.TaskGroup() as tasks:
                 await self._serve(parts, tasks, stack)
+
+    async def _built(self, stack: AsyncExitStack) -> Parts | None:
+        """Build the parts; None where a signal to stop came before they were there."""
+        building = asyncio.create_task(build_parts(self._options, stack), name="build")
+        stopping = asyncio.create_task(self._stop.wait(), name="stop while building")
+        try:
+            await asyncio.wait((building, stopping), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+            if not building.done():
+                building.cancel()
+            await asyncio.wait((building, stopping))
+        return None if building.cancelled() else building.result()
 
     async def _serve(self, parts: Parts, tasks: asyncio.TaskGroup, stack: AsyncExitStack) -> None:
         executor = self._make_executor(parts, tasks)

@@ -69,7 +69,7 @@ async def build_parts(options: DaemonOptions, stack: AsyncExitStack) -> Parts:
     Raises:
         SymphonyError: The daemon can't start: configuration, state directory, port, tracker.
     """
-    store, places = _load(options)
+    store, places = await _load(options)
     settings = store.current.settings
     state_dir = locate(
         store.path, instance=options.instance, logs_root=options.logs_root, env=options.environ
@@ -165,7 +165,7 @@ def takes_terminal(options: DaemonOptions, settings: Settings) -> bool:
     )
 
 
-def _load(options: DaemonOptions) -> tuple[WorkflowStore, CodexPlaces]:
+async def _load(options: DaemonOptions) -> tuple[WorkflowStore, CodexPlaces]:
     base_dir = options.workflow_path.absolute().parent
     store = WorkflowStore(
         options.workflow_path,
@@ -179,8 +179,11 @@ def _load(options: DaemonOptions) -> tuple[WorkflowStore, CodexPlaces]:
         ),
     )
     places = find_codex(options.environ)
-    check_codex_command(
-        store.current.settings.codex.command, environ=options.environ, fallback=places.last
+    await check_codex_command(
+        store.current.settings.codex.command,
+        environ=options.environ,
+        fallback=places.last,
+        tell=lambda text: print(f"symphony: {text}", file=sys.stderr, flush=True),
     )
     return store, places
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shlex
 import shutil
-import subprocess
-from collections.abc import Mapping
+import signal
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from symphony.errors import ConfigError
 
 _SHELL_WORDS = set("|&;<>()$`\\\"'*?[#~=%!{}\n")
 _LOGIN_SHELL_LIMIT_S = 90.0
+_PATIENCE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +56,19 @@ def _bundled() -> Path | None:
         return None
 
 
-def check_codex_command(command: str, *, environ: Mapping[str, str], fallback: Path | None) -> None:
+async def check_codex_command(
+    command: str,
+    *,
+    environ: Mapping[str, str],
+    fallback: Path | None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> None:
     """Refuse a ``codex.command`` whose program nobody can find.
 
     Only a plain program name or path can be judged; what the shell would expand is left to it.
-    A name that is not on our PATH may be on that of the login shell, which is asked last.
+    A name that is not on our PATH may be on that of the login shell, which is asked last: it can
+    be slow, so it is waited for without holding anybody up, ``tell`` says so after a while, and it
+    is ended where the wait is cancelled.
 
     Raises:
         ConfigError: ``codex_not_found``.
@@ -65,7 +76,7 @@ def check_codex_command(command: str, *, environ: Mapping[str, str], fallback: P
     program = _program(command)
     if program is None or _findable(program, environ, fallback):
         return
-    if os.sep not in program and _known_to_login_shell(program, environ):
+    if os.sep not in program and await _known_to_login_shell(program, environ, tell):
         return
     raise ConfigError(
         "codex_not_found",
@@ -93,18 +104,33 @@ def _findable(program: str, environ: Mapping[str, str], fallback: Path | None) -
     return fallback is not None and os.access(fallback / program, os.X_OK)
 
 
-def _known_to_login_shell(program: str, environ: Mapping[str, str]) -> bool:
+async def _known_to_login_shell(
+    program: str, environ: Mapping[str, str], tell: Callable[[str], None]
+) -> bool:
     try:
-        found = subprocess.run(
-            ["bash", "-lc", f"command -v -- {shlex.quote(program)}"],
+        shell = await asyncio.create_subprocess_exec(
+            *("bash", "-lc", f"command -v -- {shlex.quote(program)}"),
             env=dict(environ),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=_LOGIN_SHELL_LIMIT_S,
-            check=False,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
             start_new_session=True,
         )
-    except (OSError, subprocess.TimeoutExpired):
+    except OSError:
         return False
-    return found.returncode == 0
+    ended = asyncio.ensure_future(shell.wait())
+    try:
+        await asyncio.wait([ended], timeout=_PATIENCE_S)
+        if not ended.done():
+            tell(
+                f"{program} is not on PATH; asking the login shell (bash -lc), which takes its "
+                f"time: up to {_LOGIN_SHELL_LIMIT_S:.0f} s"
+            )
+            await asyncio.wait([ended], timeout=_LOGIN_SHELL_LIMIT_S - _PATIENCE_S)
+        return ended.done() and shell.returncode == 0
+    finally:
+        if not ended.done():
+            # Its own session, so that a profile's children go with it.
+            with suppress(ProcessLookupError):
+                os.killpg(shell.pid, signal.SIGKILL)
+            await asyncio.shield(ended)
