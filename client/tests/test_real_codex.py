@@ -19,6 +19,7 @@ from codex_app_server import (
     Tool,
     ToolCallContext,
     TurnFailed,
+    TurnInProgress,
     TurnInterrupted,
     UnknownNotification,
 )
@@ -207,6 +208,63 @@ async def test_a_line_of_megabytes_arrives_whole(codex) -> None:
     connection = await real.open()
     reply = await connection.call("fs/readFile", {"path": str(real.workspace / "big.txt")})
     assert len(reply["dataBase64"]) > 6_600_000
+
+
+@pytest.mark.slow
+async def test_a_line_of_130_megabytes_of_the_real_server_arrives_whole(codex) -> None:
+    real = await codex()
+    size = 98_000_000
+    with (real.workspace / "big.bin").open("wb") as file:
+        file.truncate(size)
+    connection = await real.open()
+    reply = await connection.call("fs/readFile", {"path": str(real.workspace / "big.bin")})
+    assert len(reply["dataBase64"]) == (size + 2) // 3 * 4 > 130_000_000
+    assert connection.malformed_lines == 0
+
+
+async def test_a_busy_thread_takes_a_steer_and_refuses_a_second_turn(codex) -> None:
+    asked, opened = asyncio.Event(), asyncio.Event()
+
+    async def gate(arguments: Any, context: ToolCallContext) -> str:
+        asked.set()
+        await opened.wait()
+        return "open"
+
+    real = await codex(A=turn(Call("gate", {}), Say("ok")))
+    connection = await real.open()
+    tool = Tool("gate", "g", {"type": "object", "properties": {}}, gate)
+    thread = await connection.start_thread(cwd=str(real.workspace), tools=[tool], **FREE)
+    running = await thread.run("Issue: A").start()
+    with pytest.raises(TurnInProgress, match=str(running.id)):
+        await thread.run("It would be merged into the first.")
+    await asked.wait()
+    await running.steer("Turn left.")
+    # What the refusal keeps away: the server takes a second start for a steer, without a word.
+    told = {"threadId": thread.id, "input": [{"type": "text", "text": "Then right."}]}
+    merged = (await connection.call("turn/start", told))["turn"]["id"]
+    # 0.125 merges it too, under an id that never ends.
+    assert merged == running.id or connection.server.version == "0.125.0"
+    opened.set()
+    assert (await running).final_message == "ok"
+    assert real.model.requests[-1].conversation.prompts == (
+        "Issue: A",
+        "Turn left.",
+        "Then right.",
+    )
+
+
+async def test_usage_after_a_resume_is_the_turns_own(codex) -> None:
+    real = await codex(A=turn(Say("ok")))
+    first = await real.open()
+    thread = await first.start_thread(cwd=str(real.workspace), **FREE)
+    usages = [(await thread.run("Issue: A")).usage for _ in range(2)]
+    await first.aclose()
+    second = await real.open()
+    resumed = await second.resume_thread(thread.id, **FREE)
+    usages += [(await resumed.run("Issue: A")).usage for _ in range(2)]
+    assert [one.total_tokens for one in usages] == [1280] * 4
+    assert resumed.usage_total is not None
+    assert resumed.usage_total.total_tokens == 4 * 1280
 
 
 async def test_an_unknown_method_is_refused_and_the_connection_goes_on(codex) -> None:

@@ -459,6 +459,7 @@ async def test_usage_is_what_the_turn_added(server, connect) -> None:
                 turnId="c",
                 tokenUsage=usage(9000, 9000),
             ),
+            server.event("item/started", threadId=opened.id, turnId="u", item={"type": "plan"}),
             server.event(
                 "thread/tokenUsage/updated",
                 threadId=opened.id,
@@ -478,6 +479,24 @@ async def test_usage_is_what_the_turn_added(server, connect) -> None:
         assert opened.usage_total == TokenUsage(total + 7, total + 7)
         again = await opened.run("go")
         assert again.usage.total_tokens == 0
+
+
+async def test_a_total_that_is_repeated_when_a_resumed_thread_goes_on_is_not_spent_again(
+    server, connect
+) -> None:
+    thread = await (await connect()).resume_thread(server.thread_id)
+    turn = await thread.run("go").start()
+    prompt = {"type": "userMessage", "id": "p"}
+    server.feed(
+        server.event("item/started", item=prompt),
+        server.event("item/completed", item=prompt),
+        # As 0.125 does: the total as it was, with the last step of the turn before.
+        server.event("thread/tokenUsage/updated", tokenUsage=usage(2560, 1280)),
+        server.message("ok"),
+        server.event("thread/tokenUsage/updated", tokenUsage=usage(3840, 1280)),
+        server.ended(),
+    )
+    assert (await turn).usage.total_tokens == 1280
 
 
 async def test_the_final_answer_goes_before_later_commentary(server, connect) -> None:
@@ -575,6 +594,14 @@ async def test_nothing_is_sent_before_a_turn_is_started(server, connect) -> None
         "serviceTier": "fast",
         "title": "T",
     }
+
+
+async def test_a_lone_surrogate_in_a_prompt_is_refused_here(server, connect) -> None:
+    thread = await (await connect()).start_thread()
+    with pytest.raises(InvalidArgument, match=r"U\+D83D"):
+        await thread.run("half an emoji: \ud83d")
+    assert not server.requests("turn/start")
+    assert not thread.is_busy
 
 
 async def test_steering_names_the_running_turn(server, connect) -> None:

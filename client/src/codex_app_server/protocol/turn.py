@@ -114,7 +114,8 @@ class TurnMachine(Struct, eq=False):
     Args:
         thread_id: Of the turn.
         baseline: Token total of the thread when the turn starts; None where it is not known (a
-            resumed thread): the first report then tells it as ``total - last``.
+            resumed thread): the first report then tells it as ``total - last``, or as ``total``
+            where nothing of the model has come yet (0.125 repeats the total of the thread so).
         keep_items: Whether completed items are kept for `items`.
 
     Attributes:
@@ -142,6 +143,7 @@ class TurnMachine(Struct, eq=False):
     _completed: dict[str, Event] = field(default_factory=dict)
     _messages: list[tuple[str | None, str]] = field(default_factory=list)
     _summary: str | None = None
+    _answered: bool = False
 
     @property
     def usage(self) -> TokenUsage:
@@ -212,7 +214,9 @@ class TurnMachine(Struct, eq=False):
             return
         self.total = TokenUsage.decode(usage.get("total"))
         if self.baseline is None:
-            self.baseline = self.total.since(TokenUsage.decode(usage.get("last")))
+            last = TokenUsage.decode(usage.get("last"))
+            repeated = not self._answered and self.total != last
+            self.baseline = self.total if repeated else self.total.since(last)
 
     def _on_error(self, event: Event) -> None:
         data = event.data
@@ -230,7 +234,11 @@ class TurnMachine(Struct, eq=False):
         item_id = item.get("id")
         if isinstance(item_id, str):
             self._open[item_id] = event
+        self._note_model(item)
         self._note_children(item)
+
+    def _note_model(self, item: dict[str, Any]) -> None:
+        self._answered = self._answered or item.get("type") != "userMessage"
 
     def _note_children(self, item: dict[str, Any]) -> None:
         child = item.get("agentThreadId")
@@ -249,6 +257,7 @@ class TurnMachine(Struct, eq=False):
         if not isinstance(item_id, str):
             return
         self._open.pop(item_id, None)
+        self._note_model(item)
         self._note_children(item)
         if item.get("type") == "agentMessage" and isinstance(item.get("text"), str):
             phase = item.get("phase")
