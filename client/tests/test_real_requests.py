@@ -203,7 +203,9 @@ async def test_sub_agents_are_linked_to_their_parent_and_waited_for(codex) -> No
     connection = await real.open(*flags)
     thread = await connection.start_thread(cwd=str(real.workspace), **FREE)
     running = thread.run("Issue: C" if old else "Issue: A")
-    await running
+    result = await running
+    # Three answers of the model in the parent, two where it does not wait; none of the child's.
+    assert result.usage.total_tokens == (2 if old else 3) * 1280
     assert len(running.children) == 1
     (child,) = running.children
     agents = connection.subagents(thread)

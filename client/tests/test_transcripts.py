@@ -1,8 +1,11 @@
 """Sessions of real binaries, recorded and scrubbed, played again through the whole client."""
 
+import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from codex_app_server import (
     ClientInfo,
@@ -19,7 +22,9 @@ from codex_app_server import (
     TurnTimeouts,
     UnknownNotification,
 )
-from codex_app_server.testing import ReplayTransport
+from codex_app_server.protocol import types
+from codex_app_server.protocol.rpc import Rpc, Run
+from codex_app_server.testing import ReplayTransport, read_recording
 
 DATA = Path(__file__).parent / "data"
 VERSIONS = ["0.125.0", "0.163.0", "0.169.0"]
@@ -95,6 +100,37 @@ async def test_failed_and_interrupted_turns_end_so(version: str) -> None:
     await interrupted.play(interrupt=True)
     assert isinstance(interrupted.error, TurnInterrupted)
     assert interrupted.transport.unexpected == []
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_line_of_a_recorded_server_is_of_a_type_we_know(version: str) -> None:
+    """Notifications, requests and answers of each version, by the types of the newest schema."""
+    counts: Counter[str] = Counter()
+    for path in sorted(DATA.glob(f"transcript_{version}_*.jsonl")):
+        asked: dict[Any, str] = {}
+        for entry in read_recording(path):
+            message = json.loads(entry.line)
+            method = message.get("method")
+            if entry.dir == ">":
+                if method is not None and "id" in message:
+                    asked[message["id"]] = method
+            elif method is None and "result" in message:
+                kind = types.CLIENT_REQUESTS[asked[message["id"]]].response
+                msgspec.json.decode(msgspec.json.encode(message["result"]), type=kind)
+                counts["answers"] += 1
+            elif method is not None and "id" in message:
+                kind = types.SERVER_REQUESTS[method]
+                msgspec.json.decode(msgspec.json.encode(message["params"]), type=kind)
+                counts["requests"] += 1
+            elif method is not None:
+                (run,) = Rpc().receive(entry.line.encode() + b"\n", 0.0)
+                assert isinstance(run, Run)
+                odd = isinstance(run.events[0].params, InvalidParams | UnknownNotification)
+                assert not odd, entry.line
+                counts["notifications"] += 1
+    assert counts["answers"] >= 12
+    assert counts["requests"] >= 2
+    assert counts["notifications"] > 50
 
 
 @pytest.mark.parametrize(

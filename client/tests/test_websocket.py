@@ -1,6 +1,8 @@
 """WebSockets: addresses, tokens, and what a server that outlives its clients does."""
 
 import asyncio
+import json
+import logging
 import signal
 from pathlib import Path
 from typing import Any
@@ -66,6 +68,36 @@ def test_a_bearer_is_signed_and_refused_with_a_short_secret() -> None:
         signed_bearer(b"short")
     with pytest.raises(InvalidArgument, match="lifetime_s"):
         signed_bearer(SECRET, lifetime_s=0)
+
+
+async def test_tokens_and_keys_stay_out_of_the_most_talkative_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = pytest.importorskip("websockets.asyncio.server")
+    authorization: list[str] = []
+
+    async def serve(connection: Any) -> None:
+        authorization.append(connection.request.headers["Authorization"])
+        async for line in connection:
+            message = json.loads(line)
+            if "id" in message:
+                kind = {"type": "apiKey"} if "login" in message["method"] else {}
+                await connection.send(json.dumps({"id": message["id"], "result": kind}))
+
+    caplog.set_level(logging.DEBUG)
+    for name in ("codex_app_server.websocket", "websockets.client"):
+        caplog.set_level(logging.DEBUG, logger=name)
+    silent = logging.Logger("silent")
+    async with server.serve(serve, "127.0.0.1", 0, logger=silent) as listening:
+        url = f"ws://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        transport = await WebSocketTransport.connect(url, token="a-token-of-some-length")
+        async with await Connection.open(transport, INFO) as connection:
+            await connection.account.login_api_key("sk-of-a-test")
+            shown = repr(connection) + repr(transport) + repr(connection.server)
+    assert authorization == ["Bearer a-token-of-some-length"]
+    for secret in ("a-token-of-some-length", "sk-of-a-test"):
+        assert secret not in caplog.text
+        assert secret not in shown
 
 
 async def _listen(real: Any, *words: str) -> str:

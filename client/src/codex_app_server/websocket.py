@@ -20,6 +20,7 @@ import base64
 import hashlib
 import hmac
 import json
+import logging
 import os
 import ssl as tls
 import time
@@ -52,7 +53,12 @@ MESSAGE_TOO_BIG = 1009
 RETRY_FIRST_S = 0.02
 RETRY_MAX_S = 1.0
 CLOSE_S = 2.0
+# The package `websockets` logs headers and frames at DEBUG, tokens included: not here.
+LOGGER = logging.getLogger(__name__)
+LOGGER.setLevel(logging.INFO)
+LOGGER.addFilter(lambda record: record.levelno > logging.DEBUG)
 ALWAYS = {
+    "logger": LOGGER,
     "compression": None,
     "close_timeout": CLOSE_S,
     "user_agent_header": None,
