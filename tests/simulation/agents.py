@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from symphony.errors import HostError, LedgerError, SymphonyError, TrackerError
 from symphony.hosts.base import ProcessIdentity
 from symphony.model.run import Outcome, OutcomeKind, Phase, RunProgress, RunSpec, StopReason
+from symphony.model.spend import Raise
+from symphony.runner.budget import RunBudget
 from symphony.runner.outcomes import outcome_of, stopped
 from symphony.scheduler.events import RunIssueChanged
 
@@ -71,6 +73,9 @@ class SimAttempt:
             misbehaves=life.world.weather.agents_misbehave,
             is_quiet=life.world.is_quiet,
         )
+        self._budget = RunBudget(
+            spec, progress, settings=lambda: life.settings.budget, clock=life.clock
+        )
         self._stopped: Outcome | None = None
         self._is_last_turn = False
         self._body: asyncio.Task[Outcome] | None = None
@@ -85,6 +90,9 @@ class SimAttempt:
 
     def end_after_turn(self) -> None:
         self._is_last_turn = True
+
+    def raise_issue_limits(self, amounts: Raise) -> None:
+        self._budget.raise_issue_limits(amounts)
 
     async def run(self) -> Outcome:
         if self._stopped is not None:
@@ -129,7 +137,7 @@ class SimAttempt:
             progress.meter.set_baseline(thread_id, known)
         await self._record(life.ledger.run_thread(spec.run_id, thread_id))
         progress.phase = Phase.STREAMING_TURN
-        return await self._turns()
+        return self._budget.before_next_turn() or await self._turns()
 
     async def _turns(self) -> Outcome:
         number = 1
@@ -141,6 +149,9 @@ class SimAttempt:
                 return Outcome(kind=OutcomeKind.COMPLETED)
             if number >= self._life.settings.agent.max_turns:
                 return Outcome(kind=OutcomeKind.COMPLETED)
+            spent = self._budget.before_next_turn()
+            if spent is not None:
+                return spent
             number += 1
 
     async def _turn(self, number: int) -> Outcome | None:
@@ -160,8 +171,12 @@ class SimAttempt:
         is_last = number >= self._plan.turns
         if self._world.model_is_down:
             return Outcome(kind=OutcomeKind.FAILED, category="turn_failed", code="serverOverloaded")
+        self._budget.begin_turn()
         await self._works_for(self._plan.turn_s)
-        ended = await self._ends() if is_last else None
+        self._budget.end_turn()
+        ended = self._budget.outcome
+        if ended is None and is_last:
+            ended = await self._ends()
         if is_last and ended is None and self._plan.moves_to is not None:
             self._world.note(f"{run_id} moves {self.spec.issue_id} to {self._plan.moves_to}")
             self._world.board.change(self.spec.issue_id, state=self._plan.moves_to)
@@ -173,6 +188,7 @@ class SimAttempt:
                 status="completed" if ended is None else ended.kind.value,
                 wall=self._life.clock().wall,
                 usage=progress.usage,
+                spend=progress.spend(self._life.clock().mono),
             )
         )
         return ended
@@ -187,6 +203,9 @@ class SimAttempt:
             left -= pause
             self._heard()
             self._life.used(self.spec.run_id, self._progress, self._rng.randint(1, 900))
+            self._budget.look()
+            if self._budget.crossed is not None:
+                return
 
     async def _ends(self) -> Outcome | None:
         assert self._process is not None

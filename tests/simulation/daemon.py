@@ -13,11 +13,13 @@ from symphony.engine.executor import Executor
 from symphony.engine.loop import Loop, Mailbox
 from symphony.engine.publisher import Publisher
 from symphony.engine.recovery import recover
+from symphony.engine.spending import SpendReporter
 from symphony.engine.stalls import watch_for_stalls
 from symphony.engine.trackers import TrackerSlot
 from symphony.model.clock import Instant
 from symphony.model.issue import IssueId
 from symphony.model.run import RunId, RunProgress, RunSpec
+from symphony.model.spend import Raise
 from symphony.scheduler.claims import Blocked
 from symphony.scheduler.commands import Command
 from symphony.scheduler.events import (
@@ -50,6 +52,7 @@ from .timeline import VirtualLoop
 from .world import InvariantBroken, Process, SimWorkspaces, World
 
 SHUTDOWN_LIMIT_S = 25.0
+REPORT_ALL_S = 300.0
 _ANSWERS = (
     CandidatesFetched,
     CandidatesFailed,
@@ -106,6 +109,7 @@ class Lifetime:
         self.workspaces = SimWorkspaces(world)
         self.ledger: Any = None
         self.executor: Executor | None = None
+        self.reporter: SpendReporter | None = None
         self.oracle = Oracle(self)
         self.mailbox = WatchedMailbox(self.oracle)
         self.is_dead = self.is_up = self.stopped = False
@@ -173,8 +177,16 @@ class Lifetime:
             clock=self.clock,
             stepped=lambda: self._stepped(publisher),
         )
+        self.reporter = SpendReporter(
+            progress=self.progress,
+            post=self.mailbox.post,
+            ledger=self.ledger,
+            clock=self.clock,
+            all_s=REPORT_ALL_S,
+        )
         endless: list[Coroutine[Any, Any, None]] = [
             loop.run(),
+            self.reporter.run(),
             watch_for_stalls(
                 progress=self.progress,
                 limit_s=lambda: self.settings.codex.stall_timeout_s,
@@ -244,7 +256,10 @@ class Lifetime:
     def used(self, run_id: RunId, progress: RunProgress, tokens: int) -> None:
         assert progress.thread_id is not None
         total = self.world.use(progress.thread_id, tokens)
-        progress.meter.report(progress.thread_id, total)
+        added = progress.meter.report(progress.thread_id, total)
+        progress.cost.add(added, self.settings.budget.price_of(progress.model))
+        assert self.reporter is not None
+        self.reporter.touch(run_id)
 
     def post(self, event: Event) -> None:
         self.mailbox.post(event)
@@ -328,13 +343,16 @@ class Lifetime:
         if not self.is_dead:
             self.mailbox.post(RefreshRequested())
 
-    def order(self, action: ControlAction, identifier: str | None) -> None:
+    def order(
+        self, action: ControlAction, identifier: str | None, amounts: Raise | None = None
+    ) -> None:
         """An operator's order, or one that comes when nobody listens any more."""
         if not self.is_dead and self.is_up:
-            self.mailbox.post(ControlRequested(action, identifier, "because"))
+            by = Raise() if amounts is None else amounts
+            self.mailbox.post(ControlRequested(action, identifier, "because", amounts=by))
 
-    def blocked(self) -> list[IssueId]:
-        return [claim.issue.id for claim in self.state.claims if isinstance(claim, Blocked)]
+    def blocked(self) -> list[Blocked]:
+        return [claim for claim in self.state.claims if isinstance(claim, Blocked)]
 
     # Its end
 

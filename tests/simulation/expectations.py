@@ -51,6 +51,8 @@ def due_after(live: Live, event: RunEnded, settings: Settings, now: Instant) -> 
     outcome = event.outcome
     if outcome.kind is OutcomeKind.COMPLETED:
         return Due(1, RetryKind.CONTINUATION, 0, now.mono + 1.0)
+    if live.stop is StopReason.BUDGET_DAY:
+        return Due(live.spec.attempt, RetryKind.RECOVERY, live.failures, now.mono + 1.0)
     wait_s = (outcome.retry_at or 0.0) - now.wall
     cap_s = settings.agent.max_retry_backoff_ms / 1000
     if is_usage_limit(outcome):

@@ -11,8 +11,9 @@ import asyncio
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,23 @@ from symphony.hosts.base import ProcessIdentity
 from symphony.ledger import Ledger, operations, schema
 from symphony.ledger.ledger import EVENTS_KEPT
 from symphony.ledger.reading import LedgerContents, OpenRun
+from symphony.ledger.spending import RunSpend
 from symphony.ledger.writer import WriterThread
 from symphony.model.clock import Instant
 from symphony.model.failure import FailureClass
-from symphony.model.issue import IssueId
+from symphony.model.issue import Issue, IssueId
 from symphony.model.run import Outcome, RunId, RunSpec
+from symphony.model.spend import NO_SPEND, Spend
 from symphony.model.usage import TokenUsage
 from symphony.scheduler.commands import SaveClaim
-from symphony.scheduler.events import BreakerRecord, Hold, Restored, RestoredClaim
+from symphony.scheduler.events import (
+    BreakerRecord,
+    Hold,
+    RaiseOrder,
+    Restored,
+    RestoredClaim,
+    RestoredSpend,
+)
 
 
 @dataclass(slots=True)
@@ -47,6 +57,7 @@ class RunRecord:
     seen_wall: float
     usage: TokenUsage = field(default_factory=TokenUsage)
     seconds: float = 0.0
+    spend: Spend = NO_SPEND
     ended: Outcome | None = None
     thread_id: str | None = None
     workspace_path: str | None = None
@@ -68,8 +79,18 @@ class Store:
     claims: dict[IssueId, ClaimRecord] = field(default_factory=dict)
     holds: dict[str | None, Hold] = field(default_factory=dict)
     breakers: dict[str, BreakerRecord] = field(default_factory=dict)
+    raises: dict[str, RaiseOrder] = field(default_factory=dict)
+    sums: dict[tuple[IssueId, str], Spend] = field(default_factory=dict)
+    identifiers: dict[IssueId, str] = field(default_factory=dict)
+
+    def charge(self, issue: Issue, wall: float, spend: Spend) -> None:
+        key = (issue.id, datetime.fromtimestamp(wall, UTC).date().isoformat())
+        self.sums[key] = self.sums.get(key, Spend()) + spend
+        self.identifiers[issue.id] = issue.identifier
 
     def start(self, spec: RunSpec, wall: float) -> None:
+        if spec.run_id not in self.runs:
+            self.charge(spec.issue, wall, Spend(runs=1))
         self.runs.setdefault(spec.run_id, RunRecord(spec, wall, wall, thread_id=spec.thread_id))
         claim = SaveClaim(
             kind="running",
@@ -81,20 +102,24 @@ class Store:
             host=spec.host,
             since_wall=wall,
             failures=spec.failures,
+            idle=spec.idle,
         )
         self.claims[spec.issue_id] = ClaimRecord(claim, wall, spec.run_id)
 
-    def use(
-        self, run_id: RunId, usage: TokenUsage | None, seconds: float | None, wall: float
-    ) -> None:
-        run = self.runs.get(run_id)
+    def use(self, row: RunSpend, wall: float) -> None:
+        run, usage, seconds = self.runs.get(row.run_id), row.usage, row.seconds
         if run is None:
             return
+        before = run.seconds
         run.usage = run.usage if usage is None else run.usage + usage.since(run.usage)
         run.seconds = max(
             run.seconds, run.seen_wall - run.started_wall if seconds is None else seconds
         )
         run.seen_wall = max(run.seen_wall, wall)
+        passed = Spend(wall_ms=int((run.seconds - before) * 1000))
+        charged = passed if row.spend is None else row.spend.since(run.spend)
+        run.spend = run.spend + charged
+        self.charge(run.spec.issue, wall, charged)
 
     def end(self, run_id: RunId, outcome: Outcome, thread_id: str | None) -> None:
         run = self.runs.get(run_id)
@@ -119,7 +144,16 @@ class Store:
             seconds,
             tuple(self.holds.values()),
             tuple(self.breakers.values()),
+            self._spend(),
         )
+
+    def _spend(self) -> RestoredSpend:
+        issues: dict[IssueId, Spend] = {}
+        days: dict[str, Spend] = {}
+        for (issue_id, day), spend in self.sums.items():
+            issues[issue_id] = issues.get(issue_id, Spend()) + spend
+            days[day] = days.get(day, Spend()) + spend
+        return RestoredSpend(issues, dict(self.identifiers), days, tuple(self.raises.values()))
 
     def _claim(self, record: ClaimRecord, now_wall: float) -> RestoredClaim:
         claim = record.claim
@@ -142,6 +176,8 @@ class Store:
             blocked_category=claim.blocked_category,
             since_wall=claim.since_wall,
             failures=claim.failures,
+            crossed=claim.crossed,
+            idle=claim.idle,
         )
 
     def open_runs(self) -> tuple[OpenRun, ...]:
@@ -205,9 +241,31 @@ class ModelLedger:
         await self._write(f"run {run_id} turn", lambda: None)
 
     async def turn_ended(
-        self, run_id: RunId, *, wall: float, usage: TokenUsage | None = None, **_: Any
+        self,
+        run_id: RunId,
+        *,
+        wall: float,
+        usage: TokenUsage | None = None,
+        spend: Spend | None = None,
+        **_: Any,
     ) -> None:
-        await self._write(f"run {run_id} turn", lambda: self._store.use(run_id, usage, None, wall))
+        row = RunSpend(run_id=run_id, usage=usage, spend=spend)
+        await self._write(f"run {run_id} turn", lambda: self._store.use(row, wall))
+
+    async def runs_spent(self, runs: Sequence[RunSpend]) -> None:
+        wall, rows = self._clock().wall, tuple(runs)
+
+        def spent() -> None:
+            for row in rows:
+                self._store.use(row, wall)
+
+        await self._write("", spent)
+
+    async def save_raise(self, order: RaiseOrder) -> None:
+        def save() -> None:
+            self._store.raises[order.scope] = order
+
+        await self._write(f"raise {order.scope}", save)
 
     async def run_ended(
         self,
@@ -218,9 +276,12 @@ class ModelLedger:
         *,
         ended_wall: float,
         thread_id: str | None = None,
+        spend: Spend | None = None,
     ) -> None:
+        row = RunSpend(run_id=run_id, usage=usage, seconds=seconds, spend=spend)
+
         def end() -> None:
-            self._store.use(run_id, usage, seconds, ended_wall)
+            self._store.use(row, ended_wall)
             self._store.end(run_id, outcome, thread_id)
 
         await self._write(f"run {run_id} ended", end)
@@ -297,8 +358,9 @@ class ModelLedger:
         if self._disk.fails():
             self.has_failed = True
             for key, apply, _ in writes:
-                self._owed.pop(key, None)
-                self._owed[key] = apply
+                if key:
+                    self._owed.pop(key, None)
+                    self._owed[key] = apply
             self._loop.call_soon(self._tell, writes, True)
             self._plan(5.0)
             return
@@ -384,6 +446,7 @@ class SqliteLedger(Ledger):
         self.notice = opened.notice
         self._workflow_id = "wf"
         self._clock = clock
+        self.zone = lambda: UTC
         ring = operations.EventRing("wf", keep=EVENTS_KEPT)
         self.writer = SteppedWriter(opened.connection, ring.insert, disk=disk, path=path)
         self._writer = self.writer

@@ -31,6 +31,7 @@ from symphony.scheduler.commands import (
     FetchTerminal,
     RefreshIssues,
     SaveClaim,
+    SaveRaise,
     StartRun,
     StopRun,
 )
@@ -51,6 +52,7 @@ from symphony.scheduler.events import (
     RunSilent,
     SettingsChanged,
     ShutdownRequested,
+    SpendReported,
     TerminalFetched,
     WakeUp,
 )
@@ -60,6 +62,7 @@ from symphony.scheduler.snapshot import Snapshot
 
 from .breaker_books import BreakerBooks
 from .expectations import Due, Live, due_after, is_usage_limit, standing
+from .purse import Purse
 from .world import InvariantBroken
 
 if TYPE_CHECKING:
@@ -102,6 +105,7 @@ class Oracle:
         self._last_cause_of_former_board = 0
         self._candidates: Sequence[Issue] | None = None
         self._just_ended: tuple[Live, RunEnded] | None = None
+        self._purse = Purse()
 
     def _fail(self, text: str) -> NoReturn:
         raise InvariantBroken(text)
@@ -113,6 +117,13 @@ class Oracle:
     @property
     def _now(self) -> float:
         return self._world.timeline.mono
+
+    @property
+    def _wall(self) -> float:
+        return self._world.timeline.wall
+
+    def _spent(self, scope: str, issue_id: IssueId | None = None) -> str | None:
+        return self._purse.over(scope, self._settings, issue_id=issue_id, wall=self._wall)
 
     # What the scheduler is told
 
@@ -159,6 +170,11 @@ class Oracle:
                 self._run_ended(event)
             case ControlRequested():
                 self._ordered(event)
+            case SpendReported():
+                for run_id, spend in event.spends:
+                    if run_id in self._live:
+                        issue_id = self._live[run_id].spec.issue_id
+                        self._purse.reports(run_id, issue_id, spend, self._wall)
             case ShutdownRequested():
                 self._stopping = True
             case _:
@@ -177,11 +193,18 @@ class Oracle:
                 self._holds.discard(scope)
                 self._put_down -= of_scope
             case ControlAction.RETRY:
-                self._put_down -= of_scope
+                self._put_down -= {one for one in of_scope if not self._is_held_by_budget(one)}
             case ControlAction.STOP:
                 self._put_down |= of_scope
                 if scope is None:
                     self._holds.add(None)
+            case ControlAction.RAISE:
+                # The order is counted when it is saved, under the scope that it means.
+                pass
+
+    def _is_held_by_budget(self, issue_id: IssueId) -> bool:
+        claim = self._life.state.claims.get(issue_id)
+        return isinstance(claim, Blocked) and claim.category in ("budget_issue", "budget_total")
 
     def _is_first(self, event: Any) -> bool:
         """Say whether this is the answer that counts, not a copy of it."""
@@ -196,6 +219,13 @@ class Oracle:
         memory = self._memory
         self._usage = event.usage
         self._holds = {hold.scope for hold in event.holds}
+        self._purse.restore(event.spend)
+        for name, sums in (("issues", event.spend.issues), ("days", event.spend.days)):
+            booked = sum(one.tokens for one in sums.values())
+            self._must(
+                booked == event.usage.total_tokens or name == "days",
+                lambda name=name, booked=booked: f"{name}: {booked} tokens, {event.usage}",
+            )
         self._must(
             event.usage.total_tokens >= memory.durable_tokens,
             lambda: f"totals lost: {event.usage} < {memory.durable_tokens}",
@@ -276,6 +306,8 @@ class Oracle:
         self._just_ended = (live, event)
         self._usage = self._usage + event.usage
         outcome = event.outcome
+        if event.spend is not None:
+            self._purse.reports(event.run_id, live.spec.issue_id, event.spend, self._wall)
         if is_usage_limit(outcome) and live.stop in (None, StopReason.STALLED):
             wait_s = (outcome.retry_at or 0.0) - self._world.timeline.wall
             if wait_s <= 0:
@@ -310,6 +342,9 @@ class Oracle:
                     self._save(command)
                 case DropClaim(issue_id):
                     self._drop(issue_id)
+                case SaveRaise(order):
+                    assert isinstance(self._event, ControlRequested)
+                    self._purse.add_raise(order.scope, self._event.amounts)
                 case CleanWorkspace():
                     self._ask(command)
                     self._clean(command)
@@ -339,6 +374,10 @@ class Oracle:
         self._must(not held, lambda: f"{spec} starts though an operator holds {held}")
         stopped = issue_id in self._put_down
         self._must(not stopped, lambda: f"{spec} starts though an operator has stopped it")
+        for scope in ("issue", "day", "total"):
+            over = self._spent(scope, issue_id)
+            self._must(not over, lambda over=over: f"{spec} starts though spent: {over}")
+        self._purse.starts(issue_id, self._wall)
         twin = [one for one in self._live.values() if one.spec.issue_id == issue_id]
         self._must(not twin, lambda: f"{spec} starts beside {twin}")
         due = self._due.pop(issue_id, None)
@@ -403,6 +442,9 @@ class Oracle:
                 self._must(self._stopping, lambda: f"{command} without a shutdown")
             case StopReason.STALLED:
                 self._must_be_silent(command)
+            case StopReason.BUDGET_DAY | StopReason.BUDGET_TOTAL:
+                scope = command.reason.value.removeprefix("budget_")
+                self._must(self._spent(scope), lambda: f"{command}, but {scope} is not spent")
             case StopReason.MISSING:
                 self._must(
                     self._is_absent(issue_id), lambda: f"{command} without two reads that lack it"
@@ -435,6 +477,8 @@ class Oracle:
         if isinstance(self._event, ControlRequested):
             self._save_by_order(claim)
             return
+        if self._save_by_budget(claim):
+            return
         self._must(self._just_ended is not None, lambda: f"{claim} out of nothing")
         assert self._just_ended is not None
         live, event = self._just_ended
@@ -466,6 +510,34 @@ class Oracle:
         key = (claim.issue.id, "retry", claim.attempt, claim.retry_kind)
         self._memory.failures[key] = due.failures
 
+    def _save_by_budget(self, claim: SaveClaim) -> bool:
+        """Say whether a budget is why this claim is saved: it is spent, or not any more."""
+        issue_id, category = claim.issue.id, claim.blocked_category or ""
+        if claim.kind == "blocked" and category.startswith("budget_"):
+            scope = category.removeprefix("budget_")
+            if scope in ("issue", "total"):
+                self._must(self._spent(scope, issue_id), lambda: f"{claim}: it is not spent")
+            else:
+                assert self._just_ended is not None
+                outcome = self._just_ended[1].outcome
+                self._must(outcome.category == category, lambda: f"{claim} after {outcome}")
+            self._due.pop(issue_id, None)
+            return True
+        if isinstance(self._event, SettingsChanged | Restored) and claim.kind == "retry":
+            self._must(
+                not self._spent("issue", issue_id), lambda: f"{claim} though its budget is spent"
+            )
+            self._take_up(claim)
+            return True
+        return False
+
+    def _take_up(self, claim: SaveClaim) -> None:
+        issue_id = claim.issue.id
+        assert claim.retry_kind is not None
+        self._due[issue_id] = Due(claim.attempt, claim.retry_kind, 0, self._now)
+        self._memory.saved[issue_id] = (self._now, self._world.timeline.wall_shift)
+        self._memory.failures[(issue_id, "retry", claim.attempt, claim.retry_kind)] = 0
+
     def _save_by_order(self, claim: SaveClaim) -> None:
         issue_id = claim.issue.id
         if claim.kind == "blocked":
@@ -473,10 +545,7 @@ class Oracle:
             self._due.pop(issue_id, None)
             return
         self._must(issue_id not in self._put_down, lambda: f"{claim} though it is stopped")
-        assert claim.retry_kind is not None
-        self._due[issue_id] = Due(claim.attempt, claim.retry_kind, 0, self._now)
-        self._memory.saved[issue_id] = (self._now, self._world.timeline.wall_shift)
-        self._memory.failures[(issue_id, "retry", claim.attempt, claim.retry_kind)] = 0
+        self._take_up(claim)
 
     def _drop(self, issue_id: IssueId) -> None:
         self._memory.claims[issue_id] = (None, self._now)

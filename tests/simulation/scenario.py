@@ -136,6 +136,7 @@ def _sections(rng: Random, interval_s: float) -> dict[str, Any]:
             "max_concurrent_agents_by_state": rng.choice([{}, {"todo": 1}, {"in progress": 2}]),
         },
         "codex": {"stall_timeout_ms": rng.choice([0, 30_000, 300_000, 300_000])},
+        "budget": _budget(rng),
         "worker": {
             "ssh_hosts": hosts,
             "max_concurrent_agents_per_host": rng.choice([None, 1, 2]),
@@ -146,6 +147,29 @@ def _sections(rng: Random, interval_s: float) -> dict[str, Any]:
             "cooldown_ms": rng.choice([30_000, 600_000]),
             "max_cooldown_ms": rng.choice([100_000, 3_600_000]),
         },
+    }
+
+
+def _budget(rng: Random) -> dict[str, Any]:
+    """Limits that a few runs reach, in some of all seeds."""
+    if rng.random() < 0.6:
+        return {}
+
+    def some(*values: int) -> int | None:
+        return rng.choice([None, None, *values])
+
+    day, total = some(15_000, 60_000), some(60_000, 200_000)
+    return {
+        "turn": {"tokens": some(1_500, 4_000), "wall_ms": some(300_000)},
+        "run": {"tokens": some(3_000, 9_000), "usd": rng.choice([None, None, "0.05"])},
+        "issue": {
+            "tokens": some(8_000, 30_000),
+            "wall_ms": some(1_800_000),
+            "attempts": some(3, 8),
+        },
+        "day": {"tokens": day, "usd": rng.choice([None, None, "0.5"])},
+        "total": {"tokens": total},
+        "prices": {"default": {"input_per_million": 5, "output_per_million": 20}},
     }
 
 

@@ -17,6 +17,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from symphony.model.spend import BudgetScope, Raise
+from symphony.scheduler.claims import Blocked
 from symphony.scheduler.events import ControlAction
 
 from .daemon import Lifetime
@@ -29,6 +31,7 @@ from .world import InvariantBroken, World
 PEACE_LIMIT_S = 24 * 3600.0
 _SPIN_LIMIT = 20_000
 _KEPT_LINES = 60
+_MORE = Raise(tokens=20_000, micro_usd=500_000, wall_ms=3_600_000, attempts=3)
 
 
 class SeedFailed(AssertionError):
@@ -250,16 +253,37 @@ class Simulation:
         self._tend()
 
     def _tend(self) -> None:
-        """People look every quarter of an hour and move what is blocked out and back again."""
+        """People look now and then: they raise what is spent and move other blocked issues.
+
+        So the end shows that everything which a budget holds back can be let go on.
+        """
         life = self._life
         if life is not None and life.is_up:
             for scope in (None, *life.state.holds):
                 life.order(ControlAction.RESUME, scope)
-            for row in life.blocked():
+            for claim in life.blocked():
+                if claim.crossed is not None:
+                    self._grant(life, claim)
+                    continue
+                row = claim.issue.id
                 self.world.board.change(row, state="Review")
                 self.world.note(f"person takes {row} back")
                 self._timeline.after(1500.0, lambda row=row: self._reopen(row))
+            for scope in ("day", "total"):
+                life.order(ControlAction.RAISE, scope, _MORE)
+            for issue in self.world.board.issues.values():
+                # A fresh candidate is not blocked: its gate is shut.
+                if issue.state in ("Todo", "In Progress") and issue.id not in life.state.claims:
+                    life.order(ControlAction.RAISE, issue.identifier, _MORE)
         self._timeline.after(3000.0, self._tend)
+
+    def _grant(self, life: Lifetime, claim: Blocked) -> None:
+        assert claim.crossed is not None
+        is_new = claim.crossed.scope in (BudgetScope.TURN, BudgetScope.RUN)
+        if is_new and life.state.books.issue_crossed(claim.issue.id) is None:
+            life.order(ControlAction.RETRY, claim.issue.identifier)
+        else:
+            life.order(ControlAction.RAISE, claim.issue.identifier, _MORE)
 
     def _reopen(self, issue_id: Any) -> None:
         issue = self.world.board.issues[issue_id]
@@ -425,8 +449,14 @@ class Simulation:
         action = self._rng.choice(list(ControlAction))
         names = [issue.identifier for issue in self.world.board.issues.values()]
         identifier = self._rng.choice([None, *names])
+        amounts = None
+        if action is ControlAction.RAISE:
+            identifier = self._rng.choice(["day", "total", *names])
+            amounts = Raise(tokens=self._rng.choice([0, 500, 5_000]))
         self._note(f"operator: {action} {identifier}")
-        life.order(action, identifier)
+        life.order(action, identifier, amounts)
+        if action is ControlAction.RAISE:
+            return
         # Whoever holds work back lets it go again.
         resume = ControlAction.RESUME
         self._timeline.after(

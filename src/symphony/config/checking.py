@@ -21,6 +21,8 @@ from symphony.errors import SettingFault
 from symphony.model.issue import normalize_state
 
 from .branches import base_fault, branch_fault, is_local_repository, repository_fault
+from .budget import BudgetSettings, budget_faults, unpriced_fault
+from .codex_model import model_of
 from .front_matter import FrontMatter
 from .policies import translate_codex_policies
 from .settings import (
@@ -91,6 +93,7 @@ class FrontMatterCheck:
         settings = Settings.model_validate(sections)
         self._warn_of_states(settings.tracker)
         self._warn_of_shared_temp(settings)
+        self._check_prices(settings)
         kind = settings.tracker.kind
         if settings.webhooks.secret is not None and kind not in WEBHOOK_KINDS:
             self.warnings.append(
@@ -119,6 +122,9 @@ class FrontMatterCheck:
             if name == "tracker":
                 return None
         known = section_keys(name)
+        if model is BudgetSettings:
+            # A limit that is misspelt would be no limit: its unknown keys are faults.
+            known = tuple(raw)
         self._warn_unknown((name,), raw, known)
         values = {key: value for key, value in raw.items() if key in known}
         prepare = {
@@ -133,6 +139,10 @@ class FrontMatterCheck:
         try:
             section = model.model_validate(prepared)
         except ValidationError as error:
+            if model is BudgetSettings:
+                for path, problem, value in budget_faults(error):
+                    self._fault_at((name, *path), problem, value)
+                return None
             for detail in error.errors(include_url=False):
                 self._add_detail(name, detail)
             return None
@@ -311,6 +321,18 @@ class FrontMatterCheck:
                     f"codex.turn_sandbox_policy: every agent may write to {directory}, where "
                     f"workspace.root lies; set {flag}: true or move the root"
                 )
+
+    def _check_prices(self, settings: Settings) -> None:
+        named = model_of(settings.codex.command, self.environ)
+        model, place = (None, "") if named is None else named
+        fault = unpriced_fault(settings.budget, model, place)
+        if fault is not None:
+            self._fault("budget.prices", fault)
+
+    def _fault_at(self, keys: tuple[str, ...], problem: str, value: object = None) -> None:
+        # Names of models hold dots, so the line is found by the keys and not by the path.
+        path = ".".join(keys)
+        self.faults.append(SettingFault(path, problem, _shown("", value), self.line_of(keys)))
 
     def _add_detail(self, section: str, detail: ErrorDetails) -> None:
         key = detail["loc"][0] if detail["loc"] else None

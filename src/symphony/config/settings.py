@@ -19,6 +19,7 @@ from pydantic_core import PydanticCustomError
 from symphony.model.issue import normalize_state
 
 from .branches import DEFAULT_BRANCH
+from .budget import BudgetSettings
 from .policies import (
     default_approval_policy,
     default_turn_sandbox_policy,
@@ -32,6 +33,7 @@ __all__ = [
     "SECTIONS",
     "AgentSettings",
     "BreakerSettings",
+    "BudgetSettings",
     "CodexSettings",
     "HookSettings",
     "LedgerSettings",
@@ -454,6 +456,7 @@ class Settings(_Section):
     workspace: WorkspaceSettings = WorkspaceSettings()
     hooks: HookSettings = HookSettings()
     agent: AgentSettings = AgentSettings()
+    budget: BudgetSettings = BudgetSettings()
     codex: CodexSettings = CodexSettings()
     breaker: BreakerSettings = BreakerSettings()
     worker: WorkerSettings = WorkerSettings()

@@ -117,6 +117,10 @@ class Executor:
                     self._durably("save breaker", self._ledger.save_breaker(command.record))
                 case c.DropBreaker():
                     self._durably("drop breaker", self._ledger.drop_breaker(command.failure_class))
+                case c.SaveRaise():
+                    self._durably("save raise", self._ledger.save_raise(command.order))
+                case c.RaiseIssue():
+                    self._raise_issue(command)
                 case c.EndAfterTurn():
                     self._end_after_turn(command)
                 case c.Note():
@@ -214,6 +218,7 @@ class Executor:
             started_mono=now.mono,
             started_wall=now.wall,
             last_activity_mono=now.mono,
+            idle=spec.idle,
         )
         attempt = self._make_attempt(spec, progress)
         self.progress[spec.run_id] = progress
@@ -235,7 +240,8 @@ class Executor:
         except Exception as error:
             _log.exception("Attempt failed unexpectedly", run_id=spec.run_id)
             outcome = outcome_of(error)
-        seconds = self._clock().mono - progress.started_mono
+        now = self._clock()
+        seconds, spend = now.mono - progress.started_mono, progress.spend(now.mono)
         ended = e.RunEnded(
             run_id=spec.run_id,
             outcome=outcome,
@@ -248,6 +254,8 @@ class Executor:
             last_event=progress.last_event,
             last_message=self._last_words(progress),
             last_event_wall=progress.last_event_wall,
+            spend=spend,
+            idle=progress.idle,
         )
         await self._write(
             f"end {spec.run_id}",
@@ -258,6 +266,7 @@ class Executor:
                 seconds=seconds,
                 ended_wall=self._clock().wall,
                 thread_id=progress.thread_id,
+                spend=spend,
             ),
         )
         del self._attempts[spec.run_id]
@@ -295,6 +304,11 @@ class Executor:
         attempt = self._attempts.get(command.run_id)
         if attempt is not None:
             attempt.end_after_turn()
+
+    def _raise_issue(self, command: c.RaiseIssue) -> None:
+        attempt = self._attempts.get(command.run_id)
+        if attempt is not None:
+            attempt.raise_issue_limits(command.amounts)
 
     async def _clean(self, command: c.CleanWorkspace) -> None:
         error: str | None = None

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, tzinfo
 from functools import partial
 from pathlib import Path
 
@@ -21,14 +22,16 @@ from symphony.model.clock import Instant
 from symphony.model.failure import FailureClass
 from symphony.model.issue import IssueId
 from symphony.model.run import Outcome, RunId, RunSpec
+from symphony.model.spend import IdleTurns, Spend
 from symphony.model.usage import TokenUsage
 from symphony.scheduler.commands import SaveClaim
-from symphony.scheduler.events import BreakerRecord, Hold
+from symphony.scheduler.events import BreakerRecord, Hold, RaiseOrder
 from symphony.scheduler.placement import LOCAL_HOST
 
-from . import breakers, operations, reading, schema
+from . import breakers, operations, reading, schema, spending
 from .codec import capped
 from .reading import EventRow, LedgerContents, RunRow
+from .spending import RunSpend
 from .writer import Operation, WriterThread
 
 EVENTS_KEPT = 200
@@ -46,6 +49,7 @@ class Ledger:
     Attributes:
         path: The file.
         notice: What an operator must know about opening it (damage set aside, a backup), or None.
+        zone: Returns the time zone of the days whose sums are kept.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class Ledger:
         self.notice = opened.notice
         self._workflow_id = workflow_id
         self._clock = clock
+        self.zone: Callable[[], tzinfo] = lambda: UTC
         ring = operations.EventRing(workflow_id, keep=EVENTS_KEPT)
         self._writer = WriterThread(opened.connection, ring.insert, loop=asyncio.get_running_loop())
 
@@ -95,6 +100,7 @@ class Ledger:
                 workflow_id=self._workflow_id,
                 spec=spec,
                 started_wall=started_wall,
+                day=self._day(started_wall),
             ),
             f"run {spec.run_id} started",
         )
@@ -149,18 +155,24 @@ class Ledger:
         status: str,
         wall: float,
         usage: TokenUsage | None = None,
+        spend: Spend | None = None,
         error: str | None = None,
     ) -> None:
         """Record a turn's end under the server's ``turn.status``.
 
-        ``usage`` is what the whole run has used so far: totals keep it should the daemon die.
+        ``usage`` and ``spend`` are of the whole run so far: totals keep them should the daemon die.
         """
 
         def operation(connection: sqlite3.Connection) -> None:
             operations.end_turn(
                 connection, run_id, turn_id=turn_id, status=status, error=error, wall=wall
             )
-            operations.set_usage(connection, run_id, usage=usage, seconds=None, wall=wall)
+            spending.set_spend(
+                connection,
+                RunSpend(run_id=run_id, usage=usage, spend=spend),
+                wall=wall,
+                day=self._day(wall),
+            )
 
         await self._write(operation, f"run {run_id} turn {turn_id}")
 
@@ -173,15 +185,21 @@ class Ledger:
         *,
         ended_wall: float,
         thread_id: str | None = None,
+        spend: Spend | None = None,
     ) -> None:
         """Record a run's end. The claim stays as it is until the scheduler saves or drops it.
 
-        Usage and seconds of None mean unknown (a run of a dead daemon): what was recorded during
-        the run counts, and it counts as running until it was last heard of.
+        Usage, seconds and spend of None mean unknown (a run of a dead daemon): what was recorded
+        during the run counts, and it counts as running until it was last heard of.
         """
 
         def operation(connection: sqlite3.Connection) -> None:
-            operations.set_usage(connection, run_id, usage=usage, seconds=seconds, wall=ended_wall)
+            spending.set_spend(
+                connection,
+                RunSpend(run_id=run_id, usage=usage, seconds=seconds, spend=spend),
+                wall=ended_wall,
+                day=self._day(ended_wall),
+            )
             operations.end_run(
                 connection, run_id, outcome=outcome, ended_wall=ended_wall, thread_id=thread_id
             )
@@ -286,6 +304,27 @@ class Ledger:
         return await asyncio.to_thread(
             reading.workspace_issues, self.path, self._workflow_id, LOCAL_HOST
         )
+
+    async def runs_spent(self, runs: Sequence[RunSpend]) -> None:
+        """Record what live runs have spent so far; a later record makes up for a failed one."""
+        wall = self._clock().wall
+        await self._write(
+            partial(spending.set_spends, runs=tuple(runs), wall=wall, day=self._day(wall))
+        )
+
+    async def run_idle(self, run_id: RunId, idle: IdleTurns) -> None:
+        """Record how many turns of a live run's issue have changed nothing."""
+        await self._write(partial(spending.set_idle, run_id=run_id, idle=idle))
+
+    async def save_raise(self, order: RaiseOrder) -> None:
+        """Record what operators have added to the limits of a scope; one row a scope."""
+        await self._write(
+            partial(spending.save_raise, workflow_id=self._workflow_id, order=order),
+            f"raise {order.scope}",
+        )
+
+    def _day(self, wall: float) -> str:
+        return datetime.fromtimestamp(wall, UTC).astimezone(self.zone()).date().isoformat()
 
     async def _write(self, operation: Operation, key: str | None = None) -> None:
         await self._writer.submit(operation, key=key)

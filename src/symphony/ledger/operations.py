@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 from symphony.hosts.base import ProcessIdentity
 from symphony.model.issue import IssueId
 from symphony.model.run import Outcome, RunId, RunSpec
-from symphony.model.usage import TokenUsage
 from symphony.scheduler.commands import SaveClaim
 from symphony.scheduler.events import Hold
 
 from .codec import capped, encode_issue, storable
+from .spending import count_run, encode_crossing
 
 ERROR_LIMIT = 4000
 """Characters kept of an error or outcome message."""
@@ -25,18 +24,11 @@ ERROR_LIMIT = 4000
 ALL_WORK = ""
 """The scope of a hold on all work; no identifier is empty."""
 
-_COUNTS = (
-    "input_tokens",
-    "output_tokens",
-    "total_tokens",
-    "cached_input_tokens",
-    "reasoning_output_tokens",
-)
 _SET_CLAIM = """
 INSERT OR REPLACE INTO claims (workflow_id, issue_id, identifier, kind, run_id, issue, attempt,
   retry_kind, error, due_wall, thread_id, host, workspace_path, blocked_category, since_wall,
-  saved_wall, failures)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+  saved_wall, failures, crossed, idle_turns, idle_mark)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _START_RUN = """
 INSERT OR IGNORE INTO runs (run_id, workflow_id, issue_id, identifier, title, url, state, attempt,
@@ -53,21 +45,15 @@ UPDATE runs SET ended_wall = ?, seen_wall = max(seen_wall, ?), outcome = ?, cate
   message = ?, retryable = ?, retry_at = ?, stop_reason = ?, thread_id = coalesce(?, thread_id)
 WHERE run_id = ?
 """
-_ADD_TOTALS = f"""
-INSERT INTO totals (workflow_id, issue_id, day, runs, seconds, {", ".join(_COUNTS)})
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT DO UPDATE SET runs = runs + excluded.runs, seconds = seconds + excluded.seconds,
-  {", ".join(f"{name} = {name} + excluded.{name}" for name in _COUNTS)}
-"""
-_SET_COUNTS = (
-    "UPDATE runs SET seconds = ?, seen_wall = max(seen_wall, ?), "
-    + ", ".join(f"{name} = ?" for name in _COUNTS)
-    + " WHERE run_id = ?"
-)
 
 
 def start_run(
-    connection: sqlite3.Connection, workflow_id: str, spec: RunSpec, started_wall: float
+    connection: sqlite3.Connection,
+    workflow_id: str,
+    spec: RunSpec,
+    started_wall: float,
+    *,
+    day: str,
 ) -> None:
     """Record a run and make it its issue's current one; an open earlier run is superseded."""
     issue = spec.issue
@@ -93,7 +79,7 @@ def start_run(
         ),
     )
     if known is None:
-        _add_totals(connection, (workflow_id, issue_id, started_wall), runs=1)
+        count_run(connection, (workflow_id, issue_id, day, storable(issue.identifier)))
     claim = SaveClaim(
         kind="running",
         issue=issue,
@@ -104,6 +90,7 @@ def start_run(
         host=spec.host,
         since_wall=started_wall,
         failures=spec.failures,
+        idle=spec.idle,
     )
     set_claim(connection, workflow_id, claim, started_wall, run_id=spec.run_id)
 
@@ -138,6 +125,9 @@ def set_claim(
             claim.since_wall,
             saved_wall,
             claim.failures,
+            encode_crossing(claim.crossed),
+            claim.idle.count,
+            claim.idle.mark,
         ),
     )
 
@@ -237,40 +227,6 @@ def end_turn(
     _see(connection, run_id, wall)
 
 
-def set_usage(
-    connection: sqlite3.Connection,
-    run_id: RunId,
-    *,
-    usage: TokenUsage | None,
-    seconds: float | None,
-    wall: float,
-) -> None:
-    """Set what a run has used so far; only what is added to its earlier record goes into totals.
-
-    Seconds of None are the time until the run was last heard of. An unknown run changes nothing.
-    """
-    row = connection.execute(
-        f"SELECT workflow_id, issue_id, started_wall, seen_wall, seconds, {', '.join(_COUNTS)} "
-        "FROM runs WHERE run_id = ?",
-        (run_id,),
-    ).fetchone()
-    if row is None:
-        return
-    workflow_id, issue_id, started_wall, seen_wall, known_seconds, *counts = row
-    known = TokenUsage(*counts)
-    added = TokenUsage() if usage is None else usage.since(known)
-    if seconds is None:
-        seconds = seen_wall - started_wall
-    added_seconds = max(0.0, seconds - known_seconds)
-    total = known + added
-    connection.execute(
-        _SET_COUNTS,
-        (known_seconds + added_seconds, wall, *_counts(total), run_id),
-    )
-    if added_seconds or added != TokenUsage():
-        _add_totals(connection, (workflow_id, issue_id, wall), seconds=added_seconds, usage=added)
-
-
 def end_run(
     connection: sqlite3.Connection,
     run_id: RunId,
@@ -348,27 +304,3 @@ def _see(connection: sqlite3.Connection, run_id: RunId, wall: float) -> None:
     connection.execute(
         "UPDATE runs SET seen_wall = max(seen_wall, ?) WHERE run_id = ?", (wall, run_id)
     )
-
-
-def _counts(usage: TokenUsage) -> tuple[int, int, int, int, int]:
-    return (
-        usage.input_tokens,
-        usage.output_tokens,
-        usage.total_tokens,
-        usage.cached_input_tokens,
-        usage.reasoning_output_tokens,
-    )
-
-
-def _add_totals(
-    connection: sqlite3.Connection,
-    where: tuple[str, str | None, float],
-    *,
-    runs: int = 0,
-    seconds: float = 0.0,
-    usage: TokenUsage | None = None,
-) -> None:
-    workflow_id, issue_id, wall = where
-    day = datetime.fromtimestamp(wall, UTC).date().isoformat()
-    counts = _counts(usage or TokenUsage())
-    connection.execute(_ADD_TOTALS, (workflow_id, issue_id, day, runs, seconds, *counts))

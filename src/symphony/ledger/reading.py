@@ -16,12 +16,14 @@ from symphony.errors import LedgerError
 from symphony.hosts.base import ProcessIdentity
 from symphony.model.issue import IssueId
 from symphony.model.run import Outcome, OutcomeKind, RetryKind, RunId, StopReason
+from symphony.model.spend import IdleTurns
 from symphony.model.usage import TokenUsage
 from symphony.scheduler.events import Hold, HoldKind, Restored, RestoredClaim
 
 from . import breakers
 from .codec import decode_issue, storable
 from .schema import BUSY_TIMEOUT_S
+from .spending import decode_crossing, read_spend
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,8 @@ class RunRow:
     seconds: float
     turns: int
     usage: TokenUsage
+    model: str | None = None
+    micro_usd: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +122,9 @@ def load(path: Path, workflow_id: str, now_wall: float) -> LedgerContents:
         open_runs = _open_runs(connection, workflow_id)
         holds = _holds(connection, workflow_id)
         failing = breakers.load(connection, workflow_id, faults)
+        spend = read_spend(connection, workflow_id)
     return LedgerContents(
-        restored=Restored(claims, usage, seconds, holds, failing),
+        restored=Restored(claims, usage, seconds, holds, failing, spend),
         open_runs=open_runs,
         faults=tuple(faults),
     )
@@ -200,6 +205,8 @@ def _claim(row: sqlite3.Row, now_wall: float) -> RestoredClaim:
         blocked_category=row["blocked_category"],
         since_wall=row["since_wall"],
         failures=row["failures"],
+        crossed=decode_crossing(row["crossed"]),
+        idle=IdleTurns(row["idle_turns"] or 0, row["idle_mark"]),
     )
 
 
@@ -282,4 +289,6 @@ def _run_row(row: sqlite3.Row) -> RunRow:
             row["cached_input_tokens"],
             row["reasoning_output_tokens"],
         ),
+        model=row["model"],
+        micro_usd=row["micro_usd"],
     )

@@ -2,11 +2,11 @@
 
 Every row carries its workflow's id. ``claims`` holds one row an issue: what the daemon holds it
 for, and for a running claim the one current run. ``runs`` is the history that claims point into;
-``processes``, ``turns`` and ``events`` hang on a run. ``totals`` are sums an issue and UTC day, so
-that totals and daily or per-issue budgets outlive the pruning of runs. ``holds`` are what operators
-paused; the empty scope is all work. ``breakers`` are the failures that the breaker counts, a row a
-class, with the end of its cool-down where it is open. A later need is a further migration: scripts
-are only ever appended.
+``processes``, ``turns`` and ``events`` hang on a run. ``totals`` are sums an issue and day (of
+``budget.day_timezone``), so that totals and budgets outlive the pruning of runs. ``holds`` are what
+operators paused, the empty scope being all work; ``raises`` are what they added to limits.
+``breakers`` are the failures that the breaker counts, a row a class, with the end of its cool-down
+where it is open. A later need is a further migration: scripts are only ever appended.
 
 A damaged file is set aside, never repaired and never deleted; a file of a newer Symphony is refused
 untouched, because starting without its claims could put two agents on one issue.
@@ -163,7 +163,37 @@ CREATE TABLE breakers (
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4)
+# What earlier versions counted has no price; its run time had no waiting in it.
+_V5 = """
+ALTER TABLE runs ADD COLUMN model TEXT;
+ALTER TABLE runs ADD COLUMN micro_usd INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE runs ADD COLUMN unpriced_tokens INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE runs ADD COLUMN wall_ms INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE totals ADD COLUMN identifier TEXT;
+ALTER TABLE totals ADD COLUMN micro_usd INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE totals ADD COLUMN unpriced_tokens INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE totals ADD COLUMN wall_ms INTEGER NOT NULL DEFAULT 0;
+UPDATE runs SET unpriced_tokens = total_tokens, wall_ms = CAST(seconds * 1000 AS INTEGER);
+UPDATE totals SET unpriced_tokens = total_tokens, wall_ms = CAST(seconds * 1000 AS INTEGER),
+  identifier = (SELECT max(identifier) FROM runs
+    WHERE runs.workflow_id = totals.workflow_id AND runs.issue_id = totals.issue_id);
+ALTER TABLE claims ADD COLUMN crossed TEXT;
+ALTER TABLE claims ADD COLUMN idle_turns INTEGER;
+ALTER TABLE claims ADD COLUMN idle_mark TEXT;
+CREATE TABLE raises (
+  workflow_id TEXT NOT NULL,
+  scope TEXT NOT NULL,
+  tokens INTEGER NOT NULL,
+  micro_usd INTEGER NOT NULL,
+  wall_ms INTEGER NOT NULL,
+  attempts INTEGER NOT NULL,
+  ordered_by TEXT NOT NULL,
+  since_wall REAL NOT NULL,
+  PRIMARY KEY (workflow_id, scope)
+) WITHOUT ROWID;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5)
 """Script ``n`` (from 0) takes a file from ``user_version`` n to n + 1."""
 
 

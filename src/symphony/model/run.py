@@ -7,6 +7,16 @@ from enum import StrEnum
 from typing import Any, NewType
 
 from .issue import Issue, IssueId
+from .spend import (
+    NO_RAISE,
+    NO_SPEND,
+    NOT_IDLE,
+    CostMeter,
+    Crossing,
+    IdleTurns,
+    Raise,
+    Spend,
+)
 from .usage import TokenUsage, UsageMeter
 
 RunId = NewType("RunId", str)
@@ -53,6 +63,10 @@ class StopReason(StrEnum):
     """Two reads did not find the issue."""
     STALLED = "stalled"
     """The run was silent beyond ``codex.stall_timeout_ms``."""
+    BUDGET_DAY = "budget_day"
+    """The day's budget is spent; its issue waits for the next day, or for a higher limit."""
+    BUDGET_TOTAL = "budget_total"
+    """The budget of all work is spent; its issue waits for a higher limit."""
     OPERATOR = "operator"
     """A person asked for it."""
     SHUTDOWN = "shutdown"
@@ -86,6 +100,7 @@ class Outcome:
         retryable: False where another attempt can't help before a person acts.
         retry_at: Epoch seconds before which another attempt is pointless (a usage limit's reset).
         stop_reason: Set for cancelled and stalled runs.
+        crossed: The limit of the budget that ended it, or None.
     """
 
     kind: OutcomeKind
@@ -95,6 +110,7 @@ class Outcome:
     retryable: bool = True
     retry_at: float | None = None
     stop_reason: StopReason | None = None
+    crossed: Crossing | None = None
 
     @property
     def phase(self) -> Phase:
@@ -121,6 +137,9 @@ class RunSpec:
         thread_id: The thread to resume, or None for a new one.
         previous_error: The last run's message, for the prompt.
         failures: Failed runs of the issue in a row before this one.
+        spent: What the issue has spent before this run, which counts as one run of it.
+        raised: What operators have added to the issue's limits.
+        idle: Turns in a row without progress before this run.
     """
 
     run_id: RunId
@@ -131,6 +150,9 @@ class RunSpec:
     thread_id: str | None = None
     previous_error: str | None = None
     failures: int = 0
+    spent: Spend = NO_SPEND
+    raised: Raise = NO_RAISE
+    idle: IdleTurns = NOT_IDLE
 
     @property
     def issue_id(self) -> IssueId:
@@ -163,6 +185,14 @@ class RunProgress:
     last_message: Any = None
     last_event_wall: float | None = None
     meter: UsageMeter = field(default_factory=UsageMeter)
+    cost: CostMeter = field(default_factory=CostMeter)
+    model: str | None = None
+    """The model of the run's own thread, once it is known."""
+    models: dict[str, str] = field(default_factory=dict)
+    """Models of its threads, where they are known to differ: sub-agents, and rerouted turns."""
+    waited_s: float = 0.0
+    """Seconds for which a person was waited for; no budget counts them."""
+    idle: IdleTurns = NOT_IDLE
     busy_until_mono: float | None = None
     """A tool call or approval is in flight and counts as alive until then."""
 
@@ -177,3 +207,13 @@ class RunProgress:
     def usage(self) -> TokenUsage:
         """Tokens that this run has used so far."""
         return self.meter.total
+
+    def spend(self, now_mono: float) -> Spend:
+        """Return what this run has spent so far; it is not counted as a run here."""
+        seconds = max(0.0, now_mono - self.started_mono - self.waited_s)
+        return Spend(
+            tokens=self.meter.total.total_tokens,
+            micro_usd=self.cost.micro_usd,
+            wall_ms=int(seconds * 1000),
+            unpriced_tokens=self.cost.unpriced_tokens,
+        )

@@ -23,7 +23,17 @@ from symphony.hosts.base import Host, HostProcess
 from symphony.ledger import Ledger
 from symphony.model.clock import Instant
 from symphony.model.issue import Issue, normalize_state
-from symphony.model.run import Outcome, OutcomeKind, Phase, RunProgress, RunSpec, StopReason
+from symphony.model.run import (
+    Outcome,
+    OutcomeKind,
+    Phase,
+    RunId,
+    RunProgress,
+    RunSpec,
+    StopReason,
+)
+from symphony.model.spend import Raise
+from symphony.runner.budget import RunBudget
 from symphony.runner.narrator import Narrator
 from symphony.runner.outcomes import outcome_of, stopped
 from symphony.runner.session import Session, SessionOptions, launch_session
@@ -65,6 +75,7 @@ class RunnerContext:
         describe: Turns an event (of the wire, or one of our own) into a line for people.
         on_rate_limits: Takes rate limits as Codex reports them.
         issue_read_s: Deadline of the read of the issue after a turn.
+        on_spend: Told that a run has spent tokens.
     """
 
     workflow: Callable[[], Workflow]
@@ -78,6 +89,7 @@ class RunnerContext:
     describe: Callable[[Any], str]
     on_rate_limits: Callable[[Mapping[str, Any]], None] = lambda limits: None
     issue_read_s: float = ISSUE_READ_S
+    on_spend: Callable[[RunId], None] = lambda run_id: None
 
 
 class Attempt:
@@ -94,6 +106,14 @@ class Attempt:
             clock=context.clock,
             history=self._history,
             rate_limits=context.on_rate_limits,
+            price_of=lambda model: context.workflow().settings.budget.price_of(model),
+            spent=self._spent,
+        )
+        self._budget = RunBudget(
+            spec,
+            progress,
+            settings=lambda: context.workflow().settings.budget,
+            clock=context.clock,
         )
         self._stopped: Outcome | None = None
         self._last_turn = False
@@ -118,6 +138,14 @@ class Attempt:
     def end_after_turn(self) -> None:
         """Let the attempt end well once its present turn has."""
         self._last_turn = True
+
+    def raise_issue_limits(self, amounts: Raise) -> None:
+        """Take what operators have added to the issue's limits, in all."""
+        self._budget.raise_issue_limits(amounts)
+
+    def _spent(self) -> None:
+        self._budget.look()
+        self._context.on_spend(self.spec.run_id)
 
     async def run(self) -> Outcome:
         """Work until the attempt is over; return why it ended."""
@@ -170,6 +198,9 @@ class Attempt:
         self._phase(Phase.LAUNCHING_AGENT_PROCESS)
         async with self._context.session_options.home_gate.passage():
             session = await self._open_session(frozen.settings, workspace)
+        refused = self._budget.before_next_turn()
+        if refused is not None:
+            return refused
         if session.knows_issue:
             prompt = await asyncio.to_thread(_resumption, self.spec)
         return await self._turns(session, prompt)
@@ -221,6 +252,8 @@ class Attempt:
             self._narrator.happened("startup_failed", {"reason": str(error)})
             raise
         self._progress.thread_id = thread.id
+        model = thread.info.get("model")
+        self._progress.model = model if isinstance(model, str) else None
         if session.resumed:
             self._narrator.resumed(thread.id)
         await self._record(self._context.ledger.run_thread(self.spec.run_id, thread.id))
@@ -271,6 +304,9 @@ class Attempt:
             if number >= settings.agent.max_turns:
                 self._log("info", "Reached agent.max_turns", turn=number)
                 return Outcome(kind=OutcomeKind.COMPLETED)
+            spent = self._budget.before_next_turn()
+            if spent is not None:
+                return spent
             number += 1
             prompt = await asyncio.to_thread(self._continuation, settings, number)
             self._log("info", "Continuing agent run", turn=f"{number}/{settings.agent.max_turns}")
@@ -297,7 +333,7 @@ class Attempt:
         turn = session.turn(prompt, idle_s=settings.codex.turn_timeout_s)
         watch = TurnWatch(session.requests, self._narrator, name=self.spec.run_id)
         try:
-            async with watch.over(turn):
+            async with watch.over(turn), self._budget.over(turn):
                 await turn.start()
                 watch.began(turn, settings.codex.first_event_timeout_s)
                 await self._turn_started(turn, number)
@@ -305,7 +341,9 @@ class Attempt:
                     await session.name_thread(f"{self._issue.identifier}: {self._issue.title}")
                 result = await turn
         except codex.CodexError as error:
-            outcome = session.blocked or watch.mute or self._outcome_of(error)
+            outcome = (
+                session.blocked or watch.mute or self._budget.outcome or self._outcome_of(error)
+            )
             self._narrator.happened(
                 _TURN_EVENTS.get(outcome.kind, "turn_ended_with_error"),
                 {"reason": outcome.message, "category": outcome.category},
@@ -354,6 +392,7 @@ class Attempt:
                 status=status,
                 wall=self._context.clock().wall,
                 usage=self._progress.usage,
+                spend=self._progress.spend(self._context.clock().mono),
                 error=error,
             )
         )

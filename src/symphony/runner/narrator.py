@@ -15,12 +15,18 @@ import codex_app_server as codex
 
 from symphony.model.clock import Instant
 from symphony.model.run import RunProgress
+from symphony.model.spend import Price
 from symphony.model.usage import TokenUsage
 
 EventSink = Callable[[str, Any], None]
 """Takes (event name, JSON-able detail) for the run's bounded history."""
 
+PriceOf = Callable[[str | None], Price | None]
+"""Returns the price of a model that is in force, or None for an unknown one."""
+
 _TOKEN_USAGE = "thread/tokenUsage/updated"
+_THREAD_STARTED = "thread/started"
+_REROUTED = "model/rerouted"
 _RATE_LIMITS = "account/rateLimits/updated"
 # They accompany every answer of the model and would hide what the agent does.
 _QUIET = frozenset(
@@ -58,13 +64,18 @@ class Narrator:
         clock: Callable[[], Instant],
         history: EventSink,
         rate_limits: Callable[[Mapping[str, Any]], None],
+        price_of: PriceOf = lambda model: None,
+        spent: Callable[[], None] = lambda: None,
     ) -> None:
         self._progress = progress
         self._clock = clock
         self._history = history
         self._rate_limits = rate_limits
+        self._price_of = price_of
+        self._spent = spent
         self._in_flight = 0
         self._unmeasured: set[str] = set()
+        self._spoke = False
         self.sign = asyncio.Event()
 
     def batch(self, events: Sequence[codex.Event]) -> None:
@@ -73,10 +84,13 @@ class Narrator:
         progress = self._progress
         for event in events:
             method = event.method
-            if not self.sign.is_set() and _is_sign(event):
+            if not (self._spoke and self.sign.is_set()) and _is_sign(event):
+                self._spoke = True
                 self.sign.set()
             if method == _TOKEN_USAGE:
                 self._tokens(event)
+            elif method in (_THREAD_STARTED, _REROUTED):
+                self._model(event)
             elif method == _RATE_LIMITS:
                 limits = event.data.get("rateLimits")
                 if isinstance(limits, Mapping):
@@ -129,12 +143,30 @@ class Narrator:
             return
         counted = _counts(total)
         if event.thread_id in self._unmeasured:
-            # A resumed thread's total holds what earlier runs have counted: all but the answer
-            # that this report is about.
+            # A resumed thread's total holds what earlier runs have counted: all of it where Codex
+            # repeats it before the agent has done anything (0.125 under the new turn's id, later
+            # ones under the last turn's), else all but the answer that this report is about.
             self._unmeasured.discard(event.thread_id)
             newest = _counts(usage.last) if usage.last is not None else TokenUsage()
+            if not self._spoke:
+                newest = TokenUsage()
             self._progress.meter.set_baseline(event.thread_id, counted.since(newest))
-        self._progress.meter.report(event.thread_id, counted)
+        progress = self._progress
+        added = progress.meter.report(event.thread_id, counted)
+        model = progress.models.get(event.thread_id, progress.model)
+        progress.cost.add(added, self._price_of(model))
+        self._spent()
+
+    def _model(self, event: codex.Event) -> None:
+        """Take note of which model a thread uses: a sub-agent may have one of another price."""
+        params: Any = event.params
+        if event.method == _REROUTED:
+            thread_id, model = event.thread_id, getattr(params, "to_model", None)
+        else:
+            thread = getattr(params, "thread", None)
+            thread_id, model = getattr(thread, "id", None), getattr(thread, "model", None)
+        if thread_id and model:
+            self._progress.models[thread_id] = model
 
 
 def _is_sign(event: codex.Event) -> bool:

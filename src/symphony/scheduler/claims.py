@@ -15,6 +15,7 @@ from typing import Any
 from symphony.model.clock import iso
 from symphony.model.issue import Issue, IssueId
 from symphony.model.run import RetryKind, RunId, RunSpec, StopReason
+from symphony.model.spend import NOT_IDLE, Crossing, IdleTurns
 
 from .commands import SaveClaim
 from .eligibility import SLOT_GATES, DispatchKey, Gate, dispatch_key
@@ -44,7 +45,8 @@ class Running:
         failures: Failed runs in a row before this one.
         generation: Which tracker scope last showed the issue.
         stopping: Why it is being ended, or None.
-        stop_error: The error that its retry will carry, for a stall.
+        stop_error: The error that its retry will carry, for a stall or a spent budget.
+        crossed: The limit of the budget for which it is being ended, or None.
         missing_since: Monotonic seconds of the first read that lacked it, or None.
     """
 
@@ -58,6 +60,7 @@ class Running:
     stop_error: str | None = None
     missing_since: float | None = None
     workspace_path: str | None = None
+    crossed: Crossing | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +76,7 @@ class RetryQueued:
         hold: The gate that it found shut when due; then it contends for slots, not for time.
         read_failures: Tracker reads in a row that failed when due.
         read_error: The last of those errors.
+        idle: Turns in a row without progress.
     """
 
     issue: Issue
@@ -89,6 +93,7 @@ class RetryQueued:
     hold: Gate | None = None
     read_failures: int = 0
     read_error: str | None = None
+    idle: IdleTurns = NOT_IDLE
 
     @property
     def waits_for_slot(self) -> bool:
@@ -121,6 +126,7 @@ class RetryQueued:
             host=self.host or LOCAL_HOST,
             workspace_path=self.workspace_path,
             failures=self.failures,
+            idle=self.idle,
         )
 
 
@@ -142,7 +148,8 @@ class Rechecking:
 class Blocked:
     """Another attempt can't help before a person acts (input, approval, login, a bad model).
 
-    The event fields are those of the run's last protocol event, for the row.
+    The event fields are those of the run's last protocol event, for the row. ``crossed`` is the
+    limit of the budget that it waits for, or None.
     """
 
     issue: Issue
@@ -160,6 +167,7 @@ class Blocked:
     last_event: str | None = None
     last_message: Any = None
     last_event_wall: float | None = None
+    crossed: Crossing | None = None
 
     def saved(self) -> SaveClaim:
         """Return the command that makes it durable."""
@@ -174,6 +182,7 @@ class Blocked:
             workspace_path=self.workspace_path,
             blocked_category=self.category,
             since_wall=self.since_wall,
+            crossed=self.crossed,
         )
 
 

@@ -14,8 +14,9 @@ from typing import Any
 from symphony.model.failure import FailureClass
 from symphony.model.issue import Issue, IssueId
 from symphony.model.run import RetryKind, RunId, RunSpec, StopReason
+from symphony.model.spend import NOT_IDLE, Crossing, IdleTurns, Raise
 
-from .events import BreakerRecord, Cause, Hold
+from .events import BreakerRecord, Cause, Hold, RaiseOrder
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,8 @@ class SaveClaim:
     blocked_category: str | None = None
     since_wall: float = 0.0
     failures: int = 0
+    crossed: Crossing | None = None
+    idle: IdleTurns = NOT_IDLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +147,21 @@ class DropBreaker:
     failure_class: FailureClass
 
 
+@dataclass(frozen=True, slots=True)
+class SaveRaise:
+    """Make what operators have added to a scope's limits durable; one row a scope."""
+
+    order: RaiseOrder
+
+
+@dataclass(frozen=True, slots=True)
+class RaiseIssue:
+    """Tell a worker that operators have added to its issue's limits, and how much in all."""
+
+    run_id: RunId
+    amounts: Raise
+
+
 class Level(StrEnum):
     """Level of a note, by consequence."""
 
@@ -176,5 +194,7 @@ Command = (
     | DropHold
     | SaveBreaker
     | DropBreaker
+    | SaveRaise
+    | RaiseIssue
     | Note
 )

@@ -14,9 +14,11 @@ from typing import assert_never
 from symphony.model.clock import Instant
 from symphony.model.run import RetryKind, StopReason
 
+from .budget import holds_back, raise_limits
 from .claims import Blocked, Claim, Cleaning, Dispatching, Rechecking, RetryQueued, Running
 from .commands import Command, DropHold, EndAfterTurn, Level, Note, SaveClaim, SaveHold, StopRun
 from .events import ControlAction, ControlRequested, Hold, HoldKind
+from .notes import note
 from .polling import request_poll
 from .state import SchedulerState
 
@@ -49,6 +51,8 @@ def control(state: SchedulerState, event: ControlRequested, now: Instant) -> lis
             return [order, *_retry(state, event, now)]
         case ControlAction.RESET_BREAKER:
             return [order, *_reset_breaker(state, event, now)]
+        case ControlAction.RAISE:
+            return [order, *raise_limits(state, event, now)]
         case _:
             assert_never(event.action)
 
@@ -105,7 +109,9 @@ def _stop(state: SchedulerState, event: ControlRequested, now: Instant) -> list[
             case Running(stopping=None):
                 state.claims.put(replace(claim, stopping=StopReason.OPERATOR, stop_error=error))
                 commands.append(StopRun(claim.spec.run_id, StopReason.OPERATOR))
-            case Running(stopping=StopReason.STALLED):
+            case Running(
+                stopping=StopReason.STALLED | StopReason.BUDGET_DAY | StopReason.BUDGET_TOTAL
+            ):
                 # It ends already; what follows is no retry any more.
                 state.claims.put(replace(claim, stopping=StopReason.OPERATOR, stop_error=error))
             case Running():
@@ -133,7 +139,11 @@ def _reset_breaker(state: SchedulerState, event: ControlRequested, now: Instant)
 def _retry(state: SchedulerState, event: ControlRequested, now: Instant) -> list[Command]:
     commands: list[Command] = []
     for claim in _of(state, event):
-        if isinstance(claim, RetryQueued | Blocked):
+        crossed = holds_back(state, claim)
+        if crossed is not None:
+            reason = crossed.sentence
+            commands.append(note(Level.WARNING, "stays blocked", claim.issue, reason=reason))
+        elif isinstance(claim, RetryQueued | Blocked):
             commands.extend(_due_now(state, claim, now))
     waiting = [issue for issue, _ in state.waiting]
     for issue in (*(claim.issue for claim in state.claims), *waiting):

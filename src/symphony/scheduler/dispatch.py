@@ -15,6 +15,7 @@ from symphony.model.clock import Instant
 from symphony.model.issue import Issue, IssueId
 from symphony.model.run import RunSpec
 
+from .budget import ONE_RUN, block_spent
 from .claims import Dispatching, Rechecking, RetryQueued, Running, is_same
 from .commands import (
     Command,
@@ -289,6 +290,11 @@ def _start_or_wait(
     gate = first_shut(issue, view)
     if gate is None:
         return [_start_again(state, retry, view.place(claim.host or retry.host), now)]
+    crossed = state.books.issue_crossed(issue.id) if gate.name is GateName.WITHIN_BUDGET else None
+    if crossed is not None:
+        blocked = block_spent(retry, crossed, now)
+        state.claims.put(blocked)
+        return [blocked.saved(), note(Level.WARNING, "blocked", issue, error=blocked.error)]
     state.claims.put(replace(retry, hold=gate))
     if claim.retry.hold is not None:
         return []
@@ -297,7 +303,15 @@ def _start_or_wait(
 
 def _start_fresh(state: SchedulerState, issue: Issue, host: str | None, now: Instant) -> StartRun:
     assert host is not None, "the host gate was open"
-    spec = RunSpec(run_id=state.new_run_id(), issue=issue, attempt=None, retry_kind=None, host=host)
+    spec = RunSpec(
+        run_id=state.new_run_id(),
+        issue=issue,
+        attempt=None,
+        retry_kind=None,
+        host=host,
+        spent=state.books.spent_by(issue.id),
+        raised=state.books.raised(f"issue:{issue.id}"),
+    )
     return _start(state, spec, now, failures=0)
 
 
@@ -316,6 +330,9 @@ def _start_again(
         thread_id=None if moved else retry.thread_id,
         previous_error=retry.error,
         failures=retry.failures,
+        spent=state.books.spent_by(retry.issue.id),
+        raised=state.books.raised(f"issue:{retry.issue.id}"),
+        idle=retry.idle,
     )
     workspace_path = None if moved else retry.workspace_path
     return _start(state, spec, now, failures=retry.failures, workspace_path=workspace_path)
@@ -329,6 +346,7 @@ def _start(
     failures: int,
     workspace_path: str | None = None,
 ) -> StartRun:
+    state.books.book(spec.issue_id, spec.issue.identifier, ONE_RUN)
     state.claims.put(
         Running(
             spec=spec,

@@ -130,6 +130,7 @@ class GateName(StrEnum):
     NOT_HELD = "not_held"
     NOT_PARKED = "not_parked"
     BREAKER = "breaker_closed"
+    WITHIN_BUDGET = "within_budget"
     GLOBAL_SLOT = "global_slot"
     STATE_SLOT = "state_slot"
     HOST_SLOT = "host_slot"
@@ -152,6 +153,7 @@ _SENTENCES = {
     GateName.NOT_HELD: "No operator has paused or drained this work.",
     GateName.NOT_PARKED: "No usage limit holds all work back.",
     GateName.BREAKER: "Failures that all issues share do not hold work back.",
+    GateName.WITHIN_BUDGET: "The budgets of the issue, the day and all work are not spent.",
     GateName.GLOBAL_SLOT: "Fewer runs than agent.max_concurrent_agents.",
     GateName.STATE_SLOT: "Fewer runs in this state than agent.max_concurrent_agents_by_state.",
     GateName.HOST_SLOT: "A host has room under worker.max_concurrent_agents_per_host.",
@@ -184,6 +186,8 @@ class View:
         holds: Operators' holds, by identifier; None holds all work.
         breaker: Why the failure breaker keeps an issue from starting, or None; asked about no
             issue, why it keeps all of them.
+        spent: Why nothing may start for the day's or the total budget, or None.
+        issue_spent: Why an issue may not start for its own budget, or None.
     """
 
     rules: Rules
@@ -195,6 +199,8 @@ class View:
     suspects: Collection[str] = ()
     holds: Mapping[str | None, Hold] = field(default_factory=dict)
     breaker: Callable[[IssueId | None], str | None] = lambda _issue_id: None
+    spent: str | None = None
+    issue_spent: Callable[[IssueId], str | None] = lambda issue_id: None
 
     @property
     def closed(self) -> bool:
@@ -203,6 +209,7 @@ class View:
             self.slots.total >= self.rules.max_agents
             or self.config_error is not None
             or self.parked is not None
+            or self.spent is not None
             or self.shutting_down
             or None in self.holds
             or self.breaker(None) is not None
@@ -284,6 +291,10 @@ def _breaker_closed(issue: Issue, view: View) -> str | None:
     return view.breaker(issue.id)
 
 
+def _within_budget(issue: Issue, view: View) -> str | None:
+    return view.spent or view.issue_spent(issue.id)
+
+
 def _global_slot(issue: Issue, view: View) -> str | None:
     taken, limit = view.slots.total, view.rules.max_agents
     return None if taken < limit else f"{taken} of {limit} slots are taken"
@@ -316,6 +327,7 @@ _GATES: tuple[tuple[GateName, Callable[[Issue, View], str | None]], ...] = (
     (GateName.NOT_HELD, _not_held),
     (GateName.NOT_PARKED, _not_parked),
     (GateName.BREAKER, _breaker_closed),
+    (GateName.WITHIN_BUDGET, _within_budget),
     (GateName.GLOBAL_SLOT, _global_slot),
     (GateName.STATE_SLOT, _state_slot),
     (GateName.HOST_SLOT, _host_slot),

@@ -6,7 +6,7 @@ twice, or for something that has changed since is recognised and dropped.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NewType
@@ -15,6 +15,7 @@ from symphony.config.settings import Settings
 from symphony.model.failure import FailureClass
 from symphony.model.issue import Issue, IssueId
 from symphony.model.run import Outcome, RetryKind, RunId
+from symphony.model.spend import NO_RAISE, NOT_IDLE, Crossing, IdleTurns, Raise, Spend
 from symphony.model.usage import TokenUsage
 
 Cause = NewType("Cause", int)
@@ -136,6 +137,8 @@ class RunEnded:
         last_event: Name of its last protocol event, or None; with the two below for that row.
         last_message: That event, decoded.
         last_event_wall: Epoch seconds of that event.
+        spend: What it has spent in all; None takes ``usage`` and ``seconds`` for it.
+        idle: Turns in a row without progress, its own included.
     """
 
     run_id: RunId
@@ -149,6 +152,15 @@ class RunEnded:
     last_event: str | None = None
     last_message: Any = None
     last_event_wall: float | None = None
+    spend: Spend | None = None
+    idle: IdleTurns = NOT_IDLE
+
+
+@dataclass(frozen=True, slots=True)
+class SpendReported:
+    """What live runs have spent so far, each in all; about once a second, those that changed."""
+
+    spends: Sequence[tuple[RunId, Spend]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +180,8 @@ class RestoredClaim:
         kind: ``running``, ``retry`` or ``blocked``.
         delay_s: For a retry: seconds that remained of its delay; below zero where it is overdue.
         failures: Failed runs in a row, or None in rows that do not say.
+        crossed: The limit of the budget for which it is blocked, or None.
+        idle: Turns in a row without progress.
     """
 
     kind: str
@@ -182,6 +196,8 @@ class RestoredClaim:
     blocked_category: str | None = None
     since_wall: float = 0.0
     failures: int | None = None
+    crossed: Crossing | None = None
+    idle: IdleTurns = NOT_IDLE
 
 
 class ControlAction(StrEnum):
@@ -199,6 +215,8 @@ class ControlAction(StrEnum):
     """Run what waits or is blocked now."""
     RESET_BREAKER = "reset_breaker"
     """Close the failure breaker and forget what it counted."""
+    RAISE = "raise"
+    """Add to the limits of an issue, of the present day or of all work."""
 
 
 class HoldKind(StrEnum):
@@ -226,10 +244,48 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
+class RaiseOrder:
+    """What operators have added to the limits of a scope.
+
+    Attributes:
+        scope: ``total``, ``day:<date>`` or ``issue:<id>``.
+        amounts: The sum of all orders.
+        by: Who gave the last one, for people.
+        since_wall: When, epoch seconds.
+    """
+
+    scope: str
+    amounts: Raise
+    by: str
+    since_wall: float
+
+
+@dataclass(frozen=True, slots=True)
+class RestoredSpend:
+    """What the ledger held of all spend.
+
+    Attributes:
+        issues: By issue id, over all days.
+        identifiers: The issues' human keys, as far as they are known.
+        days: By ISO date, the newest ones.
+        raises: Orders that raised limits.
+    """
+
+    issues: Mapping[IssueId, Spend] = field(default_factory=dict)
+    identifiers: Mapping[IssueId, str] = field(default_factory=dict)
+    days: Mapping[str, Spend] = field(default_factory=dict)
+    raises: tuple[RaiseOrder, ...] = ()
+
+
+NOTHING_SPENT = RestoredSpend()
+
+
+@dataclass(frozen=True, slots=True)
 class ControlRequested:
     """An operator's order, already authorised; ``identifier`` None means all work.
 
-    ``failure_class`` narrows a reset of the breaker; None means all classes.
+    ``failure_class`` narrows a reset of the breaker; None means all classes. For
+    a raise, ``identifier`` may be ``day`` or ``total`` too, and ``amounts`` says by how much.
     """
 
     action: ControlAction
@@ -237,6 +293,7 @@ class ControlRequested:
     reason: str = ""
     by: str = "operator"
     failure_class: FailureClass | None = None
+    amounts: Raise = NO_RAISE
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +335,7 @@ class Restored:
     seconds: float = 0.0
     holds: Sequence[Hold] = ()
     breakers: Sequence[BreakerRecord] = ()
+    spend: RestoredSpend = NOTHING_SPENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +358,7 @@ Event = (
     | RunIssueChanged
     | RunSilent
     | RunEnded
+    | SpendReported
     | CleanupEnded
     | ControlRequested
     | Restored

@@ -33,6 +33,9 @@ _STOPS = {
     Standing.UNROUTABLE: StopReason.UNROUTABLE,
 }
 
+_BY_US = frozenset({StopReason.STALLED, StopReason.BUDGET_DAY, StopReason.BUDGET_TOTAL})
+"""Stops after which the issue would run again, which what the tracker shows may overrule."""
+
 _BY_TRACKER = frozenset({*_STOPS.values(), StopReason.MISSING})
 """Stops that follow from what the tracker shows, and so may change with it until the run ends."""
 
@@ -93,7 +96,7 @@ def _running_seen(state: SchedulerState, claim: Running, issue: Issue) -> list[C
     claim = replace(claim, issue=issue, generation=state.generation, missing_since=None)
     if claim.stopping is None:
         return _stop(state, claim, reason) if reason else _keep(state, claim)
-    if reason is not None and claim.stopping in _BY_TRACKER | {StopReason.STALLED}:
+    if reason is not None and claim.stopping in _BY_TRACKER | _BY_US:
         claim = replace(claim, stopping=reason)
     elif reason is None and claim.stopping in _BY_TRACKER:
         # It came back while its run was ending: nothing may be cleaned, a poll takes it up again.

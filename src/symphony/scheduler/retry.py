@@ -14,7 +14,9 @@ from random import Random
 
 from symphony.model.clock import Instant, iso
 from symphony.model.run import Outcome, OutcomeKind, RetryKind, StopReason
+from symphony.model.spend import Crossing
 
+from .budget import run_ended
 from .claims import Blocked, Cleaning, RetryQueued, Running
 from .commands import CleanWorkspace, Command, DropClaim, Level, Note
 from .eligibility import Rules
@@ -63,10 +65,11 @@ class ParkAll:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Wait for a person."""
+    """Wait for a person; for a higher limit where one was ``crossed``."""
 
     category: str
     error: str
+    crossed: Crossing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +117,31 @@ def decide(
             return Block("stopped_by_operator", outcome.message or "stopped by an operator")
         case _ if outcome.kind is OutcomeKind.COMPLETED:
             return _continuation()
+        case StopReason.BUDGET_DAY | StopReason.BUDGET_TOTAL if not _needs_person(outcome):
+            return _budget_spent(run)
         case StopReason.SHUTDOWN if shutting_down and outcome.kind not in _DEFAULT_BLOCK_TEXT:
             return Keep()
         case _:
             return _after_failure(run, outcome, rules=rules, rng=rng, now=now)
+
+
+def _needs_person(outcome: Outcome) -> bool:
+    return outcome.kind in _DEFAULT_BLOCK_TEXT
+
+
+def _budget_spent(run: Running) -> Retry | Block:
+    """What follows where all work was ended: the day's end opens the gate, a person the other."""
+    error = run.stop_error or "a budget is spent"
+    if run.stopping is StopReason.BUDGET_TOTAL and run.crossed is not None:
+        return Block(run.crossed.category, error, run.crossed)
+    return Retry(
+        kind=RetryKind.RECOVERY,
+        attempt=run.spec.attempt,
+        failures=run.failures,
+        delay_s=CONTINUATION_DELAY_S,
+        error=error,
+        resume=True,
+    )
 
 
 def _continuation() -> Retry:
@@ -141,7 +165,8 @@ def _after_failure(
         text = outcome.message or _DEFAULT_BLOCK_TEXT[outcome.kind]
         return Block(outcome.category or outcome.kind.value, text)
     if not outcome.retryable:
-        return Block(outcome.code or outcome.category or outcome.kind.value, error)
+        category = outcome.code or outcome.category or outcome.kind.value
+        return Block(category, error, outcome.crossed)
     failures = run.failures + 1
     delay_s = backoff_s(failures, rules, rng)
     if outcome.retry_at is not None:
@@ -188,6 +213,7 @@ def settle(state: SchedulerState, run: Running, ended: RunEnded, now: Instant) -
     """Give the issue of an ended run its next claim, or release it; add the run to the totals."""
     state.usage = state.usage + ended.usage
     state.seconds += max(0.0, ended.seconds)
+    run_ended(state.books, run, ended)
     if ended.outcome.kind is OutcomeKind.HOST_LOST:
         state.suspects[run.spec.host] = now.mono + SUSPECT_S
     counted = _count_for_breaker(state, run, ended, now)
@@ -224,6 +250,12 @@ def _follow(state: SchedulerState, run: Running, ended: RunEnded, now: Instant) 
         now=now,
         shutting_down=state.shutting_down,
     )
+    if isinstance(verdict, Retry) and verdict.kind is RetryKind.FAILURE:
+        crossed = state.books.issue_crossed(run.issue.id)
+        if crossed is not None:
+            # Waiting out the delay would only hide that no further run is allowed.
+            sentence = f"{crossed.sentence}; the last run failed: {verdict.error}"
+            verdict = Block(crossed.category, sentence, crossed)
     workspace_path = ended.workspace_path or run.workspace_path
     run = replace(run, workspace_path=workspace_path)
     match verdict:
@@ -264,6 +296,7 @@ def _queue(
         host=run.spec.host,
         workspace_path=run.workspace_path,
         generation=run.generation,
+        idle=ended.idle,
     )
     state.claims.put(claim)
     level = Level.WARNING if retry.kind is RetryKind.FAILURE else Level.INFO
@@ -302,6 +335,7 @@ def _block(
         last_event=ended.last_event,
         last_message=ended.last_message,
         last_event_wall=ended.last_event_wall,
+        crossed=verdict.crossed,
     )
     state.claims.put(claim)
     return [

@@ -19,6 +19,7 @@ from symphony.model.run import RunId
 from symphony.model.usage import TokenUsage
 
 from .breaker import Breaker
+from .budget import Books, new_books
 from .claims import Claims
 from .commands import RefreshPurpose
 from .eligibility import Gate, Rules, View
@@ -108,12 +109,14 @@ class SchedulerState:
         seconds: Run time of all ended runs.
         holds: Operators' holds, by identifier; None holds all work.
         breaker: Counts failures that all issues share.
+        books: What all work has cost, and the limits on it.
     """
 
     settings: Settings
     rules: Rules
     workflow_id: str
     rng: Random
+    books: Books
     claims: Claims = field(default_factory=Claims)
     pending: dict[Cause, Pending] = field(default_factory=dict)
     poll: Poll = field(default_factory=Poll)
@@ -195,6 +198,8 @@ class SchedulerState:
             suspects=self.suspects,
             holds=self.holds,
             breaker=lambda issue_id: self.breaker.why_shut(issue_id, self.claims),
+            spent=self.books.all_shut,
+            issue_spent=self.books.issue_shut,
         )
 
     @property
@@ -219,6 +224,7 @@ def new_state(settings: Settings, *, workflow_id: str, seed: int) -> SchedulerSt
         rules=Rules.from_settings(settings),
         workflow_id=workflow_id,
         rng=Random(seed),
+        books=new_books(settings),
     )
 
 
@@ -236,6 +242,7 @@ def next_wakeup(state: SchedulerState) -> float | None:
         state.confirm_mono,
         state.park.until_mono if state.park is not None else None,
         state.breaker.next_due(),
+        state.books.reopens_mono,
     )
     return min((time for time in times if time is not None), default=None)
 

@@ -14,6 +14,7 @@ from typing import assert_never
 from symphony.model.clock import Instant
 from symphony.model.run import RetryKind, StopReason
 
+from .budget import change_rules, end_if_spent, lift, spend_reported, turn_page
 from .claims import Blocked, Cleaning, Rechecking, RetryQueued, Running
 from .commands import (
     CleanWorkspace,
@@ -53,6 +54,7 @@ from .events import (
     RunSilent,
     SettingsChanged,
     ShutdownRequested,
+    SpendReported,
     TerminalFailed,
     TerminalFetched,
     WakeUp,
@@ -83,6 +85,7 @@ def step(state: SchedulerState, event: Event, now: Instant) -> list[Command]:
         event: What happened; any order is survived.
         now: When; it must not go back on the monotonic clock.
     """
+    turn_page(state, now)
     commands = _apply(state, event, now)
     if state.claims.freed:
         state.claims.freed = False
@@ -117,6 +120,8 @@ def _apply(state: SchedulerState, event: Event, now: Instant) -> list[Command]:
             return run_silent(state, event)
         case RunEnded():
             return _run_ended(state, event, now)
+        case SpendReported():
+            return spend_reported(state, event)
         case CleanupEnded():
             return _cleanup_ended(state, event)
         case ControlRequested():
@@ -159,7 +164,7 @@ def _settings_changed(state: SchedulerState, event: SettingsChanged, now: Instan
     before = state.rules
     state.settings = event.settings
     state.rules = Rules.from_settings(event.settings)
-    commands = _config_repaired(state)
+    commands = [*_config_repaired(state), *change_rules(state, event.settings, now)]
     if not state.rules.breaker.failures:
         commands.extend(state.breaker.reset())
     if state.rules.interval_s != before.interval_s:
@@ -262,7 +267,9 @@ def _terminal_answered(
 
 def _run_ended(state: SchedulerState, event: RunEnded, now: Instant) -> list[Command]:
     run = state.claims.run(event.run_id)
-    return _dropped(event) if run is None else settle(state, run, event, now)
+    if run is None:
+        return _dropped(event)
+    return [*settle(state, run, event, now), *end_if_spent(state)]
 
 
 def _cleanup_ended(state: SchedulerState, event: CleanupEnded) -> list[Command]:
@@ -290,11 +297,13 @@ def _restored(state: SchedulerState, event: Restored, now: Instant) -> list[Comm
     state.holds = {hold.scope: hold for hold in event.holds}
     state.breaker.restore(event.breakers, now)
     commands = [] if state.rules.breaker.failures else state.breaker.reset()
+    state.books.restore(event.spend)
     for restored in event.claims:
         if restored.issue.id in state.claims:
             commands.append(note(Level.WARNING, "second claim in the ledger", restored.issue))
         else:
             state.claims.put(_claim_again(restored, now))
+    commands.extend(lift(state, now))
     if state.rules.terminal_names:
         cause = state.ask(Asked.TERMINAL, now=now)
         commands.append(FetchTerminal(cause, state.rules.terminal_names))
@@ -315,6 +324,7 @@ def _claim_again(restored: RestoredClaim, now: Instant) -> RetryQueued | Blocked
             thread_id=restored.thread_id,
             host=restored.host,
             workspace_path=restored.workspace_path,
+            crossed=restored.crossed,
         )
     recovers = restored.kind == "running"
     kind = RetryKind.RECOVERY if recovers else restored.retry_kind or RetryKind.FAILURE
@@ -334,6 +344,7 @@ def _claim_again(restored: RestoredClaim, now: Instant) -> RetryQueued | Blocked
         thread_id=restored.thread_id,
         host=restored.host,
         workspace_path=restored.workspace_path,
+        idle=restored.idle,
     )
 
 

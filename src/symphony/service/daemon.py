@@ -24,6 +24,7 @@ from symphony.engine.loop import Loop
 from symphony.engine.publisher import Publisher
 from symphony.engine.recovery import recover
 from symphony.engine.retention import keep_pruned
+from symphony.engine.spending import SpendReporter
 from symphony.engine.stalls import watch_for_stalls
 from symphony.observe.logs import get_logger
 from symphony.runner.attempt import Attempt, RunnerContext
@@ -103,7 +104,13 @@ class Daemon:
         return None if building.cancelled() else building.result()
 
     async def _serve(self, parts: Parts, tasks: asyncio.TaskGroup, stack: AsyncExitStack) -> None:
-        executor = self._make_executor(parts, tasks)
+        reporter = SpendReporter(
+            progress=parts.view.progress,
+            post=parts.mailbox.post,
+            ledger=parts.ledger,
+            clock=read_clock,
+        )
+        executor = self._make_executor(parts, tasks, reporter)
         publisher = Publisher(
             build=parts.view.snapshot,
             publish=parts.bus.publish,
@@ -121,7 +128,11 @@ class Daemon:
         following = Following(parts, self._options)
         stack.callback(parts.store.subscribe(following.config_changed))
         # What imports a lot or can wait does so until the first poll is under way and answered.
-        at_once: Mapping[str, Part] = {"scheduler": loop.run, "publisher": publisher.run}
+        at_once: Mapping[str, Part] = {
+            "scheduler": loop.run,
+            "publisher": publisher.run,
+            "spend reports": reporter.run,
+        }
         later: Mapping[str, Part] = {
             "workflow watch": parts.store.watch,
             "tracker watch": following.watch_tracker,
@@ -153,7 +164,9 @@ class Daemon:
         await self._stop.wait()
         await self._shut_down(parts, executor, background)
 
-    def _make_executor(self, parts: Parts, tasks: asyncio.TaskGroup) -> Executor:
+    def _make_executor(
+        self, parts: Parts, tasks: asyncio.TaskGroup, reporter: SpendReporter
+    ) -> Executor:
         context = RunnerContext(
             workflow=lambda: parts.store.current,
             tracker=lambda: parts.trackers.current,
@@ -165,6 +178,7 @@ class Daemon:
             session_options=parts.session_options,
             describe=describe,
             on_rate_limits=parts.view.keep_rate_limits,
+            on_spend=reporter.touch,
         )
         return Executor(
             tasks=tasks,

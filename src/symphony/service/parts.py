@@ -221,6 +221,7 @@ async def _open_ledger(stack: AsyncExitStack, store: WorkflowStore, state_dir: S
         state_dir.ledger, workflow_id=store.current.workflow_id, clock=read_clock
     )
     stack.push_async_callback(ledger.aclose)
+    ledger.zone = lambda: store.current.settings.budget.zone
     if ledger.notice:
         _log.warning("Ledger", problem=ledger.notice)
     return ledger

@@ -465,7 +465,9 @@ async def test_a_retry_goes_on_in_the_thread_of_the_run_before(bench: Bench) -> 
         params = {"tokenUsage": {"total": counts(total), "last": counts(last)}}
         return {"notify": "thread/tokenUsage/updated", "params": params}
 
-    bench.script(turns=[[usage(1_010, 10), usage(1_030, 20), *DONE]], user_agent=VERSIONED)
+    begun = {"notify": "item/started", "params": {"item": {"type": "reasoning", "id": "i"}}}
+    steps = [usage(1_000, 5), begun, usage(1_010, 10), usage(1_030, 20)]
+    bench.script(turns=[[*steps, *DONE]], user_agent=VERSIONED)
 
     await bench.run(
         attempt=1, retry_kind=RetryKind.FAILURE, thread_id="thr-1", previous_error="out of paint"

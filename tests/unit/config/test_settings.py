@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from symphony.config.budget import IssueLimitSettings, LimitSettings
 from symphony.config.settings import Settings, env_reference, setting_keys
 
 
@@ -58,6 +59,14 @@ DEFAULTS = {
     "observability.render_interval_ms": 16,
     "server.port": None,
     "server.host": "127.0.0.1",
+    "budget.turn": LimitSettings(),
+    "budget.run": LimitSettings(),
+    "budget.issue": IssueLimitSettings(),
+    "budget.day": LimitSettings(),
+    "budget.total": LimitSettings(),
+    "budget.day_timezone": "UTC",
+    "budget.prices": {},
+    "budget.no_progress_turns": 10,
     "webhooks.secret": None,
     "webhooks.silence_hours": 24,
     "logging.format": "logfmt",

@@ -50,3 +50,45 @@ def test_tokens_of_another_shape_do_not_hide_the_rest_of_a_batch(usage: Any) -> 
     assert history == ["item/completed"]
     assert progress.last_message is item
     assert progress.usage.total_tokens == 0
+
+
+def usage(total: int, last: int) -> Event:
+    def counts(tokens: int) -> dict[str, int]:
+        return {
+            "inputTokens": tokens,
+            "outputTokens": 0,
+            "totalTokens": tokens,
+            "cachedInputTokens": 0,
+            "reasoningOutputTokens": 0,
+        }
+
+    told = {"total": counts(total), "last": counts(last)}
+    return event("thread/tokenUsage/updated", threadId="t", turnId="u", tokenUsage=told)
+
+
+AGENT = event("item/started", threadId="t", turnId="u", item={"type": "reasoning", "id": "i"})
+
+
+@pytest.mark.parametrize(
+    ("events", "used"),
+    [
+        ([usage(500, 100), AGENT, usage(530, 30)], 30),
+        ([AGENT, usage(530, 30), AGENT, usage(540, 10)], 40),
+        ([usage(500, 100)], 0),
+    ],
+)
+def test_a_resumed_thread_is_charged_with_its_own_tokens_alone(
+    events: list[Event], used: int
+) -> None:
+    """Codex repeats the old total at a resume, before the agent has done anything, or does not."""
+    progress = make_progress()
+    narrator = Narrator(
+        progress, clock=lambda: Instant(3.0, 100.0), history=lambda *_: None, rate_limits=print
+    )
+    narrator.call_began(1.0)  # a hook before the session
+    narrator.call_ended()
+    narrator.resumed("t")
+
+    narrator.batch(events)
+
+    assert progress.usage.total_tokens == used
