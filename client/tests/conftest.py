@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import runpy
@@ -170,14 +171,26 @@ def codex_binary(request: pytest.FixtureRequest) -> Path:
     return _binary(str(request.param))
 
 
+def _cache() -> Path:
+    base = Path(os.environ.get("SYMPHONY_TEST_CACHE", "~/.cache/symphony-tests")).expanduser()
+    base.mkdir(parents=True, exist_ok=True)
+    return base
+
+
 @pytest.fixture
 def cache_dir() -> Iterator[Path]:
     """A directory outside the temp directory, where a CODEX_HOME may lie."""
-    base = Path(os.environ.get("SYMPHONY_TEST_CACHE", "~/.cache/symphony-tests")).expanduser()
-    base.mkdir(parents=True, exist_ok=True)
-    directory = Path(tempfile.mkdtemp(dir=base))
+    directory = Path(tempfile.mkdtemp(dir=_cache()))
     yield directory
     shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def callback_port() -> Iterator[None]:
+    """Holds the port that browsers come back to, which all Codex processes of a machine share."""
+    with (_cache() / "login-port.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _commands_with(marker: str) -> list[int]:

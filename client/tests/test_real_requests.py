@@ -298,7 +298,7 @@ async def test_files_skills_search_and_commands_work(codex, commands_with, event
     assert (await limited.wait()).exit_code == 124
 
 
-async def test_an_api_key_logs_in_and_a_browser_login_can_be_given_up(codex) -> None:
+async def test_an_api_key_logs_in_and_a_browser_login_can_be_given_up(codex, callback_port) -> None:
     real = await codex()
     connection = await real.open()
     account = connection.account
