@@ -513,7 +513,9 @@ class Connection(WideApi):
                     self._watch(message.events)
                 self._publish(message.events)
                 if self._subscriptions:
-                    self._subscriptions.publish(message.thread_id, message.events)
+                    self._subscriptions.publish(
+                        message.thread_id, message.events, only_deltas=message.only_deltas
+                    )
                 self._router.route(message, now)
             elif isinstance(message, Response):
                 self._caller.settle(message)

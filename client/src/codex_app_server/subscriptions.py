@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from codex_app_server.errors import ConnectionClosed, InvalidArgument
-from codex_app_server.events import Event
+from codex_app_server.events import DELTA_METHODS, Event
 from codex_app_server.sink import Sink
 
 __all__ = ["DropPolicy", "Subscription", "Subscriptions"]
@@ -43,6 +43,7 @@ class Subscription:
     ) -> None:
         self.thread_id = thread_id
         self.methods = methods
+        self._wants_deltas = methods is None or not methods.isdisjoint(DELTA_METHODS)
         self._limit = limit
         self._drop_oldest = drop == "drop_oldest"
         self._sink = Sink("coalesce" if drop == "drop_oldest" else drop, limit)
@@ -58,9 +59,9 @@ class Subscription:
         """Events that were dropped because nobody read them in time."""
         return self._dropped + self._sink.dropped
 
-    def push(self, thread_id: str | None, events: list[Event]) -> None:
-        """Take a batch of one thread; the connection calls this."""
-        if self.thread_id is not None and self.thread_id != thread_id:
+    def push(self, events: list[Event], *, only_deltas: bool) -> None:
+        """Take a batch of its thread; the connection calls this."""
+        if only_deltas and not self._wants_deltas:
             return
         if self.methods is not None:
             events = [event for event in events if event.method in self.methods]
@@ -144,13 +145,14 @@ class Subscription:
 class Subscriptions:
     """The subscriptions of one connection."""
 
-    __slots__ = ("_all",)
+    __slots__ = ("_of",)
 
     def __init__(self) -> None:
-        self._all: set[Subscription] = set()
+        # By the thread that they are about, so that a batch costs the others nothing.
+        self._of: dict[str | None, list[Subscription]] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._all)
+        return bool(self._of)
 
     def add(
         self,
@@ -176,17 +178,28 @@ class Subscriptions:
             methods=wanted,
             limit=limit,
             drop=drop,
-            on_close=self._all.discard,
+            on_close=self._discard,
         )
-        self._all.add(made)
+        self._of.setdefault(thread_id, []).append(made)
         return made
 
-    def publish(self, thread_id: str | None, events: list[Event]) -> None:
+    def _discard(self, one: Subscription) -> None:
+        those = self._of.get(one.thread_id, [])
+        if one in those:
+            those.remove(one)
+        if not those:
+            self._of.pop(one.thread_id, None)
+
+    def publish(self, thread_id: str | None, events: list[Event], *, only_deltas: bool) -> None:
         """Hand a batch to all who want it."""
-        for one in tuple(self._all):
-            one.push(thread_id, events)
+        for one in self._of.get(None, ()):
+            one.push(events, only_deltas=only_deltas)
+        if thread_id is not None:
+            for one in self._of.get(thread_id, ()):
+                one.push(events, only_deltas=only_deltas)
 
     def lost(self, reason: ConnectionClosed) -> None:
         """The connection has ended."""
-        for one in tuple(self._all):
-            one.lost(reason)
+        for those in self._of.values():
+            for one in those:
+                one.lost(reason)
