@@ -83,18 +83,50 @@ def test_errors_are_read_whatever_their_shape() -> None:
         assert (response.code, response.message) == (code, message)
 
 
-def test_consecutive_notifications_of_a_turn_come_as_one_run() -> None:
+def test_deltas_that_arrive_together_come_as_one_run_a_turn() -> None:
     rpc = Rpc()
     found = rpc.receive(
         lines(delta("a"), delta("b"), delta("c", "u2"), delta("d"), delta("e")), 2.0
     )
     assert [[e.params.delta for e in run.events] for run in found if isinstance(run, Run)] == [
-        ["a", "b"],
+        ["a", "b", "d", "e"],
         ["c"],
-        ["d", "e"],
     ]
     assert all(run.only_deltas for run in found if isinstance(run, Run))
     assert {e.received_at for run in found if isinstance(run, Run) for e in run.events} == {2.0}
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["u1", "u2", "u3"]), st.booleans()), max_size=40),
+    st.integers(1, 400),
+)
+def test_nothing_but_deltas_of_other_turns_changes_places(
+    wire: list[tuple[str, bool]], step: int
+) -> None:
+    data = b"".join(
+        lines(delta(str(number), turn))
+        if is_delta
+        else lines({"method": "item/started", "params": {"turnId": turn, "number": number}})
+        for number, (turn, is_delta) in enumerate(wire)
+    )
+    rpc = Rpc()
+    numbers: list[int] = []
+    for start in range(0, len(data), step):
+        for run in rpc.receive(data[start : start + step], 0.0):
+            assert isinstance(run, Run)
+            assert run.only_deltas == all(event.is_delta for event in run.events)
+            assert {event.turn_id for event in run.events} == {run.turn_id}
+            numbers += [
+                int(event.params.delta if event.is_delta else event.data["number"])
+                for event in run.events
+            ]
+    assert sorted(numbers) == list(range(len(wire)))
+    for turn in ("u1", "u2", "u3"):
+        mine = [number for number in numbers if wire[number][0] == turn]
+        assert mine == sorted(mine)
+    for place, number in enumerate(numbers):
+        if not wire[number][1]:
+            assert set(numbers[:place]) == set(range(number))
 
 
 def test_deltas_are_the_same_value_on_the_fast_and_the_general_path() -> None:

@@ -122,7 +122,8 @@ class Connection(WideApi):
             max_line_bytes: Longest inbound line; a longer one is skipped with a `MalformedLine`.
             handlers: How the server's requests are answered; by default all are declined.
             on_events: Called with every batch of notifications in order, before the turns get
-                theirs. It must not block.
+                theirs; deltas of several turns that arrive together come turn by turn. It must
+                not block.
             experimental: Ask for experimental methods and members; degrades where refused.
             opt_out: Notifications that the server shall not send. Never ``turn/completed``.
 

@@ -5,8 +5,9 @@ request that waits for it; a reply that precedes its request is kept (bounded) a
 the request is made, because servers exist that answer a scripted handshake early. The server's
 ids are another name space than ours: 0 and strings are fine.
 
-The order of the returned values is the order on the wire. Consecutive notifications of one turn
-come as one `Run`, so that the shell does its work once a batch, not once an event.
+The order of the returned values is the order on the wire, but for this: among deltas that arrive
+together with nothing else between them, those of one turn come as one `Run`, so that the shell does
+its work once a batch, not once an event, also where many turns stream by turns.
 """
 
 from __future__ import annotations
@@ -38,12 +39,12 @@ RequestId = int | str
 
 
 class Run(Struct, gc=False, eq=False):
-    """Consecutive notifications about one turn (or about none).
+    """Notifications about one turn (or about none) that arrived together.
 
     Attributes:
         thread_id: Or None.
         turn_id: Or None.
-        events: In the order of the wire, at least one.
+        events: In the order of the wire, at least one; only deltas of other turns were between.
         only_deltas: Whether all of them only add text.
     """
 
@@ -231,6 +232,8 @@ class Rpc:
         append: Callable[[Event], None] = _nowhere
         thread_id: str | None = None
         turn_id: str | None = None
+        # The runs that a delta may join: nothing but deltas has come since they were begun.
+        open_runs: dict[tuple[str | None, str | None], Run] = {}
         decode_delta = self._decode_delta
         expect_delta = self._expect_delta
         for line in lines:
@@ -244,27 +247,32 @@ class Rpc:
                     event.raw = line  # type: ignore[assignment] # decoded, so it is bytes
                     event.received_at = now
                     if run is None or body.turn_id != turn_id or body.thread_id != thread_id:
-                        thread_id, turn_id = body.thread_id, body.turn_id
-                        run = Run(thread_id, turn_id, [event], True)
+                        thread_id, turn_id = key = body.thread_id, body.turn_id
+                        run = open_runs.get(key)
+                        if run is None:
+                            run = open_runs[key] = Run(thread_id, turn_id, [], True)
+                            found.append(run)
                         append = run.events.append
-                        found.append(run)
-                    else:
-                        append(event)
+                    append(event)
                     continue
             inbound = self._classify(self._decode_line(line), line, now)
             if isinstance(inbound, Event):
                 expect_delta = inbound.method in DELTA_METHODS
-                if run is None or (inbound.thread_id, inbound.turn_id) != (thread_id, turn_id):
-                    thread_id, turn_id = inbound.thread_id, inbound.turn_id
+                thread_id, turn_id = inbound.thread_id, inbound.turn_id
+                run = found[-1] if found and isinstance(found[-1], Run) else None
+                if run is None or (run.thread_id, run.turn_id) != (thread_id, turn_id):
                     run = Run(thread_id, turn_id, [], True)
-                    append = run.events.append
                     found.append(run)
+                append = run.events.append
                 append(inbound)
                 if not expect_delta:
                     run.only_deltas = False
+                    open_runs.clear()
+                open_runs[thread_id, turn_id] = run
             elif inbound is not None:
                 found.append(inbound)
                 run = None
+                open_runs.clear()
         self._expect_delta = expect_delta
         return found
 
