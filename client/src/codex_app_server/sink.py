@@ -17,7 +17,9 @@ __all__ = ["Overflow", "Sink"]
 
 Overflow = Literal["coalesce", "drop_deltas", "block"]
 DEFAULT_LIMIT = 4096
-MERGED_TEXT_LIMIT = 4 * 1024 * 1024
+MERGED_TEXT_BYTES = 4 * 1024 * 1024
+MERGED_EVENT_BYTES = 256 * 1024
+"""After which a further event is begun: reading one copies its text a few times."""
 
 
 class Sink:
@@ -30,7 +32,7 @@ class Sink:
         dropped: Deltas that were dropped.
     """
 
-    __slots__ = ("_limit", "_overflow", "_texts", "_texts_size", "dropped", "events", "merging")
+    __slots__ = ("_limit", "_overflow", "_texts", "_texts_bytes", "dropped", "events", "merging")
 
     def __init__(self, overflow: Overflow = "coalesce", limit: int = DEFAULT_LIMIT) -> None:
         self.events: deque[Event] = deque()
@@ -38,8 +40,9 @@ class Sink:
         self._overflow = overflow
         self._limit = limit
         self.merging: dict[tuple[Any, ...], Event] = {}
-        self._texts: dict[int, list[str]] = {}
-        self._texts_size = 0
+        # Bytes that grow: a list of the parts, or io.StringIO, takes five times as much.
+        self._texts: dict[int, _Text] = {}
+        self._texts_bytes = 0
 
     @property
     def wants_pause(self) -> bool:
@@ -66,10 +69,11 @@ class Sink:
         if not isinstance(delta, str):
             self.events.append(event)
             return
-        if self._texts_size + len(delta) > MERGED_TEXT_LIMIT:
+        text = delta.encode("utf-8", "surrogatepass")
+        if self._texts_bytes + len(text) > MERGED_TEXT_BYTES:
             self.dropped += 1
             return
-        self._texts_size += len(delta)
+        self._texts_bytes += len(text)
         key = (
             event.method,
             body.item_id,
@@ -77,26 +81,45 @@ class Sink:
             getattr(body, "content_index", None),
         )
         last = self.merging.get(key)
-        if last is None:
+        if last is None or len(self._texts[id(last)].utf8) > MERGED_EVENT_BYTES:
             self.merging[key] = event
-            self._texts[id(event)] = [delta]
+            self._texts[id(event)] = _Text(text)
             self.events.append(event)
         else:
-            self._texts[id(last)].append(delta)
+            self._texts[id(last)].add(text)
 
     def pop(self) -> Event:
         """Return the next event; merged deltas come as one whose raw line has the whole text."""
         event = self.events.popleft()
-        parts = self._texts.pop(id(event), None) if self._texts else None
-        if parts is None:
+        text = self._texts.pop(id(event), None) if self._texts else None
+        if text is None:
             return event
-        self._texts_size -= sum(map(len, parts))
+        self._texts_bytes -= len(text.utf8)
         self.merging = {key: last for key, last in self.merging.items() if last is not event}
-        return event if len(parts) == 1 else with_delta(event, "".join(parts), len(parts))
+        return event if text.parts == 1 else with_delta(event, text.whole(), text.parts)
 
     def clear(self) -> None:
         """Drop what waits: nobody will read it."""
         self.events.clear()
         self.merging.clear()
         self._texts.clear()
-        self._texts_size = 0
+        self._texts_bytes = 0
+
+
+class _Text:
+    """The text of merged deltas."""
+
+    __slots__ = ("parts", "utf8")
+
+    def __init__(self, first: bytes) -> None:
+        self.parts = 1
+        self.utf8 = bytearray(first)
+
+    def add(self, text: bytes) -> None:
+        """Append a delta's."""
+        self.parts += 1
+        self.utf8 += text
+
+    def whole(self) -> str:
+        """Return all of it."""
+        return self.utf8.decode("utf-8", "surrogatepass")
