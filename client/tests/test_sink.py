@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from codex_app_server.events import Event
 from codex_app_server.protocol.rpc import Rpc, Run
-from codex_app_server.sink import MERGED_EVENT_BYTES, MERGED_TEXT_BYTES, Sink
+from codex_app_server.sink import DEFAULT_LIMIT, MERGED_EVENT_BYTES, MERGED_TEXT_BYTES, Sink
 
 BATCH = 500
 
@@ -37,7 +37,7 @@ def test_what_nobody_reads_stays_at_its_bound(policy: str) -> None:
     for batch in _batches(100_000):
         sink.push(batch, may_block=True)
         # Some more than the limit: a long text is merged into several events.
-        assert len(sink.events) <= 4096 + MERGED_TEXT_BYTES // MERGED_EVENT_BYTES
+        assert len(sink.events) <= DEFAULT_LIMIT + MERGED_TEXT_BYTES // MERGED_EVENT_BYTES
     events = _drain(sink)
     assert sum(event.merged for event in events) + sink.dropped == 100_000
     if policy == "coalesce":

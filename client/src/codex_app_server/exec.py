@@ -48,8 +48,8 @@ from codex_app_server.protocol.exec_events import ExecTranslator
 from codex_app_server.protocol.framing import LineSplitter, Oversized
 from codex_app_server.protocol.rpc import Rpc, Run, encode_message
 from codex_app_server.protocol.turn import TokenUsage, TurnMachine
-from codex_app_server.sink import Overflow, Sink
-from codex_app_server.turns import DEFAULT_LIMIT, TurnResult, TurnTimeouts
+from codex_app_server.sink import DEFAULT_LIMIT, Overflow, Sink
+from codex_app_server.turns import TurnResult, TurnTimeouts
 
 __all__ = ["ExecClient", "ExecRun"]
 

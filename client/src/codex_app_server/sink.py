@@ -16,9 +16,9 @@ from codex_app_server.events import Event, with_delta
 __all__ = ["Overflow", "Sink"]
 
 Overflow = Literal["coalesce", "drop_deltas", "block"]
-DEFAULT_LIMIT = 4096
+DEFAULT_LIMIT = 2048
 MERGED_TEXT_BYTES = 4 * 1024 * 1024
-MERGED_EVENT_BYTES = 256 * 1024
+MERGED_EVENT_BYTES = 64 * 1024
 """After which a further event is begun: reading one copies its text a few times."""
 
 

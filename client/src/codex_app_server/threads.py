@@ -22,9 +22,9 @@ from codex_app_server.errors import (
 )
 from codex_app_server.events import Event
 from codex_app_server.protocol.turn import Failure, TokenUsage
-from codex_app_server.sink import Overflow
+from codex_app_server.sink import DEFAULT_LIMIT, Overflow
 from codex_app_server.tools import Tool
-from codex_app_server.turns import DEFAULT_LIMIT, Turn, TurnTimeouts
+from codex_app_server.turns import Turn, TurnTimeouts
 
 if TYPE_CHECKING:
     from codex_app_server.connection import Connection

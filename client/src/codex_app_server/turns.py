@@ -32,7 +32,7 @@ from codex_app_server.errors import (
 from codex_app_server.events import Event
 from codex_app_server.protocol.rpc import Run
 from codex_app_server.protocol.turn import TokenUsage, TurnMachine
-from codex_app_server.sink import Overflow, Sink
+from codex_app_server.sink import DEFAULT_LIMIT, Overflow, Sink
 
 if TYPE_CHECKING:
     from codex_app_server.threads import Thread
@@ -42,7 +42,6 @@ __all__ = ["Turn", "TurnResult", "TurnTimeouts"]
 INTERRUPT_S = 10.0
 INTERRUPT_AGAIN_S = 0.02
 INTERRUPT_AGAIN_MAX_S = 0.5
-DEFAULT_LIMIT = 4096
 
 
 class TurnTimeouts(Struct, frozen=True, kw_only=True):
