@@ -22,13 +22,14 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import codex_app_server as codex
 import msgspec
 
 CHUNK = 256 * 1024
 LIMIT_S = 120.0
+SLOW_BATCH, SLOW_PAUSE_S = 512, 0.005
 
 
 class Envelope(msgspec.Struct, gc=False):
@@ -51,6 +52,8 @@ class Span:
     """CPU, wall clock and memory between ``start`` and ``end``."""
 
     def start(self) -> None:
+        # Writing 5 sets the peak to what is resident: what the imports took must hide no growth.
+        Path("/proc/self/clear_refs").write_text("5")
         self._wall, self._cpu, self._rss = time.monotonic(), _cpu_s(), _peak_mib()
 
     def end(self, events: int) -> dict[str, float]:
@@ -133,6 +136,52 @@ async def iterate(agent: str, events: int) -> dict[str, float]:
     return await _with_library(agent, events, consume)
 
 
+async def slow_coalesce(agent: str, events: int) -> dict[str, float]:
+    """A consumer that lags, with the policy that merges what it has no room for."""
+    return await _lagging(agent, events, "coalesce")
+
+
+async def stalled(agent: str, events: int) -> dict[str, float]:
+    """A consumer that reads nothing before the turn's end, with the default policy."""
+
+    async def consume(turn: codex.Turn) -> int:
+        ends = turn.thread.connection.subscribe(methods=["turn/completed"])
+        seen, ended = 0, False
+        async for event in turn:
+            if not ended:
+                await ends.next()
+                ended = True
+            seen += event.merged if event.is_delta else 0
+        return seen + turn.dropped_deltas
+
+    return await _with_library(agent, events, consume)
+
+
+async def slow_block(agent: str, events: int) -> dict[str, float]:
+    """A consumer that lags, with the policy that makes the server wait."""
+    return await _lagging(agent, events, "block")
+
+
+async def slow_drop(agent: str, events: int) -> dict[str, float]:
+    """A consumer that lags, with the policy that drops deltas."""
+    return await _lagging(agent, events, "drop_deltas")
+
+
+async def _lagging(
+    agent: str, events: int, overflow: Literal["coalesce", "block", "drop_deltas"]
+) -> dict[str, float]:
+    async def consume(turn: codex.Turn) -> int:
+        seen = taken = 0
+        async for event in turn:
+            taken += 1
+            if taken % SLOW_BATCH == 0:
+                await asyncio.sleep(SLOW_PAUSE_S)
+            seen += event.merged if event.is_delta else 0
+        return seen + turn.dropped_deltas
+
+    return await _with_library(agent, events, consume, overflow)
+
+
 async def await_(agent: str, events: int) -> dict[str, float]:
     """The library where only the turn's result is wanted."""
 
@@ -144,7 +193,10 @@ async def await_(agent: str, events: int) -> dict[str, float]:
 
 
 async def _with_library(
-    agent: str, events: int, consume: Callable[[codex.Turn], Awaitable[int]]
+    agent: str,
+    events: int,
+    consume: Callable[[codex.Turn], Awaitable[int]],
+    overflow: Literal["coalesce", "block", "drop_deltas"] = "coalesce",
 ) -> dict[str, float]:
     transport = await codex.SubprocessTransport.spawn([agent, "--burst", str(events)])
     client = codex.ClientInfo(name="bench", version="1")
@@ -152,7 +204,7 @@ async def _with_library(
         thread = await connection.start_thread(cwd="/")
         span = Span()
         span.start()
-        seen = await consume(thread.run("go"))
+        seen = await consume(thread.run("go", overflow=overflow))
         figures = span.end(events)
     if seen != events:
         raise SystemExit(f"{seen} of {events} events came through")
@@ -183,6 +235,10 @@ CASES: dict[str, Callable[[str, int], Awaitable[dict[str, float]]]] = {
     "floor": floor,
     "iterate": iterate,
     "await": await_,
+    "slow, coalesce": slow_coalesce,
+    "stalled": stalled,
+    "slow, block": slow_block,
+    "slow, drop_deltas": slow_drop,
     "official": official,
 }
 OFFICIAL_SHARE = 0.1

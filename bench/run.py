@@ -15,11 +15,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import client_flood
+import client_latency
 import processes
 from daemon import DaemonFailed, Implementation
 from fake_linear import FakeLinear
@@ -29,7 +32,7 @@ from scenarios import SCENARIOS, Bench
 HERE = Path(__file__).resolve().parent
 BUILD = HERE / "build"
 RESULTS = HERE / "results"
-OURS, REFERENCE, CLIENT = "ours", "reference", "client"
+OURS, REFERENCE, CLIENT, INTERRUPT = "ours", "reference", "client", "interrupt"
 OURS_COMMAND = "{bin}/symphony {{workflow}} --port {{port}} --logs-root {{logs}}"
 REFERENCE_COMMAND = (
     "{program} --i-understand-that-this-will-be-running-without-the-usual-guardrails"
@@ -37,13 +40,14 @@ REFERENCE_COMMAND = (
 )
 SCENARIO_LIMIT_S = 240.0
 FLOOD_EVENTS, QUICK_FLOOD_EVENTS = 500_000, 200_000
+INTERRUPTS, QUICK_INTERRUPTS = 500, 100
 
 
 def main() -> int:
     """Measure what the command line asks for and print it; 1 if anything failed or was stopped."""
     options = _options()
-    agent = _compile_agent()
-    if agent is None:
+    agents = _compile_agents()
+    if agents is None:
         print(
             "bench: skipped: no C compiler; the stand-in for Codex is written in C so that hundreds"
             " of it cost nothing. Install gcc, or set CC to a compiler.",
@@ -55,7 +59,7 @@ def main() -> int:
     report = Report(OURS, REFERENCE if len(contestants) > 1 else None)
     began, complete = time.monotonic(), False
     try:
-        asyncio.run(_measure(options, agent, contestants, report))
+        asyncio.run(_measure(options, agents, contestants, report))
         complete = True
     except TimeoutError:
         print(f"bench: the limit of {options.limit:.0f} s is reached:", file=sys.stderr)
@@ -69,7 +73,7 @@ def main() -> int:
 
 
 def _options() -> argparse.Namespace:
-    names = [*SCENARIOS, CLIENT]
+    names = [*SCENARIOS, CLIENT, INTERRUPT]
     parser = argparse.ArgumentParser(prog="make bench ARGS=...", description=main.__doc__)
     parser.add_argument(
         "--scenarios",
@@ -94,13 +98,28 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _compile_agent() -> Path | None:
-    """Compile the stand-in for Codex if need be; None without a compiler."""
+@dataclass(frozen=True)
+class Agents:
+    """The compiled stand-ins for Codex: one turn a process, and many turns at once."""
+
+    one_turn: Path
+    streams: Path
+
+
+def _compile_agents() -> Agents | None:
+    """Compile the stand-ins for Codex if need be; None without a compiler."""
     compiler = shutil.which(os.environ.get("CC", "gcc"))
     if compiler is None:
         return None
-    sources = [HERE / "fake_codex.c", HERE / "json_line.h"]
-    agent = BUILD / processes.AGENT
+    return Agents(
+        one_turn=_compiled(compiler, processes.AGENT),
+        streams=_compiled(compiler, client_latency.AGENT),
+    )
+
+
+def _compiled(compiler: str, name: str) -> Path:
+    sources = [HERE / f"{name}.c", HERE / "json_line.h"]
+    agent = BUILD / name
     BUILD.mkdir(exist_ok=True)
     if not agent.exists() or agent.stat().st_mtime < max(s.stat().st_mtime for s in sources):
         command = [compiler, "-O2", "-Wall", "-o", str(agent), str(sources[0])]
@@ -135,24 +154,26 @@ def _contestants(options: argparse.Namespace) -> list[Implementation]:
 
 
 async def _measure(
-    options: argparse.Namespace, agent: Path, contestants: list[Implementation], report: Report
+    options: argparse.Namespace,
+    agents: Agents,
+    contestants: list[Implementation],
+    report: Report,
 ) -> None:
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     linear = FakeLinear()
     try:
-        bench = Bench(linear, await linear.start(), agent, BUILD / "work", options.quick)
+        bench = Bench(linear, await linear.start(), agents.one_turn, BUILD / "work", options.quick)
         async with asyncio.timeout(options.limit):
             await _warm_up(bench, contestants)
             for repetition in range(options.reps):
                 # The order alternates so that neither always meets the warmer machine.
                 order = contestants if repetition % 2 == 0 else contestants[::-1]
                 for scenario in options.scenarios:
-                    if scenario == CLIENT:
-                        _measure_client(agent, options.quick, report)
-                        continue
-                    for implementation in order:
+                    for case, measure in _client_cases(scenario, agents, options.quick):
+                        _measure_client(scenario, case, measure, report)
+                    for implementation in order if scenario in SCENARIOS else ():
                         await _sample(bench, scenario, implementation, report)
     finally:
         await linear.stop()
@@ -185,25 +206,42 @@ async def _sample(
     print(f"# {scenario}, {implementation.name}: {outcome}", file=sys.stderr, flush=True)
 
 
-def _measure_client(agent: Path, quick: bool, report: Report) -> None:
-    for case in client_flood.cases():
-        error, figures = None, {}
-        try:
-            events = QUICK_FLOOD_EVENTS if quick else FLOOD_EVENTS
-            figures = client_flood.measure(case, agent, events)
-        except (subprocess.SubprocessError, ValueError) as fault:
-            error = str(fault)
-        report.samples.append(Sample(CLIENT, case, figures, error))
-        print(f"# {CLIENT}, {case}: {error or 'measured'}", file=sys.stderr, flush=True)
+def _client_cases(
+    scenario: str, agents: Agents, quick: bool
+) -> Iterator[tuple[str, Callable[[], dict[str, float]]]]:
+    """Yield the cases of a scenario of the client library, and what measures each."""
+    if scenario == CLIENT:
+        events = QUICK_FLOOD_EVENTS if quick else FLOOD_EVENTS
+        for case in client_flood.cases():
+            yield case, partial(client_flood.measure, case, agents.one_turn, events)
+    elif scenario == INTERRUPT:
+        samples = QUICK_INTERRUPTS if quick else INTERRUPTS
+        for case in client_latency.CASES:
+            yield case, partial(client_latency.measure, case, agents.streams, samples)
+
+
+def _measure_client(
+    scenario: str, case: str, measure: Callable[[], dict[str, float]], report: Report
+) -> None:
+    error, figures = None, {}
+    try:
+        figures = measure()
+    except (subprocess.SubprocessError, ValueError) as fault:
+        error = str(fault)
+    report.samples.append(Sample(scenario, case, figures, error))
+    print(f"# {scenario}, {case}: {error or 'measured'}", file=sys.stderr, flush=True)
 
 
 def _print(report: Report, scenarios: Sequence[str], took_s: float) -> None:
-    daemons = [name for name in scenarios if name != CLIENT]
+    daemons = [name for name in scenarios if name in SCENARIOS]
     if daemons:
         print(f"\n{report.table(daemons, OURS, report.other)}")
     if CLIENT in scenarios:
         for case in client_flood.cases()[1:]:
             print(f"\n{report.table([CLIENT], case, 'floor')}")
+    if INTERRUPT in scenarios:
+        for case in client_latency.CASES[1:]:
+            print(f"\n{report.table([INTERRUPT], case, 'silent')}")
     print()
     for remark in report.remarks():
         print(remark)
