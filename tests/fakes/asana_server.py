@@ -7,13 +7,15 @@ found (``description`` says why not); what does not fit is a 599 and is listed i
 from __future__ import annotations
 
 import functools
-import importlib.util
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
+
+from rest_server import Fault, Reply, RestServer
+
+__all__ = ["AsanaServer", "Fault"]
 
 PATHS = (
     "/batch",
@@ -27,22 +29,6 @@ PATHS = (
     "/stories/{story_gid}",
 )
 PREFIX = "/api/1.0"
-
-
-def _load(name: str) -> Any:
-    key = f"symphony_fakes_{name}"
-    if key not in sys.modules:
-        spec = importlib.util.spec_from_file_location(key, Path(__file__).with_name(f"{name}.py"))
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[key] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[key])
-    return sys.modules[key]
-
-
-rest = _load("rest_server")
-Fault = rest.Fault
-Reply = rest.Reply
 
 
 @functools.cache
@@ -87,7 +73,7 @@ def _cut(text: str) -> str:
     return "\n".join(kept)
 
 
-class AsanaServer(rest.RestServer):  # type: ignore[name-defined, misc]
+class AsanaServer(RestServer):
     """Tasks of projects, behind ``endpoint``.
 
     Attributes:

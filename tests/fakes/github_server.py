@@ -8,34 +8,18 @@ on an excerpt of GitHub's schema. What does not fit is a 599, which fails the te
 from __future__ import annotations
 
 import functools
-import importlib.util
 import json
 import os
 import re
-import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from graphql import ExecutionResult, GraphQLError, GraphQLSchema, build_schema, parse, validate
 from graphql.execution import execute
+from rest_server import Fault, Reply, RestServer, moment
 
-
-def _load(name: str) -> Any:
-    key = f"symphony_fakes_{name}"
-    if key not in sys.modules:
-        spec = importlib.util.spec_from_file_location(key, Path(__file__).with_name(f"{name}.py"))
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[key] = module
-        spec.loader.exec_module(module)
-    return sys.modules[key]
-
-
-rest = _load("rest_server")
-Fault = rest.Fault
-Reply = rest.Reply
+__all__ = ["Fault", "GitHubServer"]
 
 TOKEN = "ghp_test"
 EXCERPT = """
@@ -161,7 +145,7 @@ def user(login: str, number: int = 1) -> dict[str, Any]:
     }
 
 
-class GitHubServer(rest.RestServer):  # type: ignore[misc]
+class GitHubServer(RestServer):
     """One repository ``octo/demo`` and one project."""
 
     def __init__(self) -> None:
@@ -219,8 +203,8 @@ class GitHubServer(rest.RestServer):  # type: ignore[misc]
             "milestone": None,
             "author_association": "OWNER",
             "closed_at": None,
-            "created_at": rest.moment(self.now),
-            "updated_at": rest.moment(self.now),
+            "created_at": moment(self.now),
+            "updated_at": moment(self.now),
             "sub_issues_summary": {
                 "total": total,
                 "completed": completed,
@@ -239,7 +223,7 @@ class GitHubServer(rest.RestServer):  # type: ignore[misc]
     def change(self, number: int, **fields: Any) -> None:
         if "labels" in fields:
             fields["labels"] = [self._label(name) for name in fields["labels"]]
-        self.issues[number] |= {"updated_at": rest.moment(self.now), **fields}
+        self.issues[number] |= {"updated_at": moment(self.now), **fields}
 
     def remove(self, number: int) -> None:
         """Delete an issue: GitHub says 410 from then on."""
@@ -312,7 +296,7 @@ class GitHubServer(rest.RestServer):  # type: ignore[misc]
 
     def _comment(self, number: int, body: str) -> Any:
         base = f"https://api.github.com/repos/octo/demo/issues/comments/{len(self.comments)}"
-        moment = rest.moment(self.now)
+        when = moment(self.now)
         return Reply(
             201,
             {
@@ -324,8 +308,8 @@ class GitHubServer(rest.RestServer):  # type: ignore[misc]
                 "body": body,
                 "user": user("symphony"),
                 "author_association": "OWNER",
-                "created_at": moment,
-                "updated_at": moment,
+                "created_at": when,
+                "updated_at": when,
             },
         )
 

@@ -7,31 +7,15 @@ with a parameter that the documentation does not know are a 400, as are methods 
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from graphql import ExecutionResult, build_schema, parse, validate
 from graphql.execution import execute
+from rest_server import Fault, Reply, RestServer
 
-
-def _load(name: str) -> Any:
-    key = f"symphony_fakes_{name}"
-    if key not in sys.modules:
-        spec = importlib.util.spec_from_file_location(key, Path(__file__).with_name(f"{name}.py"))
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[key] = module
-        spec.loader.exec_module(module)
-    return sys.modules[key]
-
-
-rest = _load("rest_server")
-Fault = rest.Fault
-Reply = rest.Reply
+__all__ = ["Fault", "GitLabServer"]
 
 TOKEN = "glpat-test"
 DATA = Path(__file__).resolve().parents[1] / "data" / "gitlab"
@@ -64,7 +48,7 @@ def stamp(when: Any) -> str:
     return str(when.strftime("%Y-%m-%dT%H:%M:%S.000Z"))
 
 
-class GitLabServer(rest.RestServer):  # type: ignore[misc]
+class GitLabServer(RestServer):
     """The project ``group/demo``, number 42."""
 
     def __init__(self) -> None:

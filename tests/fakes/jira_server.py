@@ -8,32 +8,20 @@ ids, an unknown status, JQL that this fake does not know) gets 400, as at Jira.
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 import re
-import sys
 from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rest_server import Fault, Reply, RestServer
+
+__all__ = ["Fault", "JiraServer"]
+
 DATA = Path(__file__).resolve().parents[1] / "data" / "jira"
 
-
-def _load(name: str) -> Any:
-    key = f"symphony_fakes_{name}"
-    if key not in sys.modules:
-        spec = importlib.util.spec_from_file_location(key, Path(__file__).with_name(f"{name}.py"))
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[key] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[key])
-    return sys.modules[key]
-
-
-rest = _load("rest_server")
-Fault = rest.Fault
 
 STATUSES = {
     "To Do": ("10000", 2, "new", "To Do"),
@@ -76,7 +64,7 @@ class Request:
     body: Any
 
 
-class JiraServer(rest.RestServer):  # type: ignore[name-defined, misc]
+class JiraServer(RestServer):
     """Issues of projects, behind ``url``.
 
     Attributes:
@@ -139,7 +127,7 @@ class JiraServer(rest.RestServer):  # type: ignore[name-defined, misc]
         return Request(call.method, call.path, query, call.headers, call.json())
 
     def handle(self, call: Any) -> Any:
-        return rest.Reply(*self._respond(self._request(call)))
+        return Reply(*self._respond(self._request(call)))
 
     def _respond(self, request: Request) -> tuple[int, Any]:
         credentials = b64encode(f"{self.email}:{self.token}".encode()).decode()
@@ -266,4 +254,8 @@ class JiraServer(rest.RestServer):  # type: ignore[name-defined, misc]
         if not any(r["fields"]["project"]["key"] == key for r in self.issues.values()):
             return 404, {"errorMessages": [f"No project could be found with key '{key}'."]}
         answer = payload("statuses")
+        listed = answer[0]["statuses"]
+        for name, (number, *_) in self.statuses.items():
+            if name not in {status["name"] for kind in answer for status in kind["statuses"]}:
+                listed.append({**copy.deepcopy(listed[0]), "name": name, "id": number})
         return 200, answer

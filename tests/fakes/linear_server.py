@@ -2,25 +2,24 @@
 
 Every request is validated and executed by graphql-core, on Linear's own schema where that file is
 found (environment SYMPHONY_SCHEMAS, or ../shared/schemas beside the repository) and otherwise on
-the excerpt below, so a field that Linear does not have fails the test. Faults are queued, one for
-each request that they hit. The server runs in the test's loop: ``async with LinearServer() as s``.
+the excerpt below, so a field that Linear does not have fails the test. A fault's ``only`` is looked
+for in the document.
 """
 
 from __future__ import annotations
 
-import asyncio
 import functools
-import json
 import os
-from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from graphql import ExecutionResult, GraphQLError, GraphQLSchema, build_schema, parse, validate
 from graphql.execution import execute
+from rest_server import Call, Fault, Reply, RestServer
+
+__all__ = ["Fault", "LinearServer"]
 
 EXCERPT = """
 scalar DateTime
@@ -113,24 +112,6 @@ def schema() -> GraphQLSchema:
 
 
 @dataclass
-class Fault:
-    """What one request gets instead of its answer.
-
-    ``edit`` changes the JSON of the true answer; ``raw`` replaces status, headers and body;
-    ``abort`` closes the connection; ``hold`` keeps it open until the server ends.
-    """
-
-    edit: Callable[[dict[str, Any]], Any] | None = None
-    status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes | None = None
-    abort: bool = False
-    hold: bool = False
-    only: str | None = None
-    """Applies to the first request whose query holds this text; None: to the next."""
-
-
-@dataclass
 class Request:
     operation: str
     query: str
@@ -138,23 +119,17 @@ class Request:
     headers: dict[str, str]
 
 
-class LinearServer:
+class LinearServer(RestServer):
     """Issues of projects, behind ``endpoint``."""
 
     def __init__(self, *, token: str = "lin_api_test", viewer_id: str = "user-1") -> None:
+        super().__init__()
         self.token = token
         self.viewer_id = viewer_id
-        self.requests: list[Request] = []
-        self.faults: deque[Fault] = deque()
         self.issues: dict[str, dict[str, Any]] = {}
         self.comments: dict[str, dict[str, Any]] = {}
         self.attachments: dict[str, str] = {}
         self.teams: dict[str, list[str]] = {"demo": ["DEMO"]}
-        self.port = 0
-        self._server: asyncio.Server | None = None
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._over = asyncio.Event()
 
     @property
     def endpoint(self) -> str:
@@ -194,74 +169,17 @@ class LinearServer:
         }
         return issue_id
 
-    async def __aenter__(self) -> LinearServer:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
+    @property
+    def requests(self) -> list[Request]:
+        """What was asked so far."""
+        return [_request(call) for call in self.calls]
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        assert self._server is not None
-        self._over.set()
-        self._server.close()
-        for writer in list(self._writers):
-            writer.close()
-        await self._server.wait_closed()
-        await asyncio.gather(*self._tasks)
+    def label(self, call: Call) -> str:
+        return str(call.json()["query"])
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                lines = head.decode("latin-1").split("\r\n")[1:-2]
-                headers = {k.lower(): v.strip() for k, _, v in (x.partition(":") for x in lines)}
-                body = await reader.readexactly(int(headers.get("content-length", "0")))
-                if not await self._answer(writer, headers, json.loads(body)):
-                    return
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
-            self._writers.discard(writer)
-            self._tasks.discard(task)
-
-    async def _answer(
-        self, writer: asyncio.StreamWriter, headers: dict[str, str], payload: dict[str, Any]
-    ) -> bool:
-        query, variables = payload["query"], payload.get("variables") or {}
-        words = query.replace("(", " ").replace("{", " ").split()
-        self.requests.append(Request(words[1] if len(words) > 1 else "", query, variables, headers))
-        fault = next((f for f in self.faults if f.only is None or f.only in query), None)
-        if fault is not None:
-            self.faults.remove(fault)
-        if fault is not None and fault.abort:
-            writer.transport.abort()
-            return False
-        if fault is not None and fault.hold:
-            await self._over.wait()
-            return False
-        status, answer = self.run(headers, query, variables)
-        extra: Mapping[str, str] = {}
-        if fault is not None:
-            status, extra = (fault.status if fault.status != 200 else status), fault.headers
-            if fault.edit is not None:
-                answer = fault.edit(answer)
-        body = json.dumps(answer).encode()
-        if fault is not None and fault.body is not None:
-            body = fault.body
-        head = [f"HTTP/1.1 {status} Fake", "Content-Type: application/json"]
-        head += [f"Content-Length: {len(body)}", *(f"{k}: {v}" for k, v in extra.items())]
-        writer.write("\r\n".join(head).encode() + b"\r\n\r\n" + body)
-        await writer.drain()
-        return True
+    def handle(self, call: Call) -> Reply:
+        asked = _request(call)
+        return Reply(*self.run(asked.headers, asked.query, asked.variables))
 
     def run(
         self, headers: Mapping[str, str], query: str, variables: dict[str, Any]
@@ -282,6 +200,13 @@ class LinearServer:
         if result.errors:
             answer["errors"] = [{"message": error.message} for error in result.errors]
         return 200, answer
+
+
+def _request(call: Call) -> Request:
+    payload = call.json()
+    query, variables = payload["query"], payload.get("variables") or {}
+    words = query.replace("(", " ").replace("{", " ").split()
+    return Request(words[1] if len(words) > 1 else "", query, variables, call.headers)
 
 
 class _Root:

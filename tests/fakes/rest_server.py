@@ -36,7 +36,7 @@ class Fault:
     cut: bool = False
     hold: bool = False
     only: str = ""
-    """Applies to the first request whose method and target hold this text."""
+    """Applies to the first request whose label, method and target as a rule, holds this text."""
     before: Callable[[], None] | None = None
     """Called before the answer is made, for changes of the world between two requests."""
 
@@ -95,6 +95,10 @@ class RestServer:
     def handle(self, call: Call) -> Reply:
         raise AssertionError("a provider answers")
 
+    def label(self, call: Call) -> str:
+        """What the ``only`` of a fault is looked for in."""
+        return f"{call.method} {unquote(call.target)}"
+
     def check(self, call: Call, reply: Reply) -> None:
         """Check request and answer against the provider's description; a failure is a 599."""
 
@@ -147,8 +151,8 @@ class RestServer:
 
     async def _answer(self, writer: asyncio.StreamWriter, call: Call) -> bool:
         self.calls.append(call)
-        line = f"{call.method} {unquote(call.target)}"
-        fault = next((f for f in self.faults if f.only in line), None)
+        label = self.label(call)
+        fault = next((f for f in self.faults if f.only in label), None)
         if fault is not None:
             self.faults.remove(fault)
             if fault.before is not None:

@@ -1,9 +1,9 @@
 """The one HTTP layer of the adapters: deadlines, size cap, retries of reads, rate limits.
 
 An adapter says what to send and what an answer means; this module makes sure that a call ends in
-bounded time and memory, that a token goes to the configured host only, and that what goes wrong
-is a ``TrackerError`` of SPEC 11.4. httpx2 and stamina are imported at the first call, since they
-cost a start-up 0.1 s.
+bounded time and memory, that a token goes to the configured host only and never comes back, and
+that what goes wrong is a ``TrackerError`` of SPEC 11.4. httpx2 and stamina are imported at the
+first call, since they cost a start-up 0.1 s.
 
 ``HttpClient.request(method, path, query=..., json=...)`` sends anything and returns an ``Answer``
 of whatever status; ``post_json`` is the same for GraphQL. Reads may be ``conditional``: a 304 comes
@@ -16,12 +16,11 @@ error of an answer that is no success. Paths of agents go through ``http_paths.g
 from __future__ import annotations
 
 import asyncio
-import base64
 import json as json_format
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -29,6 +28,7 @@ from symphony.errors import TrackerError
 
 from .http_cache import EtagStore
 from .http_limits import Breaker, RateLimit, parse_rate_limit, parse_retry_after
+from .http_secrets import SecretFilter
 
 if TYPE_CHECKING:
     import httpx2
@@ -53,7 +53,6 @@ SHORT_WAIT_S: Final = 5.0
 """A provider that asks for a longer wait than this gets no retry; the caller waits instead."""
 
 _TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
-_CREDENTIALS: Final = frozenset({"authorization", "private-token"})
 _READS: Final = frozenset({"GET", "HEAD"})
 
 Query = Mapping[str, str | int | bool | Sequence[str | int]]
@@ -68,11 +67,10 @@ class Answer:
     Attributes:
         status: HTTP status; 200 for a kept answer that a 304 confirmed.
         headers: Names in lower case.
-        content: Unpacked body.
+        content: Unpacked body, without the credentials that were sent (``http_secrets``).
         retry_after_s: Seconds that the provider asks to wait.
         not_modified: Whether a 304 confirmed this answer.
         url: Where it came from, after redirects.
-        secrets: Texts that an excerpt never holds: a provider may repeat the token it was sent.
     """
 
     status: int
@@ -81,7 +79,6 @@ class Answer:
     retry_after_s: float | None = None
     not_modified: bool = False
     url: str = ""
-    secrets: tuple[str, ...] = field(default=(), repr=False)
 
     def json(self) -> Any:
         """Decode the content.
@@ -96,10 +93,7 @@ class Answer:
 
     def excerpt(self, length: int = 300) -> str:
         """The beginning of the content as one line, for messages."""
-        # More than is shown, so that no secret is cut before it is found.
-        text = self.content[: length * 4 + 4096].decode("utf-8", "replace")
-        for secret in self.secrets:
-            text = text.replace(secret, "[redacted]")
+        text = self.content[: length * 4].decode("utf-8", "replace")
         return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:length]
 
 
@@ -161,7 +155,7 @@ class HttpClient:
         self.not_modified = 0
         self.breaker = Breaker(provider=provider, clock=clock)
         self._headers = {"Content-Type": "application/json", **headers}
-        self._secrets = _secrets_in(headers)
+        self._secrets = SecretFilter(headers)
         self._base_url = base_url.rstrip("/")
         self._attempts = attempts
         self._retry_wait_s = retry_wait_s
@@ -295,6 +289,8 @@ class HttpClient:
     async def _tried(self, call: _Call, attempts: int) -> Answer:
         import stamina
 
+        # It would log each of our tries; what is left after the last one is told by the caller.
+        stamina.instrumentation.set_on_retry_hooks([])
         try:
             async for attempt in stamina.retry_context(
                 on=_retry_wait,
@@ -351,16 +347,18 @@ class HttpClient:
         except httpx2.TimeoutException as error:
             raise self._failure(f"was silent too long ({type(error).__name__})") from error
         except httpx2.InvalidURL as error:
-            raise self._failure(f"has an unusable address: {error}") from error
+            reason = self._secrets.text(str(error))
+            raise self._failure(f"has an unusable address: {reason}") from error
         except (httpx2.HTTPError, OSError, UnicodeError) as error:
-            reason = str(error) or type(error).__name__
+            reason = self._secrets.text(str(error)) or type(error).__name__
             raise _Unreached(
                 "tracker_request", f"{self.provider} could not be reached: {reason}"
             ) from error
         return self._answer(call, response, content)
 
     def _answer(self, call: _Call, response: httpx2.Response, content: bytes) -> Answer:
-        headers = {name.lower(): value for name, value in response.headers.items()}
+        content = self._secrets.content(content)
+        headers = {k.lower(): self._secrets.text(v) for k, v in response.headers.items()}
         rate_limit = parse_rate_limit(headers, self._wall())
         if rate_limit is not None:
             self.rate_limit = self.rate_limits[rate_limit.resource or ""] = rate_limit
@@ -373,9 +371,7 @@ class HttpClient:
                 fresh = {k: v for k, v in headers.items() if not k.startswith("content-")}
                 return replace(kept, headers={**kept.headers, **fresh}, not_modified=True)
         retry_after_s = parse_retry_after(headers.get("retry-after"), self._wall())
-        answer = Answer(
-            status, headers, content, retry_after_s, url=call.url, secrets=self._secrets
-        )
+        answer = Answer(status, headers, content, retry_after_s, url=call.url)
         if call.conditional and status == 200:
             size = len(content)
             self._etags.put(call.url, self._scope, answer, headers=headers, size=size)
@@ -453,22 +449,6 @@ def _retry_wait(error: Exception) -> bool | float:
             return error.answer.status != 429
         return wish if wish <= SHORT_WAIT_S else False
     return isinstance(error, _Unreached)
-
-
-def _secrets_in(headers: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the credentials in these headers, also those inside of ``Basic``; longest first."""
-    found: set[str] = set()
-    for name, value in headers.items():
-        words = value.split()
-        if name.lower() not in _CREDENTIALS or not words:
-            continue
-        found.add(words[-1])
-        if words[0].lower() == "basic":
-            try:
-                found.add(base64.b64decode(words[-1]).decode("utf-8", "replace").partition(":")[2])
-            except ValueError:
-                continue
-    return tuple(sorted(found - {""}, key=len, reverse=True))
 
 
 def _same_host(url: str, location: str | None) -> str | None:

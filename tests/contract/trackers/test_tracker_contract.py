@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from tracker_worlds import Harness
 
 from symphony.errors import TrackerError
 from symphony.model.issue import IssueId
 from symphony.trackers import registry
 from symphony.trackers.base import ToolContext
-
-if TYPE_CHECKING:
-    from .conftest import Harness
 
 CATEGORIES = {
     "invalid_tracker_config",

@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import importlib.util
+import json
 import re
 import urllib.request
 from pathlib import Path
-from typing import Any
 from urllib.error import HTTPError
+
+import pytest
+from github_server import Fault, GitHubServer
+from tracker_worlds import REMOTE, open_harness
 
 from .conftest import Place
 
 TOKEN = "ghp_0a1B2c3D4e5F6g7H8i9J"
 WEBHOOK_SECRET = "whk-9Z8y7X6w5V4u3T2s1R0q"
 COMMENT = {"method": "POST", "path": "/repos/octo/demo/issues/1/comments", "body": {"body": "Hi"}}
-
-
-def load_fake(name: str) -> Any:
-    path = Path(__file__).parents[2] / "fakes" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"fakes_{name}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def prepare(place: Place, api_url: str) -> None:
@@ -66,8 +59,7 @@ def holders(place: Place, secret: str) -> list[str]:
 
 
 async def test_no_secret_gets_out_of_the_daemon(place: Place) -> None:
-    fakes = load_fake("github_server")
-    async with fakes.GitHubServer() as server:
+    async with GitHubServer() as server:
         server.token = TOKEN
         server.add(1)
         prepare(place, server.url)
@@ -89,7 +81,7 @@ async def test_no_secret_gets_out_of_the_daemon(place: Place) -> None:
 
         # A provider that repeats the token in its answers must not make us repeat it.
         echo = f'{{"message": "Bad credentials: {TOKEN}"}}'.encode()
-        fault = fakes.Fault(status=403, body=echo)
+        fault = Fault(status=403, body=echo)
         server.faults.extend([fault] * 3)
         assert await place.until(lambda: post(f"{url[1]}/api/v1/refresh", b"")) == 202
         problems = await place.until(lambda: problems_of(place, "tracker", "webhooks"))
@@ -112,6 +104,47 @@ async def test_no_secret_gets_out_of_the_daemon(place: Place) -> None:
     assert any(name.endswith("symphony.log") for name in holders(place, "GH-1"))
     assert all("OUR_TOKEN" not in start["env"] for start in place.starts())
     assert all("OUR_HOOK" not in start["env"] for start in place.starts())
+
+
+@pytest.mark.parametrize("kind", REMOTE)
+async def test_a_provider_that_repeats_the_token_is_not_repeated(place: Place, kind: str) -> None:
+    async with open_harness(kind, place.root) as world:
+        token = world.server.token
+        world.put(1, title=f"Rotate {token} soon")
+        # States that are labels must be there when the daemon starts.
+        world.put(2, state="In Progress", blocked_by=[])
+        world.put(3, state="Done")
+        place.environ |= world.environ
+        place.configure(tracker=world.section, polling={"interval_ms": 300})
+        place.script(turns=[[{"hang": True}]])
+        await place.start()
+        name = world.identifier.format(1)
+        await place.until(lambda: name in place.rows("running"))
+
+        # Once as a refusal, once among the errors of an answer that looks like success.
+        echoes = [
+            (403, {"message": f"refused: {token}", "errorMessages": [f"refused: {token}"]}),
+            (200, {"errors": [{"message": f"refused: {token}"}]}),
+        ]
+        said = []
+        for status, body in echoes:
+            world.server.faults.extend(
+                Fault(status=status, body=json.dumps(body).encode()) for _ in range(9)
+            )
+            problems = await place.until(lambda: problems_of(place, "tracker"))
+            said.append(problems["tracker"])
+            world.server.faults.clear()
+            await place.until(lambda: not problems_of(place, "tracker"))
+        answers = [place.state(), place.get(f"/api/v1/{name}")]
+        answers.append(place.command("explain", name, status=1))
+        assert await place.stop() == 0
+    assert "[redacted]" in said[0]
+    assert "Rotate [redacted] soon" in str(answers)
+    assert token not in str([*said, *answers])
+    assert holders(place, token) == []
+    # What was searched is what the daemon and its agents wrote.
+    for written in ("symphony.log", "ledger.sqlite3", "stderr.txt"):
+        assert any(path.endswith(written) for path in holders(place, name))
 
 
 def problems_of(place: Place, *names: str) -> dict[str, str] | None:

@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import importlib.util
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import asana_server as asana_module
+import github_server as github_module
+import gitlab_server as gitlab_module
+import jira_server as jira_module
+import linear_server as linear_module
 import pytest
 
 from symphony.model.issue import Issue, IssueId
 from symphony.trackers.base import ToolContext
 from symphony.trackers.local_board import Board
-
-# looptime asks for a loop in plain tests too, which makes one that nobody closes before 3.12.
-asyncio.set_event_loop(None)
-
-FAKES = Path(__file__).resolve().parents[2] / "fakes"
-
-
-def load_fake(name: str) -> ModuleType:
-    """Import a file of tests/fakes, which is no package, once."""
-    key = f"symphony_fakes_{name}"
-    if key not in sys.modules:
-        spec = importlib.util.spec_from_file_location(key, FAKES / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[key] = module
-        spec.loader.exec_module(module)
-    return sys.modules[key]
 
 
 @pytest.fixture
@@ -42,7 +26,7 @@ def board(tmp_path: Path) -> Board:
 
 @pytest.fixture
 def fakes() -> ModuleType:
-    return load_fake("linear_server")
+    return linear_module
 
 
 @pytest.fixture
@@ -53,7 +37,7 @@ async def linear_server(fakes: ModuleType) -> AsyncIterator[Any]:
 
 @pytest.fixture
 def jira_fakes() -> ModuleType:
-    return load_fake("jira_server")
+    return jira_module
 
 
 @pytest.fixture
@@ -64,7 +48,7 @@ async def jira_server(jira_fakes: ModuleType) -> AsyncIterator[Any]:
 
 @pytest.fixture
 def asana_fakes() -> ModuleType:
-    return load_fake("asana_server")
+    return asana_module
 
 
 @pytest.fixture
@@ -75,7 +59,7 @@ async def asana_server(asana_fakes: ModuleType) -> AsyncIterator[Any]:
 
 @pytest.fixture
 def github_fakes() -> ModuleType:
-    return load_fake("github_server")
+    return github_module
 
 
 @pytest.fixture
@@ -87,7 +71,7 @@ async def github_server(github_fakes: ModuleType) -> AsyncIterator[Any]:
 
 @pytest.fixture
 def gitlab_fakes() -> ModuleType:
-    return load_fake("gitlab_server")
+    return gitlab_module
 
 
 @pytest.fixture

@@ -1,0 +1,333 @@
+"""Each tracker with the world behind it: what a test needs to set up there, in the tracker's way.
+
+A harness knows the section ``tracker`` of its settings and the environment that goes with it, so
+that a test can build the adapter or write a workflow for a daemon. ``open_harness`` starts the fake
+provider and ends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from asana_server import AsanaServer
+from github_server import GitHubServer
+from gitlab_server import GitLabServer
+from jira_server import JiraServer
+from linear_server import LinearServer
+
+from symphony.config.settings import TrackerSettings
+from symphony.errors import TrackerError
+from symphony.model.issue import BlockerRef, Issue, IssueId
+from symphony.trackers import registry
+from symphony.trackers.base import Tracker
+from symphony.trackers.local_board import Board
+from symphony.trackers.memory import MemoryTracker
+
+REMOTE = ("linear", "github", "gitlab", "jira", "asana")
+KINDS = ("local", "memory", *REMOTE)
+
+
+class Harness(Protocol):
+    """A tracker and the world behind it."""
+
+    tracker: Tracker
+
+    def put(self, number: int, **fields: Any) -> IssueId:
+        """Add an issue: state, title, labels, blocked_by (numbers)."""
+
+    def set_state(self, number: int, state: str) -> None: ...
+
+    def remove(self, number: int) -> None: ...
+
+    def break_record(self, number: int) -> bool:
+        """Make an issue malformed at its source; False where that can't happen."""
+
+    def break_source(self) -> None:
+        """Make every read fail from here on."""
+
+    def requests(self) -> int:
+        """Reads that reached the source, or 0 for ever where they can't be counted."""
+
+
+class LocalHarness:
+    def __init__(self, folder: Path) -> None:
+        self.board = Board.create(folder / "board", prefix="DEMO")
+        settings = TrackerSettings(
+            kind="local", active_states=["Todo", "In Progress"], terminal_states=["Done"]
+        )
+        self.tracker = registry.build(settings, {}, folder)
+
+    def put(self, number: int, **fields: Any) -> IssueId:
+        title = fields.pop("title", f"Issue {number}")
+        blockers = [f"DEMO-{n}" for n in fields.pop("blocked_by", ())]
+        issue = self.board.add(title, identifier=f"DEMO-{number}", blocked_by=blockers, **fields)
+        return IssueId(issue.id)
+
+    def set_state(self, number: int, state: str) -> None:
+        self.board.move(f"DEMO-{number}", state)
+
+    def remove(self, number: int) -> None:
+        self._path(number).unlink()
+
+    def break_record(self, number: int) -> bool:
+        path = self._path(number)
+        path.write_text(path.read_text().replace(f"title: Issue {number}", "title:"))
+        return True
+
+    def break_source(self) -> None:
+        self.board.path.rename(self.board.path.with_name("gone"))
+
+    def requests(self) -> int:
+        return 0
+
+    def _path(self, number: int) -> Path:
+        return self.board.path / f"DEMO-{number}.md"
+
+
+class MemoryHarness:
+    def __init__(self) -> None:
+        self.memory = MemoryTracker()
+        self.tracker: Tracker = self.memory
+
+    def put(self, number: int, **fields: Any) -> IssueId:
+        issue_id = IssueId(f"id-{number}")
+        blockers = tuple(
+            BlockerRef(f"id-{n}", f"DEMO-{n}", "Todo") for n in fields.get("blocked_by", ())
+        )
+        self.memory.put(
+            Issue(
+                id=issue_id,
+                identifier=f"DEMO-{number}",
+                title=fields.get("title", f"Issue {number}"),
+                state=fields.get("state", "Todo"),
+                labels=tuple(label.strip().lower() for label in fields.get("labels", ())),
+                blocked_by=blockers,
+                dispatchable=not blockers,
+            )
+        )
+        return issue_id
+
+    def set_state(self, number: int, state: str) -> None:
+        self.memory.update(f"id-{number}", state=state)
+
+    def remove(self, number: int) -> None:
+        self.memory.remove(f"id-{number}")
+
+    def break_record(self, number: int) -> bool:
+        return False
+
+    def break_source(self) -> None:
+        self.memory.failure = TrackerError("tracker_request", "out of order")
+
+    def requests(self) -> int:
+        return self.memory.reads
+
+
+class RemoteHarness:
+    """A provider behind a socket; its token is in the variable ``OUR_TOKEN``."""
+
+    identifier = "DEMO-{}"
+    absent = "never-there"
+
+    def __init__(self, kind: str, server: Any, provider: dict[str, Any], **more: Any) -> None:
+        self.server = server
+        self.section = {
+            "kind": kind,
+            "provider": provider,
+            "active_states": ["Todo", "In Progress"],
+            "terminal_states": ["Done"],
+            **more,
+        }
+        self.environ = {"OUR_TOKEN": server.token}
+        self.tracker = registry.build(TrackerSettings(**self.section), self.environ, Path())
+
+    def break_source(self) -> None:
+        self.server.token = "another"
+
+    def requests(self) -> int:
+        return len(self.server.calls)
+
+
+class LinearHarness(RemoteHarness):
+    def __init__(self, server: Any) -> None:
+        provider = {"endpoint": server.endpoint, "api_key": "$OUR_TOKEN", "project_slug": "demo"}
+        super().__init__("linear", server, provider)
+
+    def put(self, number: int, **fields: Any) -> IssueId:
+        blockers = tuple(self._id(n) for n in fields.pop("blocked_by", ()))
+        labels = tuple(fields.pop("labels", ()))
+        return IssueId(self.server.add(number, blockers=blockers, labels=labels, **fields))
+
+    def set_state(self, number: int, state: str) -> None:
+        self.server.issues[self._id(number)]["state"] = state
+
+    def remove(self, number: int) -> None:
+        del self.server.issues[self._id(number)]
+
+    def break_record(self, number: int) -> bool:
+        self.server.issues[self._id(number)]["title"] = " "
+        return True
+
+    def _id(self, number: int) -> str:
+        return f"00000000-0000-4000-8000-{number:012d}"
+
+
+class LabelHarness(RemoteHarness):
+    """GitHub and GitLab: the states are labels, the ids are the numbers."""
+
+    absent = "99999"
+
+    def __init__(self, server: Any, kind: str, **provider: Any) -> None:
+        self.identifier = {"github": "GH-{}", "gitlab": "GL-{}"}[kind]
+        labels = ["Todo", "In Progress", "Done"]
+        super().__init__(
+            kind,
+            server,
+            {"state_labels": labels, **provider},
+            terminal_states=["Done", "closed"],
+        )
+
+    def put(self, number: int, **fields: Any) -> IssueId:
+        labels = (*fields.pop("labels", ()), fields.pop("state", "Todo"))
+        blocked_by = tuple(fields.pop("blocked_by", ()))
+        return IssueId(str(self.server.add(number, labels=labels, blocked_by=blocked_by, **fields)))
+
+    def set_state(self, number: int, state: str) -> None:
+        self.server.change(number, labels=[state])
+
+    def remove(self, number: int) -> None:
+        self.server.remove(number)
+
+    def break_record(self, number: int) -> bool:
+        self.server.change(number, title=" ")
+        return True
+
+
+class JiraHarness(RemoteHarness):
+    def __init__(self, server: Any) -> None:
+        server.statuses["Todo"] = server.statuses["To Do"]
+        provider = {
+            "base_url": server.url,
+            "email": server.email,
+            "api_token": "$OUR_TOKEN",
+            "project_key": "DEMO",
+        }
+        super().__init__("jira", server, provider)
+
+    def put(self, number: int, **fields: Any) -> IssueId:
+        issue_id = self.server.add(
+            number,
+            project="DEMO",
+            state=fields.get("state", "Todo"),
+            labels=tuple(fields.get("labels", ())),
+            blockers=tuple(self._id(n) for n in fields.get("blocked_by", ())),
+            summary=fields.get("title", f"Issue {number}"),
+        )
+        return IssueId(issue_id)
+
+    def set_state(self, number: int, state: str) -> None:
+        self.server.set_state(self._id(number), state)
+
+    def remove(self, number: int) -> None:
+        del self.server.issues[self._id(number)]
+
+    def break_record(self, number: int) -> bool:
+        self.server.issues[self._id(number)]["fields"]["summary"] = None
+        return True
+
+    @staticmethod
+    def _id(number: int) -> str:
+        return str(10_000 + number)
+
+
+class AsanaHarness(RemoteHarness):
+    identifier = "ASANA-12000000000000{:02}"
+
+    def __init__(self, server: Any) -> None:
+        server.sections = {"Todo": "501", "In Progress": "502", "Done": "503"}
+        provider = {
+            "endpoint": server.endpoint,
+            "api_key": "$OUR_TOKEN",
+            "project_gid": "900",
+            "dependencies": True,
+        }
+        super().__init__("asana", server, provider)
+
+    def put(self, number: int, **fields: Any) -> IssueId:
+        gid = self.server.add(
+            number,
+            section=fields.get("state", "Todo"),
+            tags=tuple(fields.get("labels", ())),
+            blockers=tuple(self._gid(n) for n in fields.get("blocked_by", ())),
+            name=fields.get("title", f"Issue {number}"),
+        )
+        return IssueId(gid)
+
+    def set_state(self, number: int, state: str) -> None:
+        self.server.move(self._gid(number), state)
+
+    def remove(self, number: int) -> None:
+        del self.server.tasks[self._gid(number)]
+
+    def break_record(self, number: int) -> bool:
+        self.server.tasks[self._gid(number)]["name"] = " "
+        return True
+
+    @staticmethod
+    def _gid(number: int) -> str:
+        return str(1_200_000_000_000_000 + number)
+
+
+@asynccontextmanager
+async def open_harness(kind: str, folder: Path) -> AsyncIterator[Any]:
+    """The harness of a kind, its fake provider running; requests must fit the description."""
+    if kind in ("local", "memory"):
+        found: Any = LocalHarness(folder) if kind == "local" else MemoryHarness()
+        yield found
+        await found.tracker.aclose()
+        return
+    server: Any = {
+        "linear": LinearServer,
+        "github": GitHubServer,
+        "gitlab": GitLabServer,
+        "jira": JiraServer,
+        "asana": AsanaServer,
+    }[kind]()
+    async with server:
+        found = _remote(kind, server)
+        try:
+            yield found
+        finally:
+            await found.tracker.aclose()
+        assert getattr(server, "problems", []) == []
+
+
+def _remote(kind: str, server: Any) -> RemoteHarness:
+    match kind:
+        case "linear":
+            return LinearHarness(server)
+        case "jira":
+            return JiraHarness(server)
+        case "asana":
+            return AsanaHarness(server)
+        case "github":
+            return LabelHarness(
+                server,
+                kind,
+                repo="octo/demo",
+                token="$OUR_TOKEN",
+                api_url=server.url,
+                dependencies=True,
+            )
+        case _:
+            return LabelHarness(
+                server,
+                kind,
+                project_path="group/demo",
+                api_key="$OUR_TOKEN",
+                api_url=server.api_url,
+                blocking_links=True,
+            )
