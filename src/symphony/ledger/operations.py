@@ -41,7 +41,7 @@ UPDATE runs SET ended_wall = ?, outcome = 'interrupted', category = 'superseded'
 WHERE workflow_id = ? AND issue_id = ? AND ended_wall IS NULL AND run_id <> ?
 """
 _END_RUN = """
-UPDATE runs SET ended_wall = ?, seen_wall = max(seen_wall, ?), outcome = ?, category = ?,
+UPDATE runs SET ended_wall = ?, seen_wall = max(seen_wall, ?), outcome = ?, category = ?, code = ?,
   message = ?, retryable = ?, retry_at = ?, stop_reason = ?, thread_id = coalesce(?, thread_id)
 WHERE run_id = ?
 """
@@ -243,6 +243,7 @@ def end_run(
             ended_wall,
             outcome.kind,
             outcome.category,
+            outcome.code,
             capped(outcome.message, ERROR_LIMIT),
             outcome.retryable,
             outcome.retry_at,

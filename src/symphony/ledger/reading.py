@@ -264,6 +264,7 @@ def _run_row(row: sqlite3.Row) -> RunRow:
         outcome = Outcome(
             kind=OutcomeKind(row["outcome"]),
             category=row["category"],
+            code=row["code"],
             message=row["message"] or "",
             retryable=row["retryable"] != 0,
             retry_at=row["retry_at"],

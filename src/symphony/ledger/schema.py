@@ -193,7 +193,9 @@ CREATE TABLE raises (
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5)
+_V6 = "ALTER TABLE runs ADD COLUMN code TEXT;"
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6)
 """Script ``n`` (from 0) takes a file from ``user_version`` n to n + 1."""
 
 

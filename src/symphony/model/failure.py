@@ -56,6 +56,7 @@ _BY_CODE = {
     "serveroverloaded": FailureClass.MODEL,
     "internalservererror": FailureClass.MODEL,
     "badrequest": FailureClass.REQUEST,
+    "modelnotfound": FailureClass.REQUEST,
     "sandboxerror": FailureClass.SANDBOX,
     "other": FailureClass.UNCLEAR,
 }

@@ -34,9 +34,11 @@ from symphony.model.run import (
 )
 from symphony.model.spend import Raise
 from symphony.runner.budget import RunBudget
+from symphony.runner.instructions import Instructions
 from symphony.runner.narrator import Narrator
 from symphony.runner.outcomes import outcome_of, stopped
 from symphony.runner.session import Session, SessionOptions, launch_session
+from symphony.runner.turn_faults import CONTEXT_WINDOW
 from symphony.runner.watching import TurnWatch
 from symphony.scheduler.events import Event, RunIssueChanged
 from symphony.trackers.base import Tracker
@@ -55,6 +57,9 @@ ISSUE_READ_S = 60.0
 
 Past it the read counts as failed, and with it the run (SPEC 16.5); its thread is resumed.
 """
+
+COMPACTION_S = 600.0
+"""How long the model may take to summarise a thread whose history is full."""
 
 LAST_WORDS_S = 15.0
 """How long a turn may go on after the agent itself has moved its issue out of the active states.
@@ -115,6 +120,8 @@ class Attempt:
             settings=lambda: context.workflow().settings.budget,
             clock=context.clock,
         )
+        self._instructions = Instructions(spec)
+        self._completed_turns = 0
         self._stopped: Outcome | None = None
         self._last_turn = False
         self._body: asyncio.Task[Outcome] | None = None
@@ -194,7 +201,7 @@ class Attempt:
         frozen = self._context.workflow()
         workspace = await self._prepare()
         self._phase(Phase.BUILDING_PROMPT)
-        prompt = await self._first_prompt(frozen, workspace)
+        prompt = await asyncio.to_thread(self._instructions.first, frozen, self._issue)
         self._phase(Phase.LAUNCHING_AGENT_PROCESS)
         async with self._context.session_options.home_gate.passage():
             session = await self._open_session(frozen.settings, workspace)
@@ -202,7 +209,7 @@ class Attempt:
         if refused is not None:
             return refused
         if session.knows_issue:
-            prompt = await asyncio.to_thread(_resumption, self.spec)
+            prompt = await asyncio.to_thread(self._instructions.resumed)
         return await self._turns(session, prompt)
 
     async def _prepare(self) -> Workspace:
@@ -217,30 +224,10 @@ class Attempt:
         workspace = await self._context.workspaces.prepare(self.spec)
         # From here on after_run runs, also where before_run fails.
         self._workspace = workspace
-        self._progress.workspace_path = workspace.path
+        self._progress.workspace_path = self._instructions.workspace = workspace.path
         await self._record(self._context.ledger.run_workspace(self.spec.run_id, workspace.path))
         await self._context.workspaces.before_run(workspace, self.spec)
         return workspace
-
-    async def _first_prompt(self, frozen: Workflow, workspace: Workspace) -> str:
-        spec = self.spec
-
-        def render() -> str:
-            # The template engine costs as much to import as all else at a start together.
-            from symphony.runner.prompt import PromptTemplate
-
-            template = PromptTemplate.compile(frozen.prompt_template, frozen.prompt_line)
-            return template.render(
-                self._issue,
-                spec.attempt,
-                retry_kind=spec.retry_kind,
-                turn=1,
-                max_turns=frozen.settings.agent.max_turns,
-                previous_error=spec.previous_error,
-                workspace=workspace.path,
-            )
-
-        return await asyncio.to_thread(render)
 
     async def _open_session(self, settings: Settings, workspace: Workspace) -> Session:
         try:
@@ -291,7 +278,12 @@ class Attempt:
             self._phase(Phase.STREAMING_TURN)
             ended = await self._one_turn(session, prompt, number)
             if ended is not None:
-                return ended
+                if not await self._made_room(session, ended, number):
+                    return ended
+                number += 1
+                prompt = await asyncio.to_thread(self._instructions.after_compaction)
+                continue
+            self._completed_turns += 1
             if self._stopped is not None:
                 return Outcome(kind=OutcomeKind.COMPLETED, stop_reason=self._stopped.stop_reason)
             issue = await self._read_issue_again()
@@ -308,24 +300,29 @@ class Attempt:
             if spent is not None:
                 return spent
             number += 1
-            prompt = await asyncio.to_thread(self._continuation, settings, number)
+            prompt = await asyncio.to_thread(
+                self._instructions.later, settings, self._issue, number
+            )
             self._log("info", "Continuing agent run", turn=f"{number}/{settings.agent.max_turns}")
 
-    def _continuation(self, settings: Settings, number: int) -> str:
-        from symphony.runner.prompt import PromptTemplate, continuation_prompt
+    async def _made_room(self, session: Session, ended: Outcome, number: int) -> bool:
+        """Compact a thread whose history is full; False where that can't be done or helped not.
 
-        agent = settings.agent
-        if agent.continuation_prompt is None:
-            return continuation_prompt(number, agent.max_turns)
-        return PromptTemplate.compile(agent.continuation_prompt).render(
-            self._issue,
-            self.spec.attempt,
-            retry_kind=self.spec.retry_kind,
-            turn=number,
-            max_turns=agent.max_turns,
-            previous_error=self.spec.previous_error,
-            workspace=self._progress.workspace_path,
-        )
+        Then the run fails, and the next one begins a new thread with the reason in its prompt.
+        """
+        full = ended.code == CONTEXT_WINDOW and self._stopped is None and not self._last_turn
+        if not full or number >= self._context.workflow().settings.agent.max_turns:
+            return False
+        if session.compactions > self._completed_turns:
+            return False
+        self._narrator.happened("compaction_started", {"reason": ended.message})
+        self._narrator.call_began(COMPACTION_S)
+        try:
+            made_room = await session.compact(COMPACTION_S)
+        finally:
+            self._narrator.call_ended()
+        self._log("info", "Compacted a full thread", done=made_room, turn=number)
+        return made_room
 
     async def _one_turn(self, session: Session, prompt: str, number: int) -> Outcome | None:
         """Run one turn; return an outcome where it ended the attempt, None where it completed."""
@@ -475,12 +472,6 @@ def _preparation_limit_s(settings: Settings) -> float:
     """Return how long the parts of a preparation may take at most, one after the other."""
     git_commands = 6
     return 2 * settings.hooks.timeout_s + git_commands * settings.workspace.git_timeout_s
-
-
-def _resumption(spec: RunSpec) -> str:
-    from symphony.runner.prompt import resumption_prompt
-
-    return resumption_prompt(spec.retry_kind, spec.previous_error)
 
 
 def _continues(issue: Issue, settings: Settings) -> bool:

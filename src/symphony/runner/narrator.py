@@ -141,13 +141,14 @@ class Narrator:
         total = usage.total if usage is not None else None
         if event.thread_id is None or total is None:
             return
-        counted = _counts(total)
+        window = usage.model_context_window
+        counted = _counts(total, window)
         if event.thread_id in self._unmeasured:
             # A resumed thread's total holds what earlier runs have counted: all of it where Codex
             # repeats it before the agent has done anything (0.125 under the new turn's id, later
             # ones under the last turn's), else all but the answer that this report is about.
             self._unmeasured.discard(event.thread_id)
-            newest = _counts(usage.last) if usage.last is not None else TokenUsage()
+            newest = _counts(usage.last, window) if usage.last is not None else TokenUsage()
             if not self._spoke:
                 newest = TokenUsage()
             self._progress.meter.set_baseline(event.thread_id, counted.since(newest))
@@ -177,11 +178,16 @@ def _is_sign(event: codex.Event) -> bool:
     return not (isinstance(item, Mapping) and item.get("type") == "userMessage")
 
 
-def _counts(breakdown: Any) -> TokenUsage:
+def _counts(breakdown: Any, window: int | None) -> TokenUsage:
+    sent, received = breakdown.input_tokens or 0, breakdown.output_tokens or 0
+    total = breakdown.total_tokens or 0
+    if window and total >= window:
+        # Codex sets the total to the whole context window once that is full; nobody spent it.
+        total = min(total, sent + received)
     return TokenUsage(
-        breakdown.input_tokens or 0,
-        breakdown.output_tokens or 0,
-        breakdown.total_tokens or 0,
+        sent,
+        received,
+        total,
         breakdown.cached_input_tokens or 0,
         breakdown.reasoning_output_tokens or 0,
     )

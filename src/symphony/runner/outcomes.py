@@ -1,7 +1,7 @@
 """Failures become outcomes here, and nowhere else: retry policy reads the outcome, not a text.
 
 The categories are those of SPEC 10.6 and of our own error tree. What Codex reports about a failed
-turn (``codexErrorInfo``) decides whether another attempt can help and when.
+turn decides whether another attempt can help and when; ``turn_faults`` has the table.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import codex_app_server as codex
 
 from symphony.errors import HookError, HostError, PromptError, SymphonyError, TrackerError
 from symphony.model.run import Outcome, OutcomeKind, StopReason
+from symphony.runner.turn_faults import fault_of
 
 _MESSAGE_CAP = 600
 
@@ -18,14 +19,7 @@ def outcome_of(error: BaseException) -> Outcome:
     """Return the outcome that an attempt's exception stands for."""
     match error:
         case codex.TurnFailed():
-            return Outcome(
-                kind=OutcomeKind.FAILED,
-                category="turn_failed",
-                code=error.code,
-                message=_line(error),
-                retryable=error.retryable,
-                retry_at=error.resets_at,
-            )
+            return _turn_failed(error)
         case codex.TurnInterrupted():
             return Outcome(
                 kind=OutcomeKind.INTERRUPTED, category="turn_cancelled", message=_line(error)
@@ -79,10 +73,24 @@ def exited(error: codex.ConnectionClosed, stderr_tail: str) -> Outcome:
     return Outcome(kind=OutcomeKind.FAILED, category="port_exit", message=f"{_line(error)}{said}")
 
 
+def _turn_failed(error: codex.TurnFailed) -> Outcome:
+    fault = fault_of(error)
+    return Outcome(
+        kind=OutcomeKind.FAILED,
+        category="turn_failed",
+        code=fault.code,
+        message=_line(f"turn failed ({fault.code}): {fault.said}", more=fault.mend),
+        retryable=fault.retryable,
+        retry_at=error.resets_at,
+    )
+
+
 def _failed(category: str, error: BaseException) -> Outcome:
     return Outcome(kind=OutcomeKind.FAILED, category=category, message=_line(error))
 
 
-def _line(error: BaseException) -> str:
+def _line(error: object, more: str = "") -> str:
     text = " ".join(str(error).split())
-    return text if len(text) <= _MESSAGE_CAP else text[: _MESSAGE_CAP - 1] + "…"
+    room = _MESSAGE_CAP - (len(more) + 2 if more else 0)
+    text = text if len(text) <= room else text[: room - 1] + "…"
+    return f"{text.rstrip('.')}; {more}" if more else text

@@ -131,6 +131,11 @@ class PromptTemplate:
             return _compiled(DEFAULT_TEMPLATE, 1)
         return _compiled(text, first_line)
 
+    @property
+    def tells_previous_error(self) -> bool:
+        """Whether the template itself shows why the last attempt failed."""
+        return "previous_error" in self._template.analyze(include_partials=False).globals
+
     def check(self) -> tuple[str, ...]:
         """Return a sentence for each unknown variable, issue field and filter, dead code included.
 
@@ -222,25 +227,55 @@ def continuation_prompt(turn: int, max_turns: int) -> str:
 
 def resumption_prompt(retry_kind: str | None, previous_error: str | None) -> str:
     """Return what the agent is told first in a run that goes on in its issue's last thread."""
-    match retry_kind:
-        case "failure":
-            why = f"The run before this one failed: {previous_error or 'no reason was given'}."
-        case "recovery":
-            why = (
-                "The run before this one was broken off from outside, perhaps in the middle of a "
-                "command. What was running has been ended."
-            )
-        case _:
-            why = "The run before this one ended normally, yet the issue is still active."
     return (
         "You go on with the issue of this thread.\n"
         "\n"
-        f"- {why}\n"
+        f"- {_why(retry_kind, previous_error)}\n"
         "- Look at the workspace and the issue first: either may have changed since.\n"
         "- The instructions are above in this thread; don't start over and don't repeat them.\n"
         "- Finish what is left. Don't end the turn while the issue is active unless you can't go "
         "on without a person.\n"
     )
+
+
+COMPACTION_PROMPT = (
+    "You go on with the issue of this thread.\n"
+    "\n"
+    "- The history had filled the model's context window and has been summarised; details of it "
+    "may be gone.\n"
+    "- Look at the workspace and the issue first. Go on from what they hold; don't start over.\n"
+    "- Finish what is left. Don't end the turn while the issue is active unless you can't go "
+    "on without a person.\n"
+)
+"""What the agent is told after its thread was compacted."""
+
+
+def anew_note(retry_kind: str | None, previous_error: str | None) -> str:
+    """Return what is added to the prompt of a run that begins anew after one that did not end well.
+
+    The template may say nothing of it, and the new thread knows nothing of the old one.
+    """
+    return (
+        "\n\n"
+        "This is not the first run on this issue.\n"
+        "\n"
+        f"- {_why(retry_kind, previous_error)}\n"
+        "- Its thread is not at hand, but its work may be in the workspace: look there first and "
+        "go on from what you find.\n"
+    )
+
+
+def _why(retry_kind: str | None, previous_error: str | None) -> str:
+    match retry_kind:
+        case "failure":
+            return f"The run before this one failed: {previous_error or 'no reason was given'}."
+        case "recovery":
+            return (
+                "The run before this one was broken off from outside, perhaps in the middle of a "
+                "command. What was running has been ended."
+            )
+        case _:
+            return "The run before this one ended normally, yet the issue is still active."
 
 
 def issue_variables(issue: Issue) -> dict[str, Any]:

@@ -105,6 +105,7 @@ class Session:
         resumed: Whether the thread is one of an earlier run.
         knows_issue: Whether it also holds what that run told it about the issue.
         acted: Whether the agent has called a tool of the tracker in the present turn.
+        compactions: How often the thread's history was summarised in this run.
     """
 
     def __init__(
@@ -123,6 +124,7 @@ class Session:
         self.connection: codex.Connection | None = None
         self.thread: codex.Thread | None = None
         self.acted = False
+        self.compactions = 0
         self.resumed = False
         self.knows_issue = False
         self._spec = spec
@@ -305,6 +307,28 @@ class Session:
             overflow="drop_deltas",
             keep_items=False,
         )
+
+    async def compact(self, timeout_s: float) -> bool:
+        """Have the thread's history summarised; False where this Codex can't, or it fails.
+
+        A server that does not tell a version of Codex is not asked: it may not know how.
+        """
+        if self.connection is None or self.thread is None:
+            return False
+        if self.connection.server.version is None:
+            return False
+        self.compactions += 1
+        try:
+            await self.thread.compact(timeout_s=timeout_s)
+        except codex.ConnectionClosed:
+            raise
+        except codex.CodexError as error:
+            _log.warning(
+                "Thread could not be compacted",
+                extra={"issue_identifier": self._spec.issue.identifier, "error": str(error)},
+            )
+            return False
+        return True
 
     async def close(self, grace_s: float) -> None:
         """End the connection and the process with all of its descendants."""

@@ -9,6 +9,7 @@ slot, a failed read or a restart of the daemon.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -165,7 +166,7 @@ def _after_failure(
         text = outcome.message or _DEFAULT_BLOCK_TEXT[outcome.kind]
         return Block(outcome.category or outcome.kind.value, text)
     if not outcome.retryable:
-        category = outcome.code or outcome.category or outcome.kind.value
+        category = _word(outcome.code) or outcome.category or outcome.kind.value
         return Block(category, error, outcome.crossed)
     failures = run.failures + 1
     delay_s = backoff_s(failures, rules, rng)
@@ -207,6 +208,11 @@ def _is(outcome: Outcome, word: str) -> bool:
         name is not None and name.replace("_", "").lower() == word
         for name in (outcome.code, outcome.category)
     )
+
+
+def _word(code: str | None) -> str | None:
+    """Return a code of Codex as our categories are written: ``modelNotFound`` in snake case."""
+    return None if code is None else re.sub(r"(?<=[a-z0-9])([A-Z])", r"_\1", code).lower()
 
 
 def settle(state: SchedulerState, run: Running, ended: RunEnded, now: Instant) -> list[Command]:

@@ -137,6 +137,7 @@ def run_map(row: Any) -> dict[str, Any]:
         "turns": row.turns,
         "outcome": None if row.outcome is None else row.outcome.kind.value,
         "category": None if row.outcome is None else row.outcome.category,
+        "code": None if row.outcome is None else row.outcome.code,
         "error": None if row.outcome is None else row.outcome.message or None,
         "total_tokens": row.usage.total_tokens,
     }

@@ -487,7 +487,8 @@ async def test_a_thread_that_is_gone_is_replaced_and_gets_the_whole_prompt(bench
     await bench.run(attempt=1, retry_kind=RetryKind.RECOVERY, thread_id="thr-gone")
     assert len(bench.received("thread/start")) == 1
     prompt = bench.received("turn/start")[0]["params"]["input"][0]["text"]
-    assert prompt == "Work on Paint the shed."
+    assert prompt.startswith("Work on Paint the shed.\n\nThis is not the first run on this issue.")
+    assert "broken off from outside" in prompt
 
 
 async def test_a_thread_that_lost_its_prompt_gets_the_whole_prompt(bench: Bench) -> None:
@@ -495,7 +496,29 @@ async def test_a_thread_that_lost_its_prompt_gets_the_whole_prompt(bench: Bench)
     await bench.run(attempt=1, retry_kind=RetryKind.RECOVERY, thread_id="thr-1")
     assert len(bench.received("thread/resume")) == 1
     prompt = bench.received("turn/start")[0]["params"]["input"][0]["text"]
-    assert prompt == "Work on Paint the shed."
+    assert prompt.startswith("Work on Paint the shed.\n\nThis is not the first run on this issue.")
+    assert "broken off from outside" in prompt
+
+
+@pytest.mark.parametrize(
+    ("prompt", "resume", "said"),
+    [
+        ("Do it.", True, "Do it.\n\nThis is not the first run on this issue.\n\n- The run before "),
+        ("Do it. {{ previous_error }}", True, "Do it. out of paint"),
+        ("Do it.", False, "Do it."),
+    ],
+)
+async def test_a_run_that_begins_anew_after_a_failure_is_told_why_once(
+    bench: Bench, prompt: str, resume: bool, said: str
+) -> None:
+    command = bench.workflow.settings.codex.command
+    codex = {"command": command, "resume_threads": resume}
+    bench.configure(f"codex: {json.dumps(codex)}\n", prompt=prompt)
+    bench.script(turns=[DONE], user_agent=VERSIONED)
+    await bench.run(attempt=2, retry_kind=RetryKind.FAILURE, previous_error="out of paint")
+    told = bench.received("turn/start")[0]["params"]["input"][0]["text"]
+    assert told.startswith(said)
+    assert told.count("out of paint") == (0 if not resume else 1)
 
 
 async def test_a_thread_that_has_its_prompt_is_not_told_twice(bench: Bench) -> None:

@@ -92,3 +92,33 @@ def test_a_resumed_thread_is_charged_with_its_own_tokens_alone(
     narrator.batch(events)
 
     assert progress.usage.total_tokens == used
+
+
+def test_a_full_context_window_is_not_counted_as_spent() -> None:
+    """Codex then reports the whole window as the thread's total, beside what was really used."""
+    progress = make_progress()
+    narrator = Narrator(
+        progress,
+        clock=lambda: Instant(3.0, 100.0),
+        history=lambda *_: None,
+        rate_limits=lambda _: None,
+    )
+
+    def report(total: int, sent: int, received: int) -> None:
+        counts = {
+            "totalTokens": total,
+            "inputTokens": sent,
+            "outputTokens": received,
+            "cachedInputTokens": 0,
+            "reasoningOutputTokens": 0,
+        }
+        usage = {"total": counts, "last": counts, "modelContextWindow": 258_400}
+        ids = {"threadId": "t", "turnId": "u"}
+        narrator.batch([event("thread/tokenUsage/updated", **ids, tokenUsage=usage)])
+
+    report(258_400, 0, 0)
+    assert progress.usage.total_tokens == 0
+    report(260_960, 2_400, 160)
+    assert progress.usage.total_tokens == 2_560
+    report(400_000, 380_000, 20_000)
+    assert progress.usage.total_tokens == 400_000
