@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 
 from .simulate import Report, SeedFailed, simulate
@@ -82,6 +83,7 @@ def _run_many(first: int, count: int, workers: int) -> int:
     began = time.perf_counter()
     failures = 0
     simulated_s = steps = cpu_s = 0.0
+    counts: Counter[str] = Counter()
     with ProcessPoolExecutor(workers) as pool:
         for result, spent_s in pool.map(_try, range(first, first + count), chunksize=5):
             cpu_s += spent_s
@@ -91,12 +93,14 @@ def _run_many(first: int, count: int, workers: int) -> int:
             else:
                 simulated_s += result.simulated_s
                 steps += result.steps
+                counts += result.counts
     seconds = time.perf_counter() - began
     print(
         f"{count} seeds, {failures} failed, {simulated_s / 3600:.0f} simulated hours, "
         f"{steps:.0f} steps in {seconds:.1f} s: {simulated_s / 60 / seconds:.0f} hours a minute, "
         f"{simulated_s / 60 / cpu_s:.0f} a minute of processor time"
     )
+    print(", ".join(f"{name} {number}" for name, number in sorted(counts.items())))
     return 1 if failures else 0
 
 

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from symphony.errors import HostError, LedgerError, SymphonyError, TrackerError
 from symphony.hosts.base import ProcessIdentity
+from symphony.model.question import Ask, Option, Question, QuestionKind
 from symphony.model.run import Outcome, OutcomeKind, Phase, RunProgress, RunSpec, StopReason
 from symphony.model.spend import Raise
 from symphony.runner.budget import RunBudget
 from symphony.runner.outcomes import outcome_of, stopped
 from symphony.scheduler.events import RunIssueChanged
 
+from .scenario import Weather
 from .world import InvariantBroken, Process
 
 if TYPE_CHECKING:
@@ -49,10 +51,12 @@ class Plan:
     moves_to: str | None
 
 
-def plan_of(rng: Random, *, turn_s: float, misbehaves: float, is_quiet: bool) -> Plan:
+def plan_of(rng: Random, *, turn_s: float, weather: Weather, is_quiet: bool) -> Plan:
     if is_quiet:
         return Plan(1, rng.uniform(5.0, 60.0), "completes", rng.choice(["Review", "Done"]))
-    end = rng.choice(_BAD_ENDS) if rng.random() < misbehaves else "completes"
+    end = rng.choice(_BAD_ENDS) if rng.random() < weather.agents_misbehave else "completes"
+    if end == "completes" and rng.random() < weather.asks:
+        end = rng.choice(["asks_input", "asks_input", "asks_approval"])
     moves_to = rng.choice([None, None, "In Progress", "Review", "Done", "Cancelled"])
     return Plan(rng.randint(1, 4), rng.expovariate(1 / turn_s) + 0.5, end, moves_to)
 
@@ -70,7 +74,7 @@ class SimAttempt:
         self._plan = plan_of(
             self._rng,
             turn_s=life.world.scenario.turn_s,
-            misbehaves=life.world.weather.agents_misbehave,
+            weather=life.world.weather,
             is_quiet=life.world.is_quiet,
         )
         self._budget = RunBudget(
@@ -222,9 +226,17 @@ class SimAttempt:
                 self._world.end_process(self._process, "exit")
                 await self._process.lives_for(0.0)
             case "asks_input":
-                return Outcome(kind=OutcomeKind.INPUT_REQUIRED, category="turn_input_required")
+                return Outcome(
+                    kind=OutcomeKind.INPUT_REQUIRED,
+                    category="turn_input_required",
+                    question=self._question(),
+                )
             case "asks_approval":
-                return Outcome(kind=OutcomeKind.APPROVAL_REQUIRED, category="approval_required")
+                return Outcome(
+                    kind=OutcomeKind.APPROVAL_REQUIRED,
+                    category="approval_required",
+                    question=Question(kind=QuestionKind.COMMAND, text="run make", detail="make"),
+                )
             case "times_out":
                 return Outcome(kind=OutcomeKind.TIMED_OUT, category="turn_timeout")
             case "is_interrupted":
@@ -242,6 +254,14 @@ class SimAttempt:
             case "context_window":
                 return Outcome(kind=failed, category="turn_failed", code="contextWindowExceeded")
         raise AgentBug("an attempt that raises")
+
+    def _question(self) -> Question | None:
+        """What it asks; now and then a record of it is missing, as of a former version."""
+        if self._rng.random() < 0.1:
+            return None
+        options = (Option(label="Red"), Option(label="Blue"))
+        ask = Ask(id="q", text=f"Which, {self.spec.run_id}?", options=options)
+        return Question(kind=QuestionKind.INPUT, text=ask.text, asks=(ask,))
 
     async def _goes_on(self) -> bool:
         try:

@@ -69,7 +69,7 @@ class Board:
             case "block":
                 self.change(issue_id, dispatchable=rng.random() < 0.5)
             case "label":
-                self.change(issue_id, labels=rng.choice([(), ("agent",)]))
+                self.change(issue_id, labels=rng.choice([(), ("agent",), ("agent", "soon")]))
             case "delete":
                 self.deleted[issue_id] = self.issues.pop(issue_id)
             case _:

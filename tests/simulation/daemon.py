@@ -18,6 +18,7 @@ from symphony.engine.stalls import watch_for_stalls
 from symphony.engine.trackers import TrackerSlot
 from symphony.model.clock import Instant
 from symphony.model.issue import IssueId
+from symphony.model.question import Answer
 from symphony.model.run import RunId, RunProgress, RunSpec
 from symphony.model.spend import Raise
 from symphony.scheduler.claims import Blocked
@@ -344,12 +345,18 @@ class Lifetime:
             self.mailbox.post(RefreshRequested())
 
     def order(
-        self, action: ControlAction, identifier: str | None, amounts: Raise | None = None
+        self,
+        action: ControlAction,
+        identifier: str | None,
+        amounts: Raise | None = None,
+        answer: Answer | None = None,
     ) -> None:
         """An operator's order, or one that comes when nobody listens any more."""
         if not self.is_dead and self.is_up:
             by = Raise() if amounts is None else amounts
-            self.mailbox.post(ControlRequested(action, identifier, "because", amounts=by))
+            self.mailbox.post(
+                ControlRequested(action, identifier, "because", amounts=by, answer=answer)
+            )
 
     def blocked(self) -> list[Blocked]:
         return [claim for claim in self.state.claims if isinstance(claim, Blocked)]

@@ -37,6 +37,7 @@ from symphony.scheduler.events import (
     RaiseOrder,
     Restored,
     RestoredClaim,
+    RestoredPark,
     RestoredSpend,
 )
 
@@ -69,6 +70,7 @@ class ClaimRecord:
     claim: SaveClaim
     saved_wall: float
     run_id: RunId | None = None
+    stopped: str | None = None
 
 
 @dataclass(slots=True)
@@ -82,6 +84,7 @@ class Store:
     raises: dict[str, RaiseOrder] = field(default_factory=dict)
     sums: dict[tuple[IssueId, str], Spend] = field(default_factory=dict)
     identifiers: dict[IssueId, str] = field(default_factory=dict)
+    park: tuple[float, str, float] | None = None
 
     def charge(self, issue: Issue, wall: float, spend: Spend) -> None:
         key = (issue.id, datetime.fromtimestamp(wall, UTC).date().isoformat())
@@ -103,6 +106,7 @@ class Store:
             since_wall=wall,
             failures=spec.failures,
             idle=spec.idle,
+            reply=spec.reply,
         )
         self.claims[spec.issue_id] = ClaimRecord(claim, wall, spec.run_id)
 
@@ -133,6 +137,11 @@ class Store:
             for name, value in fields.items():
                 setattr(run, name, value)
 
+    def stop(self, run_id: RunId, reason: str | None) -> None:
+        for record in self.claims.values():
+            if record.run_id == run_id:
+                record.stopped = reason
+
     def restored(self, now_wall: float) -> Restored:
         usage, seconds = TokenUsage(), 0.0
         for run in self.runs.values():
@@ -145,6 +154,7 @@ class Store:
             tuple(self.holds.values()),
             tuple(self.breakers.values()),
             self._spend(),
+            self._park(now_wall),
         )
 
     def _spend(self) -> RestoredSpend:
@@ -155,10 +165,16 @@ class Store:
             days[day] = days.get(day, Spend()) + spend
         return RestoredSpend(issues, dict(self.identifiers), days, tuple(self.raises.values()))
 
+    def _park(self, now_wall: float) -> RestoredPark | None:
+        if self.park is None:
+            return None
+        until_wall, reason, saved_wall = self.park
+        return RestoredPark(until_wall, reason, max(0.0, until_wall - max(now_wall, saved_wall)))
+
     def _claim(self, record: ClaimRecord, now_wall: float) -> RestoredClaim:
         claim = record.claim
         run = self.runs.get(record.run_id) if record.run_id is not None else None
-        delay_s = 0.0
+        delay_s = None
         if claim.due_wall is not None:
             delay_s = max(0.0, claim.due_wall - max(now_wall, record.saved_wall))
         ended = run.ended if run is not None else None
@@ -178,6 +194,10 @@ class Store:
             failures=claim.failures,
             crossed=claim.crossed,
             idle=claim.idle,
+            question=claim.question,
+            reply=claim.reply,
+            seen=claim.seen,
+            stopped=record.stopped,
         )
 
     def open_runs(self) -> tuple[OpenRun, ...]:
@@ -293,6 +313,23 @@ class ModelLedger:
             self._store.claims[claim.issue.id] = ClaimRecord(claim, wall)
 
         await self._write(f"claim {claim.issue.id}", save)
+
+    async def save_stop(self, run_id: RunId, reason: str | None) -> None:
+        await self._write(f"stop {run_id}", lambda: self._store.stop(run_id, reason))
+
+    async def save_park(self, until_wall: float, reason: str) -> None:
+        wall = self._clock().wall
+
+        def save() -> None:
+            self._store.park = (until_wall, reason, wall)
+
+        await self._write("park", save)
+
+    async def drop_park(self) -> None:
+        def drop() -> None:
+            self._store.park = None
+
+        await self._write("park", drop)
 
     async def save_hold(self, hold: Hold) -> None:
         def save() -> None:

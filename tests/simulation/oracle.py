@@ -27,11 +27,14 @@ from symphony.scheduler.commands import (
     CleanWorkspace,
     Command,
     DropClaim,
+    DropPark,
     FetchCandidates,
     FetchTerminal,
     RefreshIssues,
     SaveClaim,
+    SavePark,
     SaveRaise,
+    SaveStop,
     StartRun,
     StopRun,
 )
@@ -47,6 +50,7 @@ from symphony.scheduler.events import (
     IssuesRefreshed,
     RefreshFailed,
     Restored,
+    RestoredClaim,
     RunEnded,
     RunIssueChanged,
     RunSilent,
@@ -60,6 +64,7 @@ from symphony.scheduler.invariants import validate
 from symphony.scheduler.publish import build_snapshot, explain
 from symphony.scheduler.snapshot import Snapshot
 
+from .blocks import STOPPED, Block, read, until_of
 from .breaker_books import BreakerBooks
 from .expectations import Due, Live, due_after, is_usage_limit, standing
 from .purse import Purse
@@ -94,6 +99,11 @@ class Oracle:
         self._due: dict[IssueId, Due] = {}
         self._holds: set[str | None] = set()
         self._put_down: set[IssueId] = set()
+        self._blocks: dict[IssueId, Block] = {}
+        self._changed: set[IssueId] = set()
+        self._noted: set[IssueId] = set()
+        self._replies: dict[IssueId, str | None] = {}
+        self._ordered_ends: dict[RunId, bool] = {}
         self._settings_since = 0.0
         self.recovering: set[str] = set()
         self._reported: Counter[RunId] = Counter()
@@ -133,6 +143,7 @@ class Oracle:
             self._fail(f"the step with {self._event} has failed")
         self._event = event
         self._just_ended = None
+        self._changed, self._noted = set(), set()
         if event is None:
             return
         self._is_open = True
@@ -198,8 +209,10 @@ class Oracle:
                 self._put_down |= of_scope
                 if scope is None:
                     self._holds.add(None)
-            case ControlAction.RAISE:
-                # The order is counted when it is saved, under the scope that it means.
+            case ControlAction.UNPARK:
+                self._parked_until = 0.0
+            case _:
+                # A raise is counted when it is saved, under the scope that it means.
                 pass
 
     def _is_held_by_budget(self, issue_id: IssueId) -> bool:
@@ -226,6 +239,7 @@ class Oracle:
                 booked == event.usage.total_tokens or name == "days",
                 lambda name=name, booked=booked: f"{name}: {booked} tokens, {event.usage}",
             )
+        self._park_restored(event)
         self._must(
             event.usage.total_tokens >= memory.durable_tokens,
             lambda: f"totals lost: {event.usage} < {memory.durable_tokens}",
@@ -237,10 +251,11 @@ class Oracle:
         self._ledger_kept({claim.issue.id: claim.kind for claim in event.claims})
         for claim in event.claims:
             issue_id = claim.issue.id
+            self._answer_kept(claim)
+            if self._block_restored(claim):
+                continue
             if claim.kind == "running":
                 self.recovering.add(issue_id)
-            if claim.kind == "blocked":
-                continue
             key = (issue_id, claim.kind, claim.attempt, claim.retry_kind)
             failures = memory.failures.get(key)
             if failures is None:
@@ -249,6 +264,8 @@ class Oracle:
             kind = RetryKind.RECOVERY if recovers else claim.retry_kind or RetryKind.FAILURE
             due = self._now if recovers else self._restored_due(claim)
             self._due[issue_id] = Due(claim.attempt, kind, failures, due)
+        memory.claims = {claim.issue.id: (claim.kind, self._now) for claim in event.claims}
+        memory.replies = {one: (said, self._now) for one, said in self._replies.items()}
 
     def _ledger_kept(self, kinds: dict[IssueId, str]) -> None:
         """What the ledger was told well before the end is what it tells after it."""
@@ -259,9 +276,59 @@ class Oracle:
             if memory.died - at > SURELY_WRITTEN_S and kinds.get(issue_id) != kind:
                 self._fail(f"{issue_id} was {kind} at {at}, is restored as {kinds.get(issue_id)}")
 
-    def _restored_due(self, claim: Any) -> float:
-        saved = self._memory.saved.get(claim.issue.id)
-        at = self._now + claim.delay_s
+    def _park_restored(self, event: Restored) -> None:
+        until, shift, since = self._memory.park
+        told = self._memory.died - since > SURELY_WRITTEN_S and not self._memory.disk_has_failed
+        if told and shift == self._world.timeline.wall_shift:
+            left_s = 0.0 if until is None else max(0.0, until - self._now)
+            got_s = 0.0 if event.park is None else event.park.delay_s
+            self._must(
+                -1e-3 < got_s - left_s < 10.0, lambda: f"parked for {left_s}, not {event.park}"
+            )
+        if event.park is not None:
+            self._world.counts["parks restored"] += 1
+            self._parked_until = self._now + event.park.delay_s
+
+    def _answer_kept(self, claim: RestoredClaim) -> None:
+        """An answer that was taken well before the end goes on with its issue."""
+        issue_id, said = claim.issue.id, None if claim.reply is None else claim.reply.text
+        text, since = self._memory.replies.get(issue_id, (None, 0.0))
+        if self._memory.died - since > SURELY_WRITTEN_S and not self._memory.disk_has_failed:
+            self._must(said == text, lambda: f"{issue_id} had {text!r}, is restored with {said!r}")
+        self._replies[issue_id] = said
+
+    def _block_restored(self, claim: RestoredClaim) -> bool:
+        """A stop whose run has ended in the ledger is in the ledger too."""
+        issue_id = claim.issue.id
+        run_id = self._memory.stopped.pop(issue_id, None)
+        if run_id in self._memory.durable and not self._memory.disk_has_failed:
+            category = STOPPED if claim.stopped is not None else claim.blocked_category
+            self._must(category == STOPPED, lambda: f"the stop of {run_id} is forgotten: {claim}")
+        if claim.kind != "blocked" and claim.stopped is None:
+            return False
+        category = STOPPED if claim.stopped is not None else claim.blocked_category or "blocked"
+        if category == STOPPED:
+            self._put_down.add(issue_id)
+        until = None
+        if claim.delay_s is not None and claim.kind == "blocked":
+            until = self._restored_due(claim)
+        seen = claim.seen
+        shown = None if seen is None else (seen.state, frozenset(seen.labels))
+        self._blocks[issue_id] = Block(category, self._now, until, self._board, shown)
+        return True
+
+    @property
+    def _board(self) -> str:
+        return str(self._settings.tracker.provider["board"])
+
+    def _restored_due(self, claim: RestoredClaim) -> float:
+        issue_id, memory = claim.issue.id, self._memory
+        saved = memory.saved.get(issue_id)
+        at = self._now + (claim.delay_s or 0.0)
+        kind, since = memory.claims.get(issue_id, (None, 0.0))
+        if kind != claim.kind or memory.died - since <= SURELY_WRITTEN_S:
+            # The last order may not have got to the disk: what holds is what came before it.
+            saved = None
         if saved is not None and saved[1] == self._world.timeline.wall_shift:
             expected = max(saved[0], self._now)
             # The sweep of orphans comes between reading and restoring: later, never earlier.
@@ -287,6 +354,7 @@ class Oracle:
         for issue_id in command.ids:
             if issue_id in found:
                 self._show(found[issue_id])
+                self._read_blocked(found[issue_id], event.cause, issued)
             else:
                 self._absences.setdefault(issue_id, []).append((issued, self._now))
 
@@ -295,6 +363,17 @@ class Oracle:
         self._absences.pop(issue.id, None)
         if self._standing(issue) != "wanted":
             self._excused.add(issue.id)
+
+    def _read_blocked(self, issue: Issue, cause: int, issued: float) -> None:
+        block = self._blocks.get(issue.id)
+        if block is None or cause <= self._last_cause_of_former_board or self._stopping:
+            return
+        if self._standing(issue) == "wanted":
+            match read(block, issue, settings=self._settings, issued=issued, board=self._board):
+                case "changed":
+                    self._changed.add(issue.id)
+                case "noted":
+                    self._noted.add(issue.id)
 
     def _standing(self, issue: Issue) -> str:
         return standing(issue, self._settings)
@@ -308,7 +387,8 @@ class Oracle:
         outcome = event.outcome
         if event.spend is not None:
             self._purse.reports(event.run_id, live.spec.issue_id, event.spend, self._wall)
-        if is_usage_limit(outcome) and live.stop in (None, StopReason.STALLED):
+        is_ordered = event.run_id in self._ordered_ends
+        if is_usage_limit(outcome) and live.stop in (None, StopReason.STALLED) and not is_ordered:
             wait_s = (outcome.retry_at or 0.0) - self._world.timeline.wall
             if wait_s <= 0:
                 wait_s = self._settings.agent.max_retry_backoff_ms / 1000
@@ -340,6 +420,15 @@ class Oracle:
                     self._stop(command)
                 case SaveClaim():
                     self._save(command)
+                case SaveStop():
+                    self._save_stop(command)
+                case SavePark():
+                    self._save_park(command)
+                case DropPark():
+                    self._must(
+                        self._now >= self._parked_until - TOLERANCE_S, lambda: "unparked early"
+                    )
+                    self._memory.park = (None, self._world.timeline.wall_shift, self._now)
                 case DropClaim(issue_id):
                     self._drop(issue_id)
                 case SaveRaise(order):
@@ -381,7 +470,9 @@ class Oracle:
         twin = [one for one in self._live.values() if one.spec.issue_id == issue_id]
         self._must(not twin, lambda: f"{spec} starts beside {twin}")
         due = self._due.pop(issue_id, None)
-        self._must(issue_id not in self._blocked(), lambda: f"{spec} starts though it is blocked")
+        blocked = issue_id in self._blocked() or issue_id in self._blocks
+        self._must(not blocked, lambda: f"{spec} starts though it is blocked")
+        self._starts_with_answer(spec)
         if due is None:
             self._must(
                 spec.attempt is None and spec.retry_kind is None, lambda: f"{spec} is no first run"
@@ -401,6 +492,15 @@ class Oracle:
         self._excused.discard(issue_id)
         self._absences.pop(issue_id, None)
         self._limits(spec)
+
+    def _starts_with_answer(self, spec: RunSpec) -> None:
+        """What was answered is told; once, since the due time of the answer has been taken."""
+        said = None if spec.reply is None else spec.reply.text
+        expected = self._replies.get(spec.issue_id)
+        self._must(said == expected, lambda: f"{spec} should carry {expected!r}")
+        self._memory.stopped.pop(spec.issue_id, None)
+        if said is not None and spec.retry_kind is RetryKind.UNBLOCKED:
+            self._world.counts["answered runs"] += 1
 
     def _blocked(self) -> set[IssueId]:
         return {one.issue.id for one in self._life.state.claims if isinstance(one, Blocked)}
@@ -476,9 +576,74 @@ class Oracle:
         self.recovering.discard(claim.issue.id)
         if isinstance(self._event, ControlRequested):
             self._save_by_order(claim)
+        elif self._save_by_budget(claim):
+            self._blocks_for_budget(claim)
+        elif isinstance(self._event, Restored) and claim.kind == "blocked":
+            self._world.counts["stops restored"] += 1
+            self._must(claim.issue.id in self._put_down, lambda: f"{claim} was not stopped")
+        elif isinstance(self._event, (IssuesRefreshed, Restored, WakeUp)):
+            self._save_unasked(claim)
+        else:
+            self._save_after_run(claim)
+        self._carries(claim)
+
+    def _carries(self, claim: SaveClaim) -> None:
+        issue_id = claim.issue.id
+        said = None if claim.reply is None else claim.reply.text
+        expected = self._replies.get(issue_id)
+        self._must(said == expected, lambda: f"{claim} should carry {expected!r}")
+        if self._memory.replies.get(issue_id, (None, 0.0))[0] != said:
+            self._memory.replies[issue_id] = (said, self._now)
+
+    def _save_unasked(self, claim: SaveClaim) -> None:
+        """A read shows a blocked issue for the first time or changed, or its time has come."""
+        issue_id = claim.issue.id
+        block = self._blocks.get(issue_id)
+        self._must(block is not None, lambda: f"{claim} of what is not blocked")
+        assert block is not None
+        if claim.kind == "blocked":
+            self._must(issue_id in self._noted, lambda: f"{claim} out of nothing")
+            self._noted.discard(issue_id)
             return
-        if self._save_by_budget(claim):
-            return
+        is_over = block.until is not None and self._now >= block.until - TOLERANCE_S
+        is_changed = issue_id in self._changed
+        self._must(is_over or is_changed, lambda: f"{claim}, but nothing ends {block}")
+        self._must(claim.retry_kind is RetryKind.UNBLOCKED, lambda: f"{claim} has the wrong kind")
+        self._changed.discard(issue_id)
+        self._world.counts["unblocked by a change" if is_changed else "unblocked by time"] += 1
+        self._goes_on(claim)
+
+    def _goes_on(self, claim: SaveClaim) -> None:
+        """A claim that waited is due now, and its failures are forgiven."""
+        assert claim.retry_kind is not None
+        issue_id = claim.issue.id
+        self._blocks.pop(issue_id, None)
+        self._due[issue_id] = Due(claim.attempt, claim.retry_kind, 0, self._now)
+        self._memory.saved[issue_id] = (self._now, self._world.timeline.wall_shift)
+        self._memory.failures[(issue_id, "retry", claim.attempt, claim.retry_kind)] = 0
+
+    def _save_stop(self, command: SaveStop) -> None:
+        live = self._live.get(command.run_id)
+        self._must(live is not None, lambda: f"{command} of no live run")
+        issue_id = command.issue_id
+        is_stop = command.reason is not None
+        self._must(
+            is_stop == (issue_id in self._put_down), lambda: f"{command} is not what was ordered"
+        )
+        self._ordered_ends[command.run_id] = is_stop
+        if is_stop:
+            self._memory.stopped[issue_id] = command.run_id
+        else:
+            self._memory.stopped.pop(issue_id, None)
+
+    def _save_park(self, command: SavePark) -> None:
+        wait_s = command.until_wall - self._world.timeline.wall
+        late_s = abs(self._now + wait_s - self._parked_until)
+        self._must(late_s < 1e-3, lambda: f"{command}, but it should be {self._parked_until}")
+        shift = self._world.timeline.wall_shift
+        self._memory.park = (self._parked_until, shift, self._now)
+
+    def _save_after_run(self, claim: SaveClaim) -> None:
         self._must(self._just_ended is not None, lambda: f"{claim} out of nothing")
         assert self._just_ended is not None
         live, event = self._just_ended
@@ -486,16 +651,25 @@ class Oracle:
         if claim.kind == "blocked":
             kinds = (OutcomeKind.INPUT_REQUIRED, OutcomeKind.APPROVAL_REQUIRED)
             outcome = event.outcome
-            if claim.issue.id in self._put_down:
-                return
+            if outcome.kind in kinds:
+                self._replies.pop(claim.issue.id, None)
+            is_stopped = claim.issue.id in self._put_down
             self._must(
-                outcome.kind in kinds or not outcome.retryable,
+                is_stopped or outcome.kind in kinds or not outcome.retryable,
                 lambda: f"{claim} blocks after {event}",
             )
+            self._must(claim.question == outcome.question, lambda: f"{claim} forgets {event}")
+            self._is_blocked(claim, STOPPED if is_stopped else None)
             return
         stopped = claim.issue.id in self._put_down and not self._stopping
         self._must(not stopped, lambda: f"{claim} though an operator has stopped it")
-        due = due_after(live, event, self._settings, self._world.timeline.now())
+        if self._ordered_ends.get(event.run_id) is False:
+            self._world.counts["stops taken back"] += 1
+            due = Due(live.spec.attempt, RetryKind.RECOVERY, 0, self._now)
+        else:
+            due = due_after(live, event, self._settings, self._world.timeline.now())
+        if due.kind is RetryKind.CONTINUATION:
+            self._replies.pop(claim.issue.id, None)
         got_s = claim.due_wall - self._world.timeline.wall if claim.due_wall is not None else -1.0
         self._must(
             (claim.attempt, claim.retry_kind) == (due.attempt, due.kind),
@@ -523,29 +697,66 @@ class Oracle:
                 self._must(outcome.category == category, lambda: f"{claim} after {outcome}")
             self._due.pop(issue_id, None)
             return True
-        if isinstance(self._event, SettingsChanged | Restored) and claim.kind == "retry":
+        block = self._blocks.get(issue_id)
+        is_lifted = block is not None and block.category.startswith("budget")
+        if is_lifted and claim.kind == "retry":
             self._must(
                 not self._spent("issue", issue_id), lambda: f"{claim} though its budget is spent"
             )
-            self._take_up(claim)
             return True
         return False
 
-    def _take_up(self, claim: SaveClaim) -> None:
+    def _blocks_for_budget(self, claim: SaveClaim) -> None:
         issue_id = claim.issue.id
-        assert claim.retry_kind is not None
-        self._due[issue_id] = Due(claim.attempt, claim.retry_kind, 0, self._now)
-        self._memory.saved[issue_id] = (self._now, self._world.timeline.wall_shift)
-        self._memory.failures[(issue_id, "retry", claim.attempt, claim.retry_kind)] = 0
+        if claim.kind == "blocked":
+            self._world.counts["blocks for a budget"] += 1
+            self._blocks[issue_id] = Block("budget", self._now, None, self._board)
+        else:
+            self._goes_on(claim)
 
     def _save_by_order(self, claim: SaveClaim) -> None:
         issue_id = claim.issue.id
+        event = self._event
+        assert isinstance(event, ControlRequested)
         if claim.kind == "blocked":
             self._must(issue_id in self._put_down, lambda: f"{claim} unordered")
             self._due.pop(issue_id, None)
+            self._is_blocked(claim, STOPPED)
             return
         self._must(issue_id not in self._put_down, lambda: f"{claim} though it is stopped")
-        self._take_up(claim)
+        block, due = self._blocks.get(issue_id), self._due.get(issue_id)
+        if event.action is ControlAction.UNPARK:
+            self._must(due is not None, lambda: f"{claim} waited for nothing")
+            assert due is not None
+            self._goes_on(claim)
+            self._due[issue_id].failures = due.failures
+            key = (issue_id, "retry", claim.attempt, claim.retry_kind)
+            self._memory.failures[key] = due.failures
+            return
+        if event.action is ControlAction.ANSWER:
+            self._must(block is not None and block.takes_answers, lambda: f"{claim} asked nothing")
+            assert event.answer is not None
+            self._replies[issue_id] = event.answer.text
+        if event.action is ControlAction.RESUME:
+            is_stopped = block is not None and block.category == STOPPED
+            self._must(is_stopped, lambda: f"{claim} was not stopped")
+        self._goes_on(claim)
+
+    def _is_blocked(self, claim: SaveClaim, expected: str | None) -> None:
+        """A claim waits for something; its own time is as the settings have it."""
+        category = claim.blocked_category or ""
+        self._must(expected in (None, category), lambda: f"{claim} should be {expected}")
+        until = until_of(category, self._settings, self._now)
+        got = None
+        if claim.due_wall is not None:
+            got = self._now + claim.due_wall - self._world.timeline.wall
+        same = got == until if got is None or until is None else abs(got - until) < 1e-3
+        self._must(same, lambda: f"{claim} should end at {until}, not {got}")
+        self._world.counts[f"blocks {category}"] += 1
+        self._blocks[claim.issue.id] = Block(category, self._now, until, self._board)
+        if until is not None:
+            shift = self._world.timeline.wall_shift
+            self._memory.saved[claim.issue.id] = (until, shift)
 
     def _drop(self, issue_id: IssueId) -> None:
         self._memory.claims[issue_id] = (None, self._now)
@@ -557,8 +768,15 @@ class Oracle:
         excused = issue_id in self._excused or issue_id in self._absences or self._moved_board
         self._must(excused, lambda: f"the claim of {issue_id} is dropped without a reason")
         self._due.pop(issue_id, None)
+        self._forget(issue_id)
         self._put_down.discard(issue_id)
         self._memory.saved.pop(issue_id, None)
+
+    def _forget(self, issue_id: IssueId) -> None:
+        self._blocks.pop(issue_id, None)
+        self._replies.pop(issue_id, None)
+        self._memory.replies[issue_id] = (None, self._now)
+        self._memory.stopped.pop(issue_id, None)
 
     def _clean(self, command: CleanWorkspace) -> None:
         issue_id = command.issue.id
@@ -566,6 +784,7 @@ class Oracle:
         self._must(standing == "terminal", lambda: f"{command}, but it is {standing}")
         twin = [one for one in self._live.values() if one.spec.issue_id == issue_id]
         self._must(not twin, lambda: f"{command} under {twin}")
+        self._blocks.pop(issue_id, None)
 
     def _settled(self, commands: Sequence[Command]) -> None:
         """A run's end leads to one thing."""
@@ -593,6 +812,11 @@ class Oracle:
             raise InvariantBroken(f"after {event}: {error}") from error
         self._breaker.compare()
         self._same_runs()
+        self._must(not self._changed, lambda: f"changed, and blocked all the same: {self._changed}")
+        blocked = self._blocked()
+        self._must(
+            blocked == set(self._blocks), lambda: f"blocked {blocked}, should be {self._blocks}"
+        )
         self._nothing_is_late()
         self._must(
             state.usage == self._usage, lambda: f"totals {state.usage}, should be {self._usage}"
@@ -638,6 +862,9 @@ class Oracle:
                 since = max(record.last_activity_mono + limit_s, self._settings_since)
                 if self._now - since > STALL_MARGIN_S and not self._reported[live.spec.run_id]:
                     self._fail(f"silent, and nobody cares: {live}")
+        for issue_id, block in self._blocks.items():
+            if block.until is not None and self._now - block.until >= 1.0:
+                self._fail(f"{issue_id} should have been let go on: {block}")
         for claim in state.claims:
             if not isinstance(claim, RetryQueued):
                 continue

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from symphony.config.blocked import CHANGES
 from symphony.config.settings import Settings
 
 ACTIVE = ("Todo", "In Progress")
@@ -44,6 +45,9 @@ class Weather:
     people: float = 0.0
     orders: float = 0.0
     model_outages: float = 0.0
+    asks: float = 0.0
+    answers: float = 0.0
+    hasty_stops: float = 0.0
 
 
 @dataclass(slots=True)
@@ -115,6 +119,9 @@ def _weather(rng: Random) -> Weather:
         people=rng.choice([1.0, 6.0, 30.0]),
         orders=some(0.5, 4.0),
         model_outages=some(0.5, 2.0),
+        asks=rng.choice([0.02, 0.3, 0.6]),
+        answers=rng.choice([0.0, 6.0, 60.0]),
+        hasty_stops=some(0.5, 4.0),
     )
 
 
@@ -134,6 +141,8 @@ def _sections(rng: Random, interval_s: float) -> dict[str, Any]:
             "max_turns": rng.randint(1, 4),
             "max_retry_backoff_ms": rng.choice([10_000, 60_000, 300_000]),
             "max_concurrent_agents_by_state": rng.choice([{}, {"todo": 1}, {"in progress": 2}]),
+            "unblock_on": rng.choice([CHANGES, CHANGES, CHANGES[:1], CHANGES[1:], ()]),
+            "blocked_retry_ms": rng.choice([{}, {}, 900_000, {"input": 60_000}, {"fault": 5_000}]),
         },
         "codex": {"stall_timeout_ms": rng.choice([0, 30_000, 300_000, 300_000])},
         "budget": _budget(rng),

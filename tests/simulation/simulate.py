@@ -10,13 +10,14 @@ import hashlib
 import os
 import tempfile
 import traceback
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from symphony.model.question import Answer, Decision
 from symphony.model.spend import BudgetScope, Raise
 from symphony.scheduler.claims import Blocked
 from symphony.scheduler.events import ControlAction
@@ -47,6 +48,7 @@ class Report:
     steps: int
     starts: int
     lifetimes: int
+    counts: Counter[str]
     digest: str
 
 
@@ -114,6 +116,7 @@ class Simulation:
         self._file: dict[str, Any] | None = scenario.sections
         self._life: Lifetime | None = None
         self._lives = 0
+        self._answers = 0
         self._crash_in: int | None = None
         self._disk_rng = Random(f"disk {scenario.seed}")
         self._start_s = self._timeline.mono
@@ -139,6 +142,7 @@ class Simulation:
             steps=self.world.steps,
             starts=self.world.starts,
             lifetimes=self._lives,
+            counts=self.world.counts,
             digest=self._digest.hexdigest()[:16],
         )
 
@@ -446,7 +450,7 @@ class Simulation:
         life = self._life
         if life is None:
             return
-        action = self._rng.choice(list(ControlAction))
+        action = self._rng.choice([one for one in ControlAction if one is not ControlAction.ANSWER])
         names = [issue.identifier for issue in self.world.board.issues.values()]
         identifier = self._rng.choice([None, *names])
         amounts = None
@@ -466,6 +470,48 @@ class Simulation:
     def _order(self, action: ControlAction, identifier: str | None) -> None:
         if self._life is not None:
             self._life.order(action, identifier)
+
+    def answer(self) -> None:
+        """Somebody answers a question, mostly well; now and then the daemon dies of it."""
+        life = self._life
+        if life is None or not life.is_up:
+            return
+        blocked = [claim for claim in life.state.claims if isinstance(claim, Blocked)]
+        if not blocked:
+            return
+        claim, rng = self._rng.choice(blocked), self._rng
+        self._answers += 1
+        said = Answer(
+            text=f"answer {self._answers}",
+            options=rng.choice([(), (), ("Red",), ("2",), ("Green",)]),
+            decision=rng.choice([None, Decision.APPROVE, Decision.DECLINE])
+            if claim.category == "approval_required" or rng.random() < 0.1
+            else None,
+        )
+        self._note(f"operator answers {claim.issue.identifier}: {said}")
+        life.order(ControlAction.ANSWER, claim.issue.identifier, answer=said)
+        self._die_soon()
+
+    def stop_in_haste(self) -> None:
+        """A stop that is taken back before the run has ended, or just before a crash."""
+        life = self._life
+        if life is None or not life.is_up or not life.state.claims.running():
+            return
+        identifier = self._rng.choice(life.state.claims.running()).issue.identifier
+        self._note(f"operator stops {identifier} in haste")
+        life.order(ControlAction.STOP, identifier)
+        after_s = self._rng.choice([0.0, 0.05, 1.0, 30.0])
+        action = self._rng.choice([ControlAction.RESUME, ControlAction.RETRY])
+        if self._rng.random() < 0.5:
+            self._timeline.after(after_s, lambda: self._order(action, identifier))
+        else:
+            self._timeline.after(900.0, lambda: self._order(action, identifier))
+        self._die_soon()
+
+    def _die_soon(self) -> None:
+        """Crash in the middle of what has just been ordered, where crashes are in the weather."""
+        if self._scenario.weather.crashes > 0 and self._rng.random() < 0.4:
+            self.plan_crash()
 
     def meddle(self) -> None:
         self._note(f"person: {self.world.board.meddle()}")
@@ -515,4 +561,6 @@ _FATES: dict[str, Callable[[Simulation], None]] = {
     "people": Simulation.meddle,
     "orders": Simulation.order,
     "model_outages": Simulation.model_outage,
+    "answers": Simulation.answer,
+    "hasty_stops": Simulation.stop_in_haste,
 }

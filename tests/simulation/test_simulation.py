@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -77,3 +78,11 @@ def test_a_daemon_that_forgets_its_orphans_is_found_out() -> None:
     assert any("two live agents" in text for _, text in failures)
     seed, text = failures[0]
     assert f"-m tests.simulation --seed {seed} --trace" in text
+
+
+def test_the_days_hold_blocks_that_end_in_every_way() -> None:
+    counts: Counter[str] = Counter()
+    for seed in range(40):
+        counts += simulate(seed).counts
+    ways = ("answered runs", "unblocked by a change", "unblocked by time", "stops taken back")
+    assert all(counts[way] for way in ways), counts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -80,6 +81,10 @@ class Memory:
         durable: Tokens of runs whose end is surely in the ledger.
         claims: What the ledger was last told of each issue, and when.
         breakers: The same of each class of failures.
+        replies: The answer that goes with each issue, and since when.
+        stopped: The live run of an issue that an operator has stopped.
+        park: When the park that the ledger was told of ends, how the wall clock stood, and since
+            when it is told; None for no park.
         died: When the last lifetime ended.
         disk_has_failed: What the ledger was told may not be what it holds.
     """
@@ -89,6 +94,9 @@ class Memory:
     saved: dict[IssueId, tuple[float, float]] = field(default_factory=dict)
     durable: dict[RunId, int] = field(default_factory=dict)
     claims: dict[IssueId, tuple[str | None, float]] = field(default_factory=dict)
+    replies: dict[IssueId, tuple[str | None, float]] = field(default_factory=dict)
+    stopped: dict[IssueId, RunId] = field(default_factory=dict)
+    park: tuple[float | None, float, float] = (None, 0.0, 0.0)
     died: float = 0.0
     disk_has_failed: bool = False
     spent: int = 0
@@ -119,6 +127,7 @@ class World:
     pids: int = 0
     starts: int = 0
     steps: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
     is_quiet: bool = False
     model_is_down: bool = False
     traces: bool = False

@@ -18,6 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from symphony.model.issue import normalize_state
 
+from .blocked import CHANGES, changes_of, retry_delays
 from .branches import DEFAULT_BRANCH
 from .budget import BudgetSettings
 from .policies import (
@@ -192,6 +193,20 @@ def state_limits(value: Mapping[Any, Any]) -> tuple[dict[str, int], list[str]]:
     return limits, ignored
 
 
+def _changes(value: object) -> tuple[str, ...]:
+    try:
+        return changes_of(_texts(value))
+    except ValueError as error:
+        raise _fault(str(error)) from error
+
+
+def _retry_delays(value: object) -> dict[str, int]:
+    try:
+        return retry_delays(value)
+    except ValueError as error:
+        raise _fault(str(error)) from error
+
+
 def _state_limits(value: object) -> dict[str, int]:
     return state_limits(_mapping(value))[0]
 
@@ -209,6 +224,8 @@ Labels = Annotated[tuple[str, ...], BeforeValidator(_labels)]
 Map = Annotated[dict[str, Any], BeforeValidator(_mapping)]
 TextOrMap = Annotated[str | dict[str, Any], BeforeValidator(_text_or_mapping)]
 StateLimits = Annotated[dict[str, int], BeforeValidator(_state_limits)]
+Changes = Annotated[tuple[str, ...], BeforeValidator(_changes)]
+RetryDelays = Annotated[dict[str, int], BeforeValidator(_retry_delays)]
 
 _DERIVED: dict[str, Any] = {"derived": True}
 
@@ -314,6 +331,10 @@ class AgentSettings(_Section):
     """Liquid template of the turns after a run's first one; None for the built-in text."""
     max_concurrent_agents_by_state: StateLimits = Field(default_factory=dict)
     """Limits by state in the form in which states compare; invalid entries are left out."""
+    unblock_on: Changes = CHANGES
+    """Changes of a blocked issue in the tracker that let it run again."""
+    blocked_retry_ms: RetryDelays = Field(default_factory=dict)
+    """Milliseconds after which a blocked issue runs again by itself, by kind of block."""
 
     @property
     def max_retry_backoff_s(self) -> float:

@@ -105,6 +105,17 @@ class Executor:
                     self._spawn(f"clean {command.issue.identifier}", self._clean(command))
                 case c.SaveClaim():
                     self._durably(f"save {command.issue.id}", self._ledger.save_claim(command))
+                case c.SaveStop():
+                    self._durably(
+                        f"stop {command.run_id}",
+                        self._ledger.save_stop(command.run_id, command.reason),
+                    )
+                case c.SavePark():
+                    self._durably(
+                        "save park", self._ledger.save_park(command.until_wall, command.reason)
+                    )
+                case c.DropPark():
+                    self._durably("drop park", self._ledger.drop_park())
                 case c.DropClaim():
                     self._durably(
                         f"drop {command.issue_id}", self._ledger.drop_claim(command.issue_id)

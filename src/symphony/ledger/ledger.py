@@ -225,6 +225,38 @@ class Ledger:
             f"claim {issue_id}",
         )
 
+    async def save_stop(self, run_id: RunId, reason: str | None) -> None:
+        """Record an operator's stop of a live run, so that its daemon's death does not undo it.
+
+        None takes it back. Nothing happens where the run is no claim's current one any more.
+        """
+        await self._write(
+            partial(
+                operations.set_stopped,
+                workflow_id=self._workflow_id,
+                run_id=run_id,
+                reason=reason,
+            ),
+            f"stop {run_id}",
+        )
+
+    async def save_park(self, until_wall: float, reason: str) -> None:
+        """Record that nothing starts before this time (epoch seconds)."""
+        await self._write(
+            partial(
+                operations.save_park,
+                workflow_id=self._workflow_id,
+                until_wall=until_wall,
+                reason=reason,
+                saved_wall=self._clock().wall,
+            ),
+            "park",
+        )
+
+    async def drop_park(self) -> None:
+        """Forget the park; nothing happens where there is none."""
+        await self._write(partial(operations.drop_park, workflow_id=self._workflow_id), "park")
+
     async def save_hold(self, hold: Hold) -> None:
         """Record an operator's hold; one a scope."""
         await self._write(

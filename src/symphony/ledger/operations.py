@@ -15,7 +15,7 @@ from symphony.model.run import Outcome, RunId, RunSpec
 from symphony.scheduler.commands import SaveClaim
 from symphony.scheduler.events import Hold
 
-from .codec import capped, encode_issue, storable
+from .codec import capped, encode_issue, encode_optional, storable
 from .spending import count_run, encode_crossing
 
 ERROR_LIMIT = 4000
@@ -27,8 +27,8 @@ ALL_WORK = ""
 _SET_CLAIM = """
 INSERT OR REPLACE INTO claims (workflow_id, issue_id, identifier, kind, run_id, issue, attempt,
   retry_kind, error, due_wall, thread_id, host, workspace_path, blocked_category, since_wall,
-  saved_wall, failures, crossed, idle_turns, idle_mark)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+  saved_wall, failures, crossed, idle_turns, idle_mark, question, reply, seen)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _START_RUN = """
 INSERT OR IGNORE INTO runs (run_id, workflow_id, issue_id, identifier, title, url, state, attempt,
@@ -91,6 +91,7 @@ def start_run(
         since_wall=started_wall,
         failures=spec.failures,
         idle=spec.idle,
+        reply=spec.reply,
     )
     set_claim(connection, workflow_id, claim, started_wall, run_id=spec.run_id)
 
@@ -128,8 +129,41 @@ def set_claim(
             encode_crossing(claim.crossed),
             claim.idle.count,
             claim.idle.mark,
+            encode_optional(claim.question),
+            encode_optional(claim.reply),
+            encode_optional(claim.seen),
         ),
     )
+
+
+def set_stopped(
+    connection: sqlite3.Connection, workflow_id: str, run_id: RunId, reason: str | None
+) -> None:
+    """Record on the claim of a live run that an operator has stopped it; None takes that back."""
+    connection.execute(
+        "UPDATE claims SET stopped = ? WHERE workflow_id = ? AND run_id = ?",
+        (capped(reason, ERROR_LIMIT), workflow_id, run_id),
+    )
+
+
+def save_park(
+    connection: sqlite3.Connection,
+    workflow_id: str,
+    until_wall: float,
+    *,
+    reason: str,
+    saved_wall: float,
+) -> None:
+    """Record until when all work is kept back."""
+    connection.execute(
+        "INSERT OR REPLACE INTO parks VALUES (?, ?, ?, ?)",
+        (workflow_id, until_wall, capped(reason, ERROR_LIMIT) or "", saved_wall),
+    )
+
+
+def drop_park(connection: sqlite3.Connection, workflow_id: str) -> None:
+    """Forget that work is kept back, if it is."""
+    connection.execute("DELETE FROM parks WHERE workflow_id = ?", (workflow_id,))
 
 
 def drop_claim(connection: sqlite3.Connection, workflow_id: str, issue_id: IssueId) -> None:

@@ -15,13 +15,21 @@ from pathlib import Path
 from symphony.errors import LedgerError
 from symphony.hosts.base import ProcessIdentity
 from symphony.model.issue import IssueId
+from symphony.model.question import Question, Reply
 from symphony.model.run import Outcome, OutcomeKind, RetryKind, RunId, StopReason
 from symphony.model.spend import IdleTurns
 from symphony.model.usage import TokenUsage
-from symphony.scheduler.events import Hold, HoldKind, Restored, RestoredClaim
+from symphony.scheduler.events import (
+    Hold,
+    HoldKind,
+    Restored,
+    RestoredClaim,
+    RestoredPark,
+    Seen,
+)
 
 from . import breakers
-from .codec import decode_issue, storable
+from .codec import decode_issue, decode_optional, storable
 from .schema import BUSY_TIMEOUT_S
 from .spending import decode_crossing, read_spend
 
@@ -123,8 +131,9 @@ def load(path: Path, workflow_id: str, now_wall: float) -> LedgerContents:
         holds = _holds(connection, workflow_id)
         failing = breakers.load(connection, workflow_id, faults)
         spend = read_spend(connection, workflow_id)
+        park = _park(connection, workflow_id, now_wall)
     return LedgerContents(
-        restored=Restored(claims, usage, seconds, holds, failing, spend),
+        restored=Restored(claims, usage, seconds, holds, failing, spend, park),
         open_runs=open_runs,
         faults=tuple(faults),
     )
@@ -188,10 +197,9 @@ def _claims(
 
 
 def _claim(row: sqlite3.Row, now_wall: float) -> RestoredClaim:
-    delay = 0.0
+    delay = None
     if row["due_wall"] is not None:
-        # Never longer than it was when saved: the wall clock may have been set back since.
-        delay = max(0.0, row["due_wall"] - max(now_wall, row["saved_wall"]))
+        delay = _remaining(row["due_wall"], now_wall, saved_wall=row["saved_wall"])
     return RestoredClaim(
         kind=row["kind"],
         issue=decode_issue(row["issue"]),
@@ -207,7 +215,28 @@ def _claim(row: sqlite3.Row, now_wall: float) -> RestoredClaim:
         failures=row["failures"],
         crossed=decode_crossing(row["crossed"]),
         idle=IdleTurns(row["idle_turns"] or 0, row["idle_mark"]),
+        question=decode_optional(row["question"], Question),
+        reply=decode_optional(row["reply"], Reply),
+        seen=decode_optional(row["seen"], Seen),
+        stopped=row["stopped"],
     )
+
+
+def _remaining(due_wall: float, now_wall: float, *, saved_wall: float) -> float:
+    """Return the seconds that are left; never more than there were when the row was saved.
+
+    The wall clock may have been set back since.
+    """
+    return max(0.0, due_wall - max(now_wall, saved_wall))
+
+
+def _park(connection: sqlite3.Connection, workflow_id: str, now_wall: float) -> RestoredPark | None:
+    query = "SELECT until_wall, reason, saved_wall FROM parks WHERE workflow_id = ?"
+    row = connection.execute(query, (workflow_id,)).fetchone()
+    if row is None:
+        return None
+    until_wall, reason, saved_wall = row
+    return RestoredPark(until_wall, reason, _remaining(until_wall, now_wall, saved_wall=saved_wall))
 
 
 def _totals(connection: sqlite3.Connection, workflow_id: str) -> tuple[TokenUsage, float]:

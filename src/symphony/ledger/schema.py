@@ -6,7 +6,10 @@ for, and for a running claim the one current run. ``runs`` is the history that c
 ``budget.day_timezone``), so that totals and budgets outlive the pruning of runs. ``holds`` are what
 operators paused, the empty scope being all work; ``raises`` are what they added to limits.
 ``breakers`` are the failures that the breaker counts, a row a class, with the end of its cool-down
-where it is open. A later need is a further migration: scripts are only ever appended.
+where it is open. ``parks`` holds until when a usage limit keeps all work back. In ``claims``,
+``question``, ``reply`` and ``seen`` are JSON (``codec``), and ``stopped`` is the reason of an
+operator's stop that a live run has not come to an end of yet. A later need is a further migration:
+scripts are only ever appended.
 
 A damaged file is set aside, never repaired and never deleted; a file of a newer Symphony is refused
 untouched, because starting without its claims could put two agents on one issue.
@@ -27,7 +30,7 @@ from symphony.errors import LedgerError
 BUSY_TIMEOUT_S = 5.0
 _CHECK_LIMIT_BYTES = 256 * 1024 * 1024
 _TABLES = frozenset(
-    {"claims", "runs", "processes", "turns", "events", "totals", "holds", "breakers"}
+    {"claims", "runs", "processes", "turns", "events", "totals", "holds", "breakers", "parks"}
 )
 _DAMAGE = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
 
@@ -195,7 +198,21 @@ CREATE TABLE raises (
 
 _V6 = "ALTER TABLE runs ADD COLUMN code TEXT;"
 
-MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6)
+_V7 = """
+ALTER TABLE claims ADD COLUMN question TEXT;
+ALTER TABLE claims ADD COLUMN reply TEXT;
+ALTER TABLE claims ADD COLUMN seen TEXT;
+ALTER TABLE claims ADD COLUMN stopped TEXT;
+
+CREATE TABLE parks (
+  workflow_id TEXT PRIMARY KEY,
+  until_wall REAL NOT NULL,
+  reason TEXT NOT NULL,
+  saved_wall REAL NOT NULL
+) WITHOUT ROWID;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6, _V7)
 """Script ``n`` (from 0) takes a file from ``user_version`` n to n + 1."""
 
 

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any, NewType
 
 from .issue import Issue, IssueId
+from .question import Question, Reply
 from .spend import (
     NO_RAISE,
     NO_SPEND,
@@ -48,6 +49,8 @@ class RetryKind(StrEnum):
     """The last run failed; the delay grows with the attempt."""
     RECOVERY = "recovery"
     """The daemon died during the last run; the attempt is not raised."""
+    UNBLOCKED = "unblocked"
+    """It was blocked, and an answer, a change in the tracker, time or a person has ended that."""
 
 
 class StopReason(StrEnum):
@@ -101,6 +104,7 @@ class Outcome:
         retry_at: Epoch seconds before which another attempt is pointless (a usage limit's reset).
         stop_reason: Set for cancelled and stalled runs.
         crossed: The limit of the budget that ended it, or None.
+        question: What the agent asked, where the run ended because a person is needed.
     """
 
     kind: OutcomeKind
@@ -111,6 +115,7 @@ class Outcome:
     retry_at: float | None = None
     stop_reason: StopReason | None = None
     crossed: Crossing | None = None
+    question: Question | None = None
 
     @property
     def phase(self) -> Phase:
@@ -140,6 +145,7 @@ class RunSpec:
         spent: What the issue has spent before this run, which counts as one run of it.
         raised: What operators have added to the issue's limits.
         idle: Turns in a row without progress before this run.
+        reply: What an operator answered to the question that had blocked the issue, or None.
     """
 
     run_id: RunId
@@ -153,6 +159,7 @@ class RunSpec:
     spent: Spend = NO_SPEND
     raised: Raise = NO_RAISE
     idle: IdleTurns = NOT_IDLE
+    reply: Reply | None = None
 
     @property
     def issue_id(self) -> IssueId:

@@ -314,6 +314,7 @@ def go_on(claim: Blocked, now: Instant) -> RetryQueued:
         host=claim.host,
         workspace_path=claim.workspace_path,
         generation=claim.generation,
+        reply=claim.reply,
     )
 
 
@@ -354,6 +355,7 @@ def block_spent(retry: RetryQueued, crossed: Crossing, now: Instant) -> Blocked:
         workspace_path=retry.workspace_path,
         generation=retry.generation,
         crossed=crossed,
+        reply=retry.reply,
     )
 
 

@@ -14,12 +14,13 @@ from typing import Any
 
 from symphony.model.clock import iso
 from symphony.model.issue import Issue, IssueId
+from symphony.model.question import Question, Reply
 from symphony.model.run import RetryKind, RunId, RunSpec, StopReason
 from symphony.model.spend import NOT_IDLE, Crossing, IdleTurns
 
 from .commands import SaveClaim
 from .eligibility import SLOT_GATES, DispatchKey, Gate, dispatch_key
-from .events import Cause
+from .events import Cause, Seen
 from .placement import LOCAL_HOST, Slots
 
 NO_SLOTS = "no available orchestrator slots"
@@ -48,6 +49,7 @@ class Running:
         stop_error: The error that its retry will carry, for a stall or a spent budget.
         crossed: The limit of the budget for which it is being ended, or None.
         missing_since: Monotonic seconds of the first read that lacked it, or None.
+        resumed: An operator wants it to run again once it has ended, though it was stopped.
     """
 
     spec: RunSpec
@@ -61,6 +63,7 @@ class Running:
     missing_since: float | None = None
     workspace_path: str | None = None
     crossed: Crossing | None = None
+    resumed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +80,7 @@ class RetryQueued:
         read_failures: Tracker reads in a row that failed when due.
         read_error: The last of those errors.
         idle: Turns in a row without progress.
+        reply: An operator's answer, which the next run is told.
     """
 
     issue: Issue
@@ -94,6 +98,7 @@ class RetryQueued:
     read_failures: int = 0
     read_error: str | None = None
     idle: IdleTurns = NOT_IDLE
+    reply: Reply | None = None
 
     @property
     def waits_for_slot(self) -> bool:
@@ -127,6 +132,7 @@ class RetryQueued:
             workspace_path=self.workspace_path,
             failures=self.failures,
             idle=self.idle,
+            reply=self.reply,
         )
 
 
@@ -148,8 +154,16 @@ class Rechecking:
 class Blocked:
     """Another attempt can't help before a person acts (input, approval, login, a bad model).
 
-    The event fields are those of the run's last protocol event, for the row. ``crossed`` is the
-    limit of the budget that it waits for, or None.
+    The event fields are those of the run's last protocol event, for the row.
+
+    Attributes:
+        crossed: The limit of the budget that it waits for, or None.
+        until_mono: When it ends by itself, or None; ``until_wall`` is the same for people.
+        question: What the agent asked, where it asked.
+        reply: An answer to an earlier question that no run has taken to its end yet.
+        seen: How the tracker showed the issue once its run had ended: a later difference is not
+            the agent's own doing. None until a read has told.
+        read_mono: When the newest read was issued that counts for ``seen``; older ones don't.
     """
 
     issue: Issue
@@ -168,6 +182,12 @@ class Blocked:
     last_message: Any = None
     last_event_wall: float | None = None
     crossed: Crossing | None = None
+    until_mono: float | None = None
+    until_wall: float | None = None
+    question: Question | None = None
+    reply: Reply | None = None
+    seen: Seen | None = None
+    read_mono: float = 0.0
 
     def saved(self) -> SaveClaim:
         """Return the command that makes it durable."""
@@ -183,6 +203,10 @@ class Blocked:
             blocked_category=self.category,
             since_wall=self.since_wall,
             crossed=self.crossed,
+            due_wall=self.until_wall,
+            question=self.question,
+            reply=self.reply,
+            seen=self.seen,
         )
 
 
@@ -237,13 +261,23 @@ class Claims:
         freed: Set when a slot was given back; the step that sees it offers it to contenders.
     """
 
-    __slots__ = ("_by_issue", "_by_run", "_due", "_order", "contending", "freed", "slots")
+    __slots__ = (
+        "_by_issue",
+        "_by_run",
+        "_due",
+        "_ending",
+        "_order",
+        "contending",
+        "freed",
+        "slots",
+    )
 
     def __init__(self) -> None:
         self._by_issue: dict[IssueId, Claim] = {}
         self._by_run: dict[RunId, IssueId] = {}
         # Entries go stale when their claim changes; they are skipped when they come up.
         self._due: list[tuple[float, int, IssueId]] = []
+        self._ending: list[tuple[float, int, IssueId]] = []
         self._order = 0
         self.slots = Slots()
         self.contending: dict[IssueId, DispatchKey] = {}
@@ -272,11 +306,6 @@ class Claims:
         """Return the claims with a live worker, oldest first."""
         return [claim for claim in self._by_issue.values() if isinstance(claim, Running)]
 
-    def describe(self, issue_id: IssueId) -> str | None:
-        """Return a sentence about the issue's claim, or None where it has none."""
-        claim = self._by_issue.get(issue_id)
-        return None if claim is None else describe(claim)
-
     def put(self, claim: Claim) -> None:
         """Set the issue's claim, in place of any other that it had."""
         issue_id = claim.issue.id
@@ -294,6 +323,11 @@ class Claims:
         elif isinstance(claim, RetryQueued):
             self._order += 1
             heappush(self._due, (claim.due_mono, self._order, issue_id))
+        elif isinstance(claim, Blocked) and claim.until_mono is not None:
+            if isinstance(old, Blocked) and old.until_mono == claim.until_mono:
+                return
+            self._order += 1
+            heappush(self._ending, (claim.until_mono, self._order, issue_id))
 
     def drop(self, issue_id: IssueId) -> None:
         """Release the issue's claim."""
@@ -309,13 +343,24 @@ class Claims:
         self.contending.pop(old.issue.id, None)
 
     def next_due(self) -> float | None:
-        """Return when the earliest timed retry falls due, in monotonic seconds, or None."""
-        while self._due:
-            due_mono, _, issue_id = self._due[0]
-            if self._is_timed(issue_id, due_mono):
-                return due_mono
-            heappop(self._due)
-        return None
+        """Return when the earliest retry falls due or block ends, in monotonic seconds, or None."""
+        times = []
+        for heap, is_timed in ((self._due, self._is_timed), (self._ending, self._is_ending)):
+            while heap and not is_timed(heap[0][2], heap[0][0]):
+                heappop(heap)
+            if heap:
+                times.append(heap[0][0])
+        return min(times, default=None)
+
+    def pop_ending(self, now_mono: float) -> list[Blocked]:
+        """Return the blocks that end by themselves by now; the caller replaces each at once."""
+        ending: dict[IssueId, Blocked] = {}
+        while self._ending and self._ending[0][0] <= now_mono:
+            until_mono, _, issue_id = heappop(self._ending)
+            claim = self._by_issue.get(issue_id)
+            if self._is_ending(issue_id, until_mono) and isinstance(claim, Blocked):
+                ending[issue_id] = claim
+        return list(ending.values())
 
     def pop_due(self, now_mono: float) -> list[RetryQueued]:
         """Return the retries whose time has come; the caller gives each a new claim at once."""
@@ -340,6 +385,10 @@ class Claims:
     def _is_timed(self, issue_id: IssueId, due_mono: float) -> bool:
         claim = self._by_issue.get(issue_id)
         return isinstance(claim, RetryQueued) and claim.hold is None and claim.due_mono == due_mono
+
+    def _is_ending(self, issue_id: IssueId, until_mono: float) -> bool:
+        claim = self._by_issue.get(issue_id)
+        return isinstance(claim, Blocked) and claim.until_mono == until_mono
 
 
 def occupancy(claim: Claim) -> tuple[str, str] | None:

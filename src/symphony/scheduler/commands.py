@@ -13,10 +13,11 @@ from typing import Any
 
 from symphony.model.failure import FailureClass
 from symphony.model.issue import Issue, IssueId
+from symphony.model.question import Question, Reply
 from symphony.model.run import RetryKind, RunId, RunSpec, StopReason
 from symphony.model.spend import NOT_IDLE, Crossing, IdleTurns, Raise
 
-from .events import BreakerRecord, Cause, Hold, RaiseOrder
+from .events import BreakerRecord, Cause, Hold, RaiseOrder, Seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +86,9 @@ class CleanWorkspace:
 class SaveClaim:
     """Make a claim that is not a run durable, before it is shown.
 
-    ``kind`` is ``retry`` or ``blocked``. ``due_wall`` is when a retry falls due (epoch seconds).
-    ``failures`` counts failed runs in a row; ``attempt`` does not tell, it is 1 for a continuation.
+    ``kind`` is ``retry`` or ``blocked``. ``due_wall`` is when a retry falls due or a block ends by
+    itself (epoch seconds). ``failures`` counts failed runs in a row; ``attempt`` does not tell, it
+    is 1 for a continuation. ``question``, ``reply`` and ``seen`` are those of ``RestoredClaim``.
     """
 
     kind: str
@@ -103,6 +105,34 @@ class SaveClaim:
     failures: int = 0
     crossed: Crossing | None = None
     idle: IdleTurns = NOT_IDLE
+    question: Question | None = None
+    reply: Reply | None = None
+    seen: Seen | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SaveStop:
+    """Make an operator's stop of a live run durable, or with None its being taken back.
+
+    A daemon that dies before the run has ended finds the issue stopped when it starts again.
+    """
+
+    run_id: RunId
+    issue_id: IssueId
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SavePark:
+    """Make it durable that nothing starts before this time (epoch seconds)."""
+
+    until_wall: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DropPark:
+    """Forget durably that dispatch is parked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +218,9 @@ Command = (
     | StopRun
     | CleanWorkspace
     | SaveClaim
+    | SaveStop
+    | SavePark
+    | DropPark
     | DropClaim
     | EndAfterTurn
     | SaveHold

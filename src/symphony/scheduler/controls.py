@@ -12,18 +12,32 @@ from dataclasses import replace
 from typing import assert_never
 
 from symphony.model.clock import Instant
-from symphony.model.run import RetryKind, StopReason
+from symphony.model.run import StopReason
 
+from .blocks import STOPPED, Way
 from .budget import holds_back, raise_limits
 from .claims import Blocked, Claim, Cleaning, Dispatching, Rechecking, RetryQueued, Running
-from .commands import Command, DropHold, EndAfterTurn, Level, Note, SaveClaim, SaveHold, StopRun
+from .commands import (
+    Command,
+    DropHold,
+    DropPark,
+    EndAfterTurn,
+    Level,
+    Note,
+    SaveHold,
+    SaveStop,
+    StopRun,
+)
 from .events import ControlAction, ControlRequested, Hold, HoldKind
 from .notes import note
 from .polling import request_poll
 from .state import SchedulerState
+from .unblocking import answer, run_again, ways_of
 
-STOPPED = "stopped_by_operator"
-"""Category of an issue that an operator has stopped."""
+__all__ = ["STOPPED", "control", "known"]
+
+_SAME_TIME_S = 1.0
+"""Retries that are due this near to the end of a park wait for the same reset."""
 
 
 def control(state: SchedulerState, event: ControlRequested, now: Instant) -> list[Command]:
@@ -53,6 +67,10 @@ def control(state: SchedulerState, event: ControlRequested, now: Instant) -> lis
             return [order, *_reset_breaker(state, event, now)]
         case ControlAction.RAISE:
             return [order, *raise_limits(state, event, now)]
+        case ControlAction.ANSWER:
+            return [order, *_answer(state, event, now)]
+        case ControlAction.UNPARK:
+            return [order, *_unpark(state, now)]
         case _:
             assert_never(event.action)
 
@@ -94,7 +112,9 @@ def _resume(state: SchedulerState, event: ControlRequested, now: Instant) -> lis
         commands.append(DropHold(event.identifier))
     for claim in _of(state, event):
         if isinstance(claim, Blocked) and claim.category == STOPPED:
-            commands.extend(_due_now(state, claim, now))
+            commands.append(run_again(state, claim, now))
+        elif isinstance(claim, Running):
+            commands.extend(_take_back_stop(state, claim))
     state.claims.freed = True
     return [*commands, *request_poll(state, now)]
 
@@ -107,13 +127,16 @@ def _stop(state: SchedulerState, event: ControlRequested, now: Instant) -> list[
     for claim in _of(state, event):
         match claim:
             case Running(stopping=None):
-                state.claims.put(replace(claim, stopping=StopReason.OPERATOR, stop_error=error))
+                commands.append(_mark_stopped(state, claim, error))
                 commands.append(StopRun(claim.spec.run_id, StopReason.OPERATOR))
-            case Running(
-                stopping=StopReason.STALLED | StopReason.BUDGET_DAY | StopReason.BUDGET_TOTAL
+            case (
+                Running(resumed=True)
+                | Running(
+                    stopping=StopReason.STALLED | StopReason.BUDGET_DAY | StopReason.BUDGET_TOTAL
+                )
             ):
                 # It ends already; what follows is no retry any more.
-                state.claims.put(replace(claim, stopping=StopReason.OPERATOR, stop_error=error))
+                commands.append(_mark_stopped(state, claim, error))
             case Running():
                 pass
             case RetryQueued() | Rechecking() | Dispatching():
@@ -144,7 +167,9 @@ def _retry(state: SchedulerState, event: ControlRequested, now: Instant) -> list
             reason = crossed.sentence
             commands.append(note(Level.WARNING, "stays blocked", claim.issue, reason=reason))
         elif isinstance(claim, RetryQueued | Blocked):
-            commands.extend(_due_now(state, claim, now))
+            commands.append(run_again(state, claim, now))
+        elif isinstance(claim, Running):
+            commands.extend(_take_back_stop(state, claim))
     waiting = [issue for issue, _ in state.waiting]
     for issue in (*(claim.issue for claim in state.claims), *waiting):
         if issue.identifier == event.identifier:
@@ -153,23 +178,46 @@ def _retry(state: SchedulerState, event: ControlRequested, now: Instant) -> list
     return [*commands, *request_poll(state, now)]
 
 
-def _due_now(state: SchedulerState, claim: RetryQueued | Blocked, now: Instant) -> list[SaveClaim]:
-    """Let an issue run at once. Its failures are forgiven: a person has looked at it."""
-    queued = RetryQueued(
-        issue=claim.issue,
-        attempt=claim.attempt,
-        retry_kind=claim.retry_kind or RetryKind.RECOVERY,
-        failures=0,
-        due_mono=now.mono,
-        due_wall=now.wall,
-        error=claim.error,
-        thread_id=claim.thread_id,
-        host=claim.host,
-        workspace_path=claim.workspace_path,
-        generation=claim.generation,
-    )
-    state.claims.put(queued)
-    return [queued.saved()]
+def _mark_stopped(state: SchedulerState, claim: Running, error: str) -> Command:
+    """Note the stop on the run, and durably: the daemon may die before the run has ended."""
+    state.claims.put(replace(claim, stopping=StopReason.OPERATOR, stop_error=error, resumed=False))
+    return SaveStop(claim.spec.run_id, claim.issue.id, error)
+
+
+def _take_back_stop(state: SchedulerState, claim: Running) -> list[Command]:
+    """Let a run that is being stopped be followed by another one."""
+    if claim.stopping is not StopReason.OPERATOR or claim.resumed:
+        return []
+    state.claims.put(replace(claim, resumed=True))
+    return [SaveStop(claim.spec.run_id, claim.issue.id, None)]
+
+
+def _answer(state: SchedulerState, event: ControlRequested, now: Instant) -> list[Command]:
+    commands: list[Command] = []
+    for claim in _of(state, event):
+        if (
+            isinstance(claim, Blocked)
+            and event.answer is not None
+            and Way.ANSWER in ways_of(claim, state.rules)
+        ):
+            commands.extend(answer(state, claim, event.answer, event.by, now))
+    return commands
+
+
+def _unpark(state: SchedulerState, now: Instant) -> list[Command]:
+    """Let work start before a usage limit is reset: the operator has raised it, or hopes."""
+    park = state.park
+    if park is None:
+        return []
+    state.park = None
+    commands: list[Command] = [DropPark()]
+    for claim in list(state.claims):
+        if isinstance(claim, RetryQueued) and abs(claim.due_mono - park.until_mono) < _SAME_TIME_S:
+            queued = replace(claim, due_mono=now.mono, due_wall=now.wall)
+            state.claims.put(queued)
+            commands.append(queued.saved())
+    state.claims.freed = True
+    return [*commands, *request_poll(state, now)]
 
 
 def _blocked(claim: RetryQueued | Rechecking | Dispatching, error: str, now: Instant) -> Blocked:
@@ -187,6 +235,7 @@ def _blocked(claim: RetryQueued | Rechecking | Dispatching, error: str, now: Ins
         host=retry.host,
         workspace_path=retry.workspace_path,
         generation=retry.generation,
+        reply=retry.reply,
     )
 
 

@@ -333,6 +333,7 @@ def _start_again(
         spent=state.books.spent_by(retry.issue.id),
         raised=state.books.raised(f"issue:{retry.issue.id}"),
         idle=retry.idle,
+        reply=retry.reply,
     )
     workspace_path = None if moved else retry.workspace_path
     return _start(state, spec, now, failures=retry.failures, workspace_path=workspace_path)

@@ -38,6 +38,8 @@ class Rules:
     Attributes:
         max_backoff_s: Cap of a failure's delay, seconds.
         stall_timeout_s: Silence that counts as a stall, seconds; 0 or less turns it off.
+        unblock_on: Changes of a blocked issue that let it run again.
+        blocked_retry_s: After how many seconds a block ends by itself, by its kind.
         scope: What the tracker is asked about; a change means that ids may mean other issues.
     """
 
@@ -53,6 +55,8 @@ class Rules:
     interval_s: float
     max_backoff_s: float
     stall_timeout_s: float
+    unblock_on: tuple[str, ...]
+    blocked_retry_s: Mapping[str, float]
     scope: tuple[str | None, Mapping[str, object]]
     breaker: BreakerRules
 
@@ -82,6 +86,8 @@ class Rules:
             interval_s=settings.polling.interval_ms / 1000,
             max_backoff_s=agent.max_retry_backoff_ms / 1000,
             stall_timeout_s=settings.codex.stall_timeout_ms / 1000,
+            unblock_on=agent.unblock_on,
+            blocked_retry_s={kind: ms / 1000 for kind, ms in agent.blocked_retry_ms.items()},
             scope=(tracker.kind, tracker.provider),
             breaker=BreakerRules(
                 settings.breaker.failures,

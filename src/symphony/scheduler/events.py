@@ -14,6 +14,7 @@ from typing import Any, NewType
 from symphony.config.settings import Settings
 from symphony.model.failure import FailureClass
 from symphony.model.issue import Issue, IssueId
+from symphony.model.question import Answer, Question, Reply
 from symphony.model.run import Outcome, RetryKind, RunId
 from symphony.model.spend import NO_RAISE, NOT_IDLE, Crossing, IdleTurns, Raise, Spend
 from symphony.model.usage import TokenUsage
@@ -178,10 +179,14 @@ class RestoredClaim:
 
     Attributes:
         kind: ``running``, ``retry`` or ``blocked``.
-        delay_s: For a retry: seconds that remained of its delay; below zero where it is overdue.
+        delay_s: Seconds that remained until a retry was due or a block ended; None: no such time.
         failures: Failed runs in a row, or None in rows that do not say.
         crossed: The limit of the budget for which it is blocked, or None.
         idle: Turns in a row without progress.
+        question: What the agent of a blocked issue asked.
+        reply: An operator's answer that the next run takes along.
+        seen: How the tracker showed a blocked issue once its run had ended, or None.
+        stopped: Why an operator has ordered a stop that this run did not live to see, or None.
     """
 
     kind: str
@@ -189,7 +194,7 @@ class RestoredClaim:
     attempt: int | None
     retry_kind: RetryKind | None
     error: str | None
-    delay_s: float = 0.0
+    delay_s: float | None = None
     thread_id: str | None = None
     host: str = "local"
     workspace_path: str | None = None
@@ -198,6 +203,32 @@ class RestoredClaim:
     failures: int | None = None
     crossed: Crossing | None = None
     idle: IdleTurns = NOT_IDLE
+    question: Question | None = None
+    reply: Reply | None = None
+    seen: Seen | None = None
+    stopped: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What may change of a blocked issue; labels are sorted."""
+
+    state: str
+    labels: tuple[str, ...]
+
+    @classmethod
+    def of(cls, issue: Issue) -> Seen:
+        """Return it for the issue as the tracker shows it."""
+        return cls(issue.state_key, tuple(sorted(issue.labels)))
+
+
+@dataclass(frozen=True, slots=True)
+class RestoredPark:
+    """A usage limit that the last daemon met; ``delay_s`` is what remains of the wait."""
+
+    until_wall: float
+    reason: str
+    delay_s: float
 
 
 class ControlAction(StrEnum):
@@ -217,6 +248,10 @@ class ControlAction(StrEnum):
     """Close the failure breaker and forget what it counted."""
     RAISE = "raise"
     """Add to the limits of an issue, of the present day or of all work."""
+    ANSWER = "answer"
+    """Answer what the agent of a blocked issue asked; it runs again at once."""
+    UNPARK = "unpark"
+    """Lift the wait for the reset of a usage limit."""
 
 
 class HoldKind(StrEnum):
@@ -286,6 +321,7 @@ class ControlRequested:
 
     ``failure_class`` narrows a reset of the breaker; None means all classes. For
     a raise, ``identifier`` may be ``day`` or ``total`` too, and ``amounts`` says by how much.
+    ``answer`` comes with the order to answer, and with no other one.
     """
 
     action: ControlAction
@@ -294,6 +330,7 @@ class ControlRequested:
     by: str = "operator"
     failure_class: FailureClass | None = None
     amounts: Raise = NO_RAISE
+    answer: Answer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,6 +373,7 @@ class Restored:
     holds: Sequence[Hold] = ()
     breakers: Sequence[BreakerRecord] = ()
     spend: RestoredSpend = NOTHING_SPENT
+    park: RestoredPark | None = None
 
 
 @dataclass(frozen=True, slots=True)

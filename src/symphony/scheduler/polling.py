@@ -48,11 +48,7 @@ def request_poll(state: SchedulerState, now: Instant) -> list[Command]:
 
     A wait that the tracker asked for is kept.
     """
-    poll = state.poll
-    if poll.checking:
-        poll.again = True
-    else:
-        poll.next_mono = max(now.mono, poll.not_before_mono)
+    state.poll_soon(now)
     return begin_poll(state, now)
 
 

@@ -22,6 +22,7 @@ from .events import IssuesRefreshed, RunIssueChanged, RunSilent
 from .notes import note
 from .retry import clean
 from .state import Pending, SchedulerState
+from .unblocking import blocked_seen
 
 CONFIRM_AFTER_S = 5.0
 """How long after the first lack the second read begins that may confirm it: by then a short fault
@@ -79,7 +80,7 @@ def reconciled(
             case Running():
                 commands.extend(_running_missing(state, claim, pending, now))
             case Blocked() if issue is not None:
-                commands.extend(_idle_seen(state, claim, issue, now))
+                commands.extend(_blocked_seen(state, claim, issue, pending, now))
             case Blocked():
                 commands.extend(_blocked_missing(state, claim, pending, now))
             case RetryQueued() if issue is not None and claim.hold is not None:
@@ -157,12 +158,18 @@ def _mark_missing(state: SchedulerState, claim: Running | Blocked, now: Instant)
     return [note(Level.WARNING, "missing in the tracker, reading it once more", claim.issue)]
 
 
+def _blocked_seen(
+    state: SchedulerState, claim: Blocked, issue: Issue, pending: Pending, now: Instant
+) -> list[Command]:
+    if state.rules.standing(issue) is Standing.WANTED:
+        return blocked_seen(state, claim, issue, pending.issued_mono, now)
+    return _idle_seen(state, claim, issue, now)
+
+
 def _idle_seen(
     state: SchedulerState, claim: Blocked | RetryQueued, issue: Issue, now: Instant
 ) -> list[Command]:
     claim = replace(claim, issue=issue, generation=state.generation)
-    if isinstance(claim, Blocked):
-        claim = replace(claim, missing_since=None)
     match state.rules.standing(issue):
         case Standing.TERMINAL:
             return clean(state, claim, now)

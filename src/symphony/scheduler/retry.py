@@ -19,12 +19,13 @@ from symphony.model.spend import Crossing
 
 from .budget import run_ended
 from .claims import Blocked, Cleaning, RetryQueued, Running
-from .commands import CleanWorkspace, Command, DropClaim, Level, Note
+from .commands import CleanWorkspace, Command, DropClaim, Level, Note, SavePark
 from .eligibility import Rules
 from .events import RunEnded
 from .notes import note
 from .placement import LOCAL_HOST
 from .state import SUSPECT_S, Asked, Park, SchedulerState
+from .unblocking import retry_after_s, watches
 
 CONTINUATION_DELAY_S = 1.0
 """Delay after a completed run (SPEC 8.4)."""
@@ -113,6 +114,8 @@ def decide(
             return Keep() if shutting_down else Clean()
         case StopReason.INACTIVE | StopReason.UNROUTABLE | StopReason.MISSING:
             return Release(reason)
+        case StopReason.OPERATOR if run.resumed:
+            return _resumed(run)
         case StopReason.OPERATOR:
             # Also where it has ended by itself just then: only a person starts it again.
             return Block("stopped_by_operator", outcome.message or "stopped by an operator")
@@ -151,6 +154,18 @@ def _continuation() -> Retry:
         attempt=1,
         failures=0,
         delay_s=CONTINUATION_DELAY_S,
+        error=None,
+        resume=True,
+    )
+
+
+def _resumed(run: Running) -> Retry:
+    """What an operator has stopped and resumed before it had ended: it runs again at once."""
+    return Retry(
+        kind=RetryKind.RECOVERY,
+        attempt=run.spec.attempt,
+        failures=0,
+        delay_s=0.0,
         error=None,
         resume=True,
     )
@@ -303,6 +318,8 @@ def _queue(
         workspace_path=run.workspace_path,
         generation=run.generation,
         idle=ended.idle,
+        # Until a run has completed with it, no run may lack it: this one may not have got so far.
+        reply=None if retry.kind is RetryKind.CONTINUATION else run.spec.reply,
     )
     state.claims.put(claim)
     level = Level.WARNING if retry.kind is RetryKind.FAILURE else Level.INFO
@@ -326,6 +343,7 @@ def _queue(
 def _block(
     state: SchedulerState, run: Running, ended: RunEnded, verdict: Block, *, now: Instant
 ) -> list[Command]:
+    wait_s = retry_after_s(verdict.category, state.rules)
     claim = Blocked(
         issue=run.issue,
         category=verdict.category,
@@ -342,8 +360,16 @@ def _block(
         last_message=ended.last_message,
         last_event_wall=ended.last_event_wall,
         crossed=verdict.crossed,
+        until_mono=None if wait_s is None else now.mono + wait_s,
+        until_wall=None if wait_s is None else now.wall_after(wait_s),
+        question=ended.outcome.question,
+        reply=None if ended.outcome.kind in _DEFAULT_BLOCK_TEXT else run.spec.reply,
+        read_mono=now.mono,
     )
     state.claims.put(claim)
+    if watches(verdict.category, state.rules):
+        # How the agent has left its issue is read at once: what a person does comes after that.
+        state.poll_soon(now)
     return [
         claim.saved(),
         note(
@@ -364,11 +390,12 @@ def park(state: SchedulerState, delay_s: float, reason: str, now: Instant) -> li
         return []
     state.park = Park(until_mono, now.wall_after(delay_s), reason)
     return [
+        SavePark(state.park.until_wall, reason),
         Note(
             Level.WARNING,
             "dispatch parked",
             {"until": iso(state.park.until_wall), "reason": reason},
-        )
+        ),
     ]
 
 

@@ -18,9 +18,10 @@ from symphony.model.issue import Issue, IssueId
 from symphony.model.run import RunId
 from symphony.model.usage import TokenUsage
 
+from .blocks import remedy, ways_out
 from .breaker import Breaker
 from .budget import Books, new_books
-from .claims import Claims
+from .claims import Blocked, Claims, describe
 from .commands import RefreshPurpose
 from .eligibility import Gate, Rules, View
 from .events import Cause, Hold
@@ -191,7 +192,7 @@ class SchedulerState:
         return View(
             rules=self.rules,
             slots=self.claims.slots,
-            describe_claim=self.claims.describe,
+            describe_claim=self.describe_claim,
             config_error=self.config_error,
             parked=self.parked_reason,
             shutting_down=self.shutting_down,
@@ -201,6 +202,28 @@ class SchedulerState:
             spent=self.books.all_shut,
             issue_spent=self.books.issue_shut,
         )
+
+    def describe_claim(self, issue_id: IssueId) -> str | None:
+        """Return a sentence about an issue's claim and what ends it, or None without a claim."""
+        claim = self.claims.get(issue_id)
+        if not isinstance(claim, Blocked):
+            return None if claim is None else describe(claim)
+        until_wall = claim.until_wall
+        ways = ways_out(claim.category, unblock_on=self.rules.unblock_on, until_wall=until_wall)
+        mend = remedy(claim.issue.identifier, ways, question=claim.question, until_wall=until_wall)
+        return f"{describe(claim)}; {mend}"
+
+    def poll_soon(self, now: Instant) -> None:
+        """Plan a poll cycle for now, or another one right after the one that is in flight.
+
+        A wait that the tracker asked for is kept.
+        """
+        if self.shutting_down or not self.started:
+            return
+        if self.poll.checking:
+            self.poll.again = True
+        else:
+            self.poll.next_mono = max(now.mono, self.poll.not_before_mono)
 
     @property
     def parked_reason(self) -> str | None:

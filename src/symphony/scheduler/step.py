@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from symphony.model.clock import Instant
-from symphony.model.run import RetryKind, StopReason
+from symphony.model.run import StopReason
 
 from .budget import change_rules, end_if_spent, lift, spend_reported, turn_page
 from .claims import Blocked, Cleaning, Rechecking, RetryQueued, Running
@@ -20,6 +20,7 @@ from .commands import (
     CleanWorkspace,
     Command,
     DropClaim,
+    DropPark,
     FetchTerminal,
     Level,
     Note,
@@ -35,7 +36,7 @@ from .dispatch import (
     retry_read,
     retry_read_failed,
 )
-from .eligibility import Rules, Standing
+from .eligibility import GateName, Rules, Standing, first_shut
 from .events import (
     CandidatesFailed,
     CandidatesFetched,
@@ -48,7 +49,6 @@ from .events import (
     RefreshFailed,
     RefreshRequested,
     Restored,
-    RestoredClaim,
     RunEnded,
     RunIssueChanged,
     RunSilent,
@@ -71,8 +71,10 @@ from .polling import (
     request_poll,
 )
 from .reconcile import confirm_missing, reconciled, run_issue_changed, run_silent
+from .restoring import claim_again, park_again
 from .retry import settle
 from .state import Asked, SchedulerState
+from .unblocking import blocks_ended
 
 _REFRESHES = tuple(RefreshPurpose)
 
@@ -147,6 +149,7 @@ def _wake_up(state: SchedulerState, now: Instant) -> list[Command]:
         return []
     commands: list[Command] = []
     if state.park is not None and state.park.until_mono <= now.mono:
+        commands.append(DropPark())
         commands.append(Note(Level.INFO, "dispatch resumes", {"reason": state.park.reason}))
         state.park = None
         state.claims.freed = True
@@ -155,6 +158,7 @@ def _wake_up(state: SchedulerState, now: Instant) -> list[Command]:
         commands.extend(state.breaker.wake_up(now))
         state.claims.freed = True
     commands.extend(begin_poll(state, now))
+    commands.extend(blocks_ended(state, now))
     commands.extend(recheck_due(state, now))
     commands.extend(confirm_missing(state, now))
     return commands
@@ -170,13 +174,27 @@ def _settings_changed(state: SchedulerState, event: SettingsChanged, now: Instan
     if state.rules.interval_s != before.interval_s:
         replan_poll(state, now)
     if state.rules.scope != before.scope:
-        # Answers of the former tracker no longer count, and a poll of this one is due.
+        # What the former tracker showed no longer counts, and a poll of this one is due.
         state.generation += 1
         state.poll.not_before_mono = 0.0
+        state.poll.held = None
+        state.waiting = ()
         if _is_live(state):
             commands.extend(request_poll(state, now))
+    _judge_waiting(state)
     state.claims.freed = True
     return commands
+
+
+def _judge_waiting(state: SchedulerState) -> None:
+    """Show those who wait under the rules in force; the next poll finds who else there is."""
+    view = state.view()
+    judged = ((issue, first_shut(issue, view)) for issue, _ in state.waiting)
+    state.waiting = tuple(
+        (issue, gate)
+        for issue, gate in judged
+        if gate is not None and gate.name not in (GateName.ACTIVE, GateName.NOT_TERMINAL)
+    )
 
 
 def _config_broken(state: SchedulerState, event: ConfigBroken) -> list[Command]:
@@ -298,54 +316,22 @@ def _restored(state: SchedulerState, event: Restored, now: Instant) -> list[Comm
     state.breaker.restore(event.breakers, now)
     commands = [] if state.rules.breaker.failures else state.breaker.reset()
     state.books.restore(event.spend)
+    state.park = park_again(event.park, now)
     for restored in event.claims:
         if restored.issue.id in state.claims:
             commands.append(note(Level.WARNING, "second claim in the ledger", restored.issue))
         else:
-            state.claims.put(_claim_again(restored, now))
+            claim = claim_again(restored, now)
+            state.claims.put(claim)
+            if restored.stopped is not None:
+                # The order outlived the run: from here on the ledger has it as a block.
+                commands.append(claim.saved())
     commands.extend(lift(state, now))
     if state.rules.terminal_names:
         cause = state.ask(Asked.TERMINAL, now=now)
         commands.append(FetchTerminal(cause, state.rules.terminal_names))
     state.poll.next_mono = now.mono
     return [*commands, *_wake_up(state, now)]
-
-
-def _claim_again(restored: RestoredClaim, now: Instant) -> RetryQueued | Blocked:
-    """Return the claim of an earlier lifetime; a run that it left becomes a retry that is due."""
-    if restored.kind == "blocked":
-        return Blocked(
-            issue=restored.issue,
-            category=restored.blocked_category or "blocked",
-            error=restored.error or "blocked",
-            since_wall=restored.since_wall,
-            attempt=restored.attempt,
-            retry_kind=restored.retry_kind,
-            thread_id=restored.thread_id,
-            host=restored.host,
-            workspace_path=restored.workspace_path,
-            crossed=restored.crossed,
-        )
-    recovers = restored.kind == "running"
-    kind = RetryKind.RECOVERY if recovers else restored.retry_kind or RetryKind.FAILURE
-    failures = restored.failures
-    if failures is None:
-        failed = restored.retry_kind in (RetryKind.FAILURE, RetryKind.RECOVERY)
-        failures = (restored.attempt or 0) if failed else 0
-    delay_s = 0.0 if recovers else restored.delay_s
-    return RetryQueued(
-        issue=restored.issue,
-        attempt=restored.attempt,
-        retry_kind=kind,
-        failures=failures,
-        due_mono=now.mono + delay_s,
-        due_wall=now.wall_after(delay_s),
-        error=restored.error,
-        thread_id=restored.thread_id,
-        host=restored.host,
-        workspace_path=restored.workspace_path,
-        idle=restored.idle,
-    )
 
 
 def _shutdown(state: SchedulerState) -> list[Command]:

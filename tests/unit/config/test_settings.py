@@ -41,6 +41,8 @@ DEFAULTS = {
     "agent.max_retry_backoff_ms": 300_000,
     "agent.continuation_prompt": None,
     "agent.max_concurrent_agents_by_state": {},
+    "agent.unblock_on": ("state", "labels"),
+    "agent.blocked_retry_ms": {},
     "codex.command": "codex app-server",
     "codex.approval_policy": {
         "granular": {"sandbox_approval": False, "rules": False, "mcp_elicitations": False}
@@ -93,7 +95,11 @@ def test_the_table_of_defaults_covers_every_key_that_has_one() -> None:
     assert set(setting_keys()) == set(DEFAULTS) | elsewhere
 
 
-UNLIMITED = ("codex.stall_timeout_ms", "codex.first_event_timeout_ms")
+UNLIMITED = (
+    "codex.stall_timeout_ms",
+    "codex.first_event_timeout_ms",
+    "agent.blocked_retry_ms",
+)
 """Times of which 0 or less means none."""
 
 POSITIVE = [path for path in DEFAULTS if path.endswith("_ms") and path not in UNLIMITED] + [

@@ -97,7 +97,7 @@ async def test_a_block_keeps_its_reason_and_its_time(ledger, make_issue, clock):
     [claim] = (await ledger.load()).restored.claims
     assert (claim.kind, claim.blocked_category) == ("blocked", "turn_input_required")
     assert claim.since_wall == clock.wall - 9
-    assert claim.delay_s == 0
+    assert claim.delay_s is None
 
 
 async def test_an_issue_has_one_claim_and_the_last_write_counts(

@@ -44,7 +44,12 @@ def shop(drive, issue):
 
     def shop(*, breaker=None, issues=10, **sections):
         driver = drive(
-            agent={"max_concurrent_agents": 20, "max_retry_backoff_ms": 10_000},
+            # No read follows a block: polls are not what these tests are about.
+            agent={
+                "max_concurrent_agents": 20,
+                "max_retry_backoff_ms": 10_000,
+                "unblock_on": [],
+            },
             codex={"stall_timeout_ms": 0},
             breaker=breaker or {},
             **{"polling": {"interval_ms": 10**9}, **sections},

@@ -94,7 +94,7 @@ def test_explain_tells_what_holds_a_claimed_issue(drive, issue):
         )
         for candidate in (one, two)
     }
-    assert details["A-1"].endswith("(input_required): which colour?")
+    assert "(input_required): which colour?; to go on: symphony answer A-1" in details["A-1"]
     assert details["A-2"].startswith("waiting for its failure retry at 2026-01-01T00:00:")
     assert details["A-2"].endswith("no luck")
 
