@@ -123,6 +123,19 @@ async def test_an_answer_of_another_shape_is_an_unexpected_reply(server, connect
         await connection.models.list()
 
 
+async def test_an_answer_whose_text_is_no_utf_8_is_an_unexpected_reply(server, connect):
+    def answer(m: Any) -> list[Any]:
+        return [b'{"id":%d,"result":{"data":[],"nextCursor":"\xf3-"}}\n' % m["id"]]
+
+    server.answers["model/list"] = answer
+    connection = await connect()
+    with pytest.raises(UnexpectedReply, match=r"model/list: a text is no UTF-8"):
+        await connection.models.list()
+    with pytest.raises(UnexpectedReply, match=r"model/list: a text is no UTF-8"):
+        await connection.call("model/list", {})
+    assert connection.malformed_lines == 0
+
+
 async def test_an_answer_with_a_tag_of_a_later_version_stays_readable(server, connect):
     answer = {"type": "telepathy", "loginId": "l"}
     server.answers["account/login/start"] = lambda m: [server.reply(m, answer)]

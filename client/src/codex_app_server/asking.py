@@ -109,6 +109,8 @@ class Asker:
     def _decoded(self, method: str, raw: msgspec.Raw, kind: Any) -> Any:
         try:
             return self._decoder(kind)(raw)
+        except UnicodeDecodeError as error:
+            raise UnexpectedReply(method, f"a text is no UTF-8 ({error.reason})") from None
         except msgspec.ValidationError as error:
             for name, union in vars(types).items():
                 if isinstance(union, TaggedUnion) and getattr(types, name[1:]) is kind:

@@ -224,9 +224,17 @@ class Connection(WideApi):
         timeout_s: float | None = None,
         idempotent: bool = False,
     ) -> Any:
-        """Call a method and return its result as plain data. See `call_raw`."""
+        """Call a method and return its result as plain data. See `call_raw`.
+
+        Raises:
+            UnexpectedReply: A text in the result is no UTF-8.
+            CodexError: As for `call_raw`.
+        """
         raw = await self.call_raw(method, params, timeout_s=timeout_s, idempotent=idempotent)
-        return msgspec.json.decode(raw)
+        try:
+            return msgspec.json.decode(raw)
+        except UnicodeDecodeError as error:
+            raise UnexpectedReply(method, f"a text is no UTF-8 ({error.reason})") from None
 
     async def call_raw(
         self,
