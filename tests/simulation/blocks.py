@@ -50,7 +50,12 @@ def until_of(category: str, settings: Settings, now: float) -> float | None:
 def read(block: Block, issue: Issue, *, settings: Settings, issued: float, board: str) -> str:
     """Take a read of a blocked issue to the books: ``nothing``, ``noted`` or ``changed``."""
     watched = settings.agent.unblock_on
-    if block.category == STOPPED or block.category.startswith("budget") or not watched or issued < block.since:
+    if (
+        block.category == STOPPED
+        or block.category.startswith("budget")
+        or not watched
+        or issued < block.since
+    ):
         return "nothing"
     block.since = issued
     shown = (issue.state.strip().lower(), frozenset(issue.labels))

@@ -24,7 +24,17 @@ Workflow = Annotated[
 ]
 Instance = Annotated[str | None, Parameter(help="Name of the state directory.")]
 _DEFAULT = Path("WORKFLOW.md")
-_TABLES = ("runs", "turns", "events", "processes", "claims", "holds", "breakers", "totals")
+_TABLES = (
+    "runs",
+    "turns",
+    "events",
+    "processes",
+    "claims",
+    "holds",
+    "breakers",
+    "raises",
+    "totals",
+)
 
 app = cyclopts.App(name="db", help="Check, export or prune a daemon's ledger.")
 

@@ -113,23 +113,44 @@ def describe(payload: Any) -> list[str]:
         f"  tokens {totals['total_tokens']:,}  runtime {totals['seconds_running']:.0f} s"
     ]
     lines += [f"  breaker {row['detail']}" for row in payload.get("breakers", ())]
-    lines += [_running(row) for row in payload["running"]]
+    lines += budget_lines(payload.get("budget"))
+    costs = {row["issue_id"]: _cost(row) for row in (payload.get("budget") or {}).get("issues", ())}
+    lines += [_running(row, costs.get(row["issue_id"], "")) for row in payload["running"]]
     lines += [
         f"  retry  {row['issue_identifier']:<12} attempt {row['attempt']:<3} "
-        f"at {row['due_at']}  {row['error'] or ''}"
+        f"at {row['due_at']}  {costs.get(row['issue_id'], '')}{row['error'] or ''}"
         for row in payload["retrying"]
     ]
     lines += [
-        f"  block  {row['issue_identifier']:<12} {row['error']}" for row in payload["blocked"]
+        f"  block  {row['issue_identifier']:<12} {costs.get(row['issue_id'], '')}{row['error']}"
+        for row in payload["blocked"]
     ]
     return lines
 
 
-def _running(row: Any) -> str:
+def budget_lines(budget: Any) -> list[str]:
+    """Return a line for the day and for all work where they have limits."""
+    named = [] if budget is None else [("day", budget["day"]), ("total", budget["total"])]
+    lines = []
+    for name, row in named:
+        for limit in row["limits"]:
+            spent, most = (f"{limit[part]:,.10g}" for part in ("spent", "limit"))
+            state = f"  {row['shut']}" if row["shut"] else ""
+            lines.append(f"  budget {name} {limit['quantity']} {spent} of {most}{state}")
+    return lines
+
+
+def _cost(row: Any) -> str:
+    """Return what an issue has cost over all of its runs, for its line."""
+    money = f" ${row['usd']:,.2f}" if row["usd"] else ""
+    return f"[{row['tokens']:,} tokens{money}, {row['runs']} runs]  "
+
+
+def _running(row: Any, cost: str) -> str:
     tokens = row["tokens"]["total_tokens"]
     return (
         f"  run    {row['issue_identifier']:<12} {row['state']:<14} "
-        f"turn {row['turn_count']:<3} {tokens:>10,} tokens  {row['last_message'] or ''}"
+        f"turn {row['turn_count']:<3} {tokens:>10,} tokens  {cost}{row['last_message'] or ''}"
     )
 
 

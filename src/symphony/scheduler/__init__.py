@@ -10,6 +10,7 @@ map of ``claims``. ``step`` hands each event to the module that owns its rule:
 ``dispatch``     candidate or due retry -> slot taken -> read once more -> started run
 ``reconcile``    what the tracker shows against what is held; stalls
 ``retry``        what follows the end of a run
+``books``        what work has cost, and the limits on it; ``budget`` acts where one is reached
 ``publish``      ``build_snapshot`` and ``explain``; ``snapshot`` holds the rows
 ``invariants``   ``validate``, for tests and simulations
 ===============  ==================================================================================
@@ -21,8 +22,8 @@ How a claim moves (no entry: it can't):
 ``Dispatching``  Running (confirmed), (none)
 ``Running``      RetryQueued, Blocked, Cleaning (terminal), (none: not ours any more, shutdown)
 ``RetryQueued``  Rechecking (due, or a gate opened), Cleaning, (none)
-``Rechecking``   Running, RetryQueued (no slot, read failed), Cleaning, (none)
-``Blocked``      Cleaning, (none)
+``Rechecking``   Running, RetryQueued (no slot, read failed), Blocked (spent), Cleaning, (none)
+``Blocked``      RetryQueued (an order, a higher limit), Cleaning, (none)
 ``Cleaning``     (none)
 ===============  ==================================================================================
 """

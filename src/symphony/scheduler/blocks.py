@@ -99,7 +99,7 @@ def remedy(
     if Way.ANSWER in ways:
         told.append(f"symphony answer {identifier} {_form(question)}")
     if Way.BUDGET in ways:
-        told.append("raise the limit of its budget")
+        told.append(f"symphony budget raise {identifier} (or raise the limit in the workflow file)")
     if Way.RESUME in ways:
         told.append(f"symphony resume {identifier}")
     if changes:

@@ -15,7 +15,8 @@ from symphony.model.clock import Instant
 from symphony.model.issue import Issue, IssueId
 from symphony.model.run import RunSpec
 
-from .budget import ONE_RUN, block_spent
+from .books import ONE_RUN
+from .budget import block_spent
 from .claims import Dispatching, Rechecking, RetryQueued, Running, is_same
 from .commands import (
     Command,

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from symphony.model.clock import Instant
-from symphony.model.issue import Issue
+from symphony.model.issue import Issue, IssueId
 from symphony.model.run import Phase, RunId, RunProgress
 from symphony.model.usage import TokenUsage
 
+from .books import budgets_row
 from .claims import Blocked, Cleaning, Rechecking, RetryQueued, Running
 from .eligibility import Gate, gates
 from .events import Hold
@@ -92,12 +93,19 @@ def build_snapshot(
         waiting=tuple(_waiting_row(issue, gate) for issue, gate in state.waiting),
         holds=tuple(_hold_row(hold) for hold in state.holds.values()),
         breakers=state.breaker.rows(state.claims),
+        budget=budgets_row(state.books, _shown_issues(state)),
         shutting_down=state.shutting_down,
         parked=None if park is None else park.reason,
         parked_until_wall=None if park is None else park.until_wall,
         tracker=tracker,
         webhook_error=webhook_error,
     )
+
+
+def _shown_issues(state: SchedulerState) -> list[IssueId]:
+    """Return the issues whose spend a snapshot shows: those of its rows."""
+    waiting = (issue.id for issue, _ in state.waiting)
+    return list(dict.fromkeys((*(claim.issue.id for claim in state.claims), *waiting)))
 
 
 def _hold_row(hold: Hold) -> HoldRow:

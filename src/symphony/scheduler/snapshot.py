@@ -12,6 +12,8 @@ from typing import Any
 from symphony.model.clock import iso
 from symphony.model.usage import TokenUsage
 
+from .budget_rows import BudgetsRow
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningRow:
@@ -147,6 +149,7 @@ class Snapshot:
     waiting: tuple[WaitingRow, ...] = ()
     holds: tuple[HoldRow, ...] = ()
     breakers: tuple[BreakerRow, ...] = ()
+    budget: BudgetsRow | None = None
     shutting_down: bool = False
     parked: str | None = None
     parked_until_wall: float | None = None

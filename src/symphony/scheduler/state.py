@@ -19,8 +19,8 @@ from symphony.model.run import RunId
 from symphony.model.usage import TokenUsage
 
 from .blocks import remedy, ways_out
+from .books import Books, new_books
 from .breaker import Breaker
-from .budget import Books, new_books
 from .claims import Blocked, Claims, describe
 from .commands import RefreshPurpose
 from .eligibility import Gate, Rules, View

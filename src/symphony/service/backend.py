@@ -10,14 +10,18 @@ from symphony.hosts.lineage import descends_from
 from symphony.ledger import Ledger
 from symphony.model.clock import Instant
 from symphony.model.failure import FailureClass
+from symphony.model.spend import NO_RAISE, Raise
 from symphony.observe.bus import SnapshotBus
+from symphony.scheduler.books import budgets_row
+from symphony.scheduler.budget import refused_raise, retry_is_vain
+from symphony.scheduler.budget_rows import BudgetsRow
 from symphony.scheduler.controls import known
 from symphony.scheduler.eligibility import Gate
 from symphony.scheduler.events import ControlAction, ControlRequested, Event, RefreshRequested
 from symphony.scheduler.publish import explain
 from symphony.scheduler.snapshot import Snapshot
 from symphony.scheduler.state import SchedulerState, refresh_coalesced
-from symphony.web.backend import RefreshReceipt
+from symphony.web.backend import RefreshReceipt, Refusal
 
 
 class EngineBackend:
@@ -72,17 +76,32 @@ class EngineBackend:
         reason: str,
         *,
         failure_class: FailureClass | None = None,
-    ) -> bool | None:
+        amounts: Raise = NO_RAISE,
+    ) -> bool | Refusal | None:
         """Give an order to the scheduler; see ``web.backend.Backend``."""
         state, order = self._state, ControlAction(action)
         if state.shutting_down:
             return None
         # A pause may come before the issue does; the other orders need something to act on.
+        if order is ControlAction.RAISE:
+            refused = refused_raise(state.books, identifier, amounts)
+            if refused is not None:
+                return Refusal("budget_not_raised", refused)
+            self._post(ControlRequested(order, identifier, reason, amounts=amounts))
+            return True
+        if order is ControlAction.RETRY and identifier is not None:
+            why = retry_is_vain(state, identifier)
+            if why is not None:
+                return Refusal("budget_spent", why)
         needs_it = identifier is not None and order is not ControlAction.PAUSE
         if needs_it and not known(state, identifier or ""):
             return False
         self._post(ControlRequested(order, identifier, reason, failure_class=failure_class))
         return True
+
+    def budget(self) -> BudgetsRow | None:
+        """Return what all work has cost, by issue; None before the ledger has been read."""
+        return budgets_row(self._state.books) if self._state.started else None
 
     def is_agent(self, pid: int) -> bool:
         """Tell whether a process belongs to a run."""
@@ -140,4 +159,6 @@ def run_map(row: Any) -> dict[str, Any]:
         "code": None if row.outcome is None else row.outcome.code,
         "error": None if row.outcome is None else row.outcome.message or None,
         "total_tokens": row.usage.total_tokens,
+        "model": row.model,
+        "usd": row.micro_usd / 1_000_000,
     }

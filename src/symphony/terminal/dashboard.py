@@ -132,10 +132,22 @@ def _head(snapshot: Snapshot, now: Instant, late_s: float, urls: Urls, tps: floa
     lines += [
         _fact("Breaker: ", clean_line(row.sentence, 1000), "red") for row in snapshot.breakers
     ]
+    lines += _budget(snapshot)
     if snapshot.config_error:
         lines.append(_fact("Config error: ", clean_line(snapshot.config_error, 1000), "red"))
     if snapshot.tracker_error:
         lines.append(_fact("Tracker error: ", clean_line(snapshot.tracker_error, 1000), "red"))
+    return lines
+
+
+def _budget(snapshot: Snapshot) -> list[Text]:
+    """Return a line for the day and for all work where they have limits."""
+    budget = snapshot.budget
+    lines = []
+    for name, row in () if budget is None else (("day", budget.day), ("total", budget.total)):
+        if row.limits:
+            text = f"{name}: {' | '.join(limit.sentence for limit in row.limits)}"
+            lines.append(_fact("Budget: ", row.shut or text, "red" if row.shut else "yellow"))
     return lines
 
 

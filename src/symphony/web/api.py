@@ -29,6 +29,7 @@ from symphony.scheduler.snapshot import (
 
 from . import shapes
 from .backend import RefreshReceipt
+from .budgets import issue_budget, present_budget
 
 RECENT_EVENTS = 20
 RECENT_RUNS = 10
@@ -116,6 +117,7 @@ def present_state(snapshot: Snapshot) -> shapes.State:
             for row in snapshot.holds
         ],
         breakers=[present_breaker(row) for row in snapshot.breakers],
+        budget=None if snapshot.budget is None else present_budget(snapshot.budget),
         parked=snapshot.parked,
         parked_until=None
         if snapshot.parked_until_wall is None
@@ -281,6 +283,7 @@ def present_issue(
         tracked={},
         waiting=_present_waiting(waiting) if waiting else None,
         runs=list(runs),
+        budget=issue_budget(snapshot.budget, row.issue_id),
     )
 
 

@@ -7,8 +7,9 @@ and envelopes.
 - ``GET /static/<name>`` its files
 - ``GET /api/v1/state``, ``GET /api/v1/events`` (the same, as server-sent events)
 - ``POST /api/v1/refresh``, ``POST /api/v1/control``, ``POST /api/v1/webhooks/<kind>``
+- ``GET /api/v1/budget``
 - ``GET /api/v1/<identifier>`` and ``.../explain``, percent-encoded; ``state``, ``events``,
-  ``control`` and ``refresh`` are shadowed
+  ``budget``, ``control`` and ``refresh`` are shadowed
 - ``GET /healthz`` the process answers; ``GET /readyz`` the scheduler works
 
 HEAD is answered as GET. Another method on these is 405, another path 404.
@@ -30,6 +31,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from . import api
 from .backend import Backend
+from .budgets import present_budget
 from .control import obey
 from .envelope import error_response, json_response
 from .guard import Guard, HostRule
@@ -173,6 +175,13 @@ class Handlers:
         """``POST /api/v1/control``."""
         return await obey(request, self._backend)
 
+    async def budget(self, request: Request) -> Response:
+        """``GET /api/v1/budget``: every issue that has cost something, not the shown ones alone."""
+        row = self._backend.budget()
+        if row is None:
+            return error_response(503, "snapshot_unavailable", "Snapshot unavailable")
+        return json_response(present_budget(row))
+
     async def health(self, request: Request) -> Response:
         """``GET /healthz``: the event loop answers."""
         return json_response({"status": "ok"})
@@ -200,6 +209,7 @@ def build_app(
         "/api/v1/state": Resource(GET=do.state),
         "/api/v1/events": Resource(GET=do.events),
         "/api/v1/refresh": Resource(POST=do.refresh),
+        "/api/v1/budget": Resource(GET=do.budget),
         "/api/v1/control": Resource(POST=do.control),
         "/api/v1/webhooks/{kind}": Resource(POST=do.webhook),
         "/api/v1/{identifier:path}": Resource(GET=do.issue),

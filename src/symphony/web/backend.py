@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from symphony.model.failure import FailureClass
+from symphony.model.spend import NO_RAISE, Raise
+from symphony.scheduler.budget_rows import BudgetsRow
 from symphony.scheduler.eligibility import Gate
 from symphony.scheduler.snapshot import Snapshot
 
@@ -25,6 +27,14 @@ class RefreshReceipt:
 
     coalesced: bool
     requested_wall: float
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An order that was understood and can't be carried out: a stable code and a sentence."""
+
+    code: str
+    message: str
 
 
 class Backend(Protocol):
@@ -49,12 +59,19 @@ class Backend(Protocol):
         reason: str,
         *,
         failure_class: FailureClass | None = None,
-    ) -> bool | None:
+        amounts: Raise = NO_RAISE,
+    ) -> bool | Refusal | None:
         """Give an authorised order to the scheduler; a class narrows a reset of the breaker.
 
+        ``amounts`` are for a raise, whose ``identifier`` may be ``day`` or ``total`` too.
+
         Returns:
-            False where the issue is not on its books, None where it takes no orders.
+            False where the issue is not on its books, None where it takes no orders, a refusal
+            where the order would do nothing.
         """
+
+    def budget(self) -> BudgetsRow | None:
+        """Return what all work has cost, by issue; None before the ledger has been read."""
 
     def is_agent(self, pid: int) -> bool:
         """Tell whether a process belongs to a run; True in doubt."""

@@ -7,26 +7,42 @@ Neighbours: ``peers`` says who asks; the scheduler carries orders out.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from symphony.model.failure import FailureClass
+from symphony.model.spend import NO_RAISE, Raise
 
-from .backend import Backend
+from .backend import Backend, Refusal
 from .envelope import error_response, json_response
 from .peers import Peer, is_our_user, peer_in
 
+Amount = Annotated[int, msgspec.Meta(ge=0, le=10**15)]
+
+
+class Amounts(msgspec.Struct, forbid_unknown_fields=True):
+    """How much an order to raise adds to the limits; money in millionths of a dollar."""
+
+    tokens: Amount = 0
+    micro_usd: Amount = 0
+    wall_ms: Amount = 0
+    attempts: Amount = 0
+
 
 class Order(msgspec.Struct, forbid_unknown_fields=True):
-    """The body: an action, of one issue or of all work; ``failure_class`` is for the breaker's."""
+    """The body: an action, of one issue or of all work.
 
-    action: Literal["pause", "resume", "drain", "stop", "retry", "reset_breaker"]
+    ``failure_class`` is for the breaker's, ``amounts`` are for a raise.
+    """
+
+    action: Literal["pause", "resume", "drain", "stop", "retry", "reset_breaker", "raise"]
     issue: str | None = None
     reason: str = ""
     failure_class: FailureClass | None = None
+    amounts: Amounts | None = None
 
 
 _decode = msgspec.json.Decoder(Order).decode
@@ -45,10 +61,16 @@ async def obey(request: Request, backend: Backend) -> Response:
     if fault is not None:
         return error_response(400, "invalid_request", fault)
     taken = backend.control(
-        order.action, order.issue, order.reason, failure_class=order.failure_class
+        order.action,
+        order.issue,
+        order.reason,
+        failure_class=order.failure_class,
+        amounts=NO_RAISE if order.amounts is None else _raise_of(order.amounts),
     )
     if taken is None:
         return error_response(503, "orchestrator_unavailable", "Orchestrator is unavailable")
+    if isinstance(taken, Refusal):
+        return error_response(409, taken.code, taken.message)
     if not taken:
         return error_response(
             404, "issue_not_found", f"{order.issue} is not running, waiting, blocked or held"
@@ -68,7 +90,20 @@ def _fault_of(order: Order) -> str | None:
         return "reset_breaker is for all work; to try one issue, retry it"
     if order.action != "reset_breaker" and order.failure_class is not None:
         return f"failure_class: belongs to reset_breaker, not to {order.action}"
+    if order.action == "raise" and (order.issue is None or order.amounts is None):
+        return "raise needs issue (an identifier, 'day' or 'total') and amounts"
+    if order.action != "raise" and order.amounts is not None:
+        return f"amounts: belong to raise, not to {order.action}"
     return None
+
+
+def _raise_of(amounts: Amounts) -> Raise:
+    return Raise(
+        tokens=amounts.tokens,
+        micro_usd=amounts.micro_usd,
+        wall_ms=amounts.wall_ms,
+        attempts=amounts.attempts,
+    )
 
 
 def refuse(peer: Peer | None, backend: Backend) -> str | None:

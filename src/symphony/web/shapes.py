@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
+from .budgets import Budget, IssueBudget
+
 
 class Tokens(Struct, kw_only=True):
     """Tokens of one run."""
@@ -221,6 +223,7 @@ class State(Struct, kw_only=True):
     tracker: Tracker | None
     holds: list[Hold]
     breakers: list[Breaker]
+    budget: Budget | None
     parked: str | None
     parked_until: str | None
     shutting_down: bool
@@ -294,6 +297,7 @@ class IssueDetails(Struct, kw_only=True):
     # Added.
     waiting: Waiting | None
     runs: list[dict[str, Any]]
+    budget: IssueBudget | None
 
 
 class Refresh(Struct, kw_only=True):

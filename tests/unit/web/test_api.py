@@ -192,6 +192,7 @@ def test_a_running_issue_tells_its_attempts_and_last_event(snapshots: ModuleType
         "issue_identifier": "MT-102",
         "issue_id": "id-MT-102",
         "status": "running",
+        "budget": None,
         "workspace": {"path": "/srv/workspaces/MT-102", "host": None},
         "attempts": {"restart_count": 1, "current_retry_attempt": 2},
         "retry": None,
