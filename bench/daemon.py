@@ -103,6 +103,7 @@ class Daemon:
         agent: Path,
         agent_options: str,
         polling_s: float = 60.0,
+        slots: int = 200,
     ) -> None:
         self.implementation = implementation
         self.port = _free_port()
@@ -116,6 +117,7 @@ class Daemon:
             workspaces=directory / "workspaces",
             command=command,
             polling_s=polling_s,
+            slots=slots,
         )
 
     async def __aenter__(self) -> Self:
@@ -250,7 +252,9 @@ class Daemon:
         return Stopped(exit_s, len(left))
 
 
-def _workflow(*, endpoint: str, workspaces: Path, command: str, polling_s: float) -> str:
+def _workflow(
+    *, endpoint: str, workspaces: Path, command: str, polling_s: float, slots: int
+) -> str:
     """Return a WORKFLOW.md in the form that both implementations read."""
     front_matter: dict[str, dict[str, Any]] = {
         "tracker": {
@@ -263,7 +267,7 @@ def _workflow(*, endpoint: str, workspaces: Path, command: str, polling_s: float
         },
         "polling": {"interval_ms": round(polling_s * 1000)},
         "workspace": {"root": str(workspaces)},
-        "agent": {"max_concurrent_agents": 200, "max_turns": 5},
+        "agent": {"max_concurrent_agents": slots, "max_turns": 5},
         "codex": {
             "command": command,
             "approval_policy": "never",

@@ -46,7 +46,7 @@ INTERRUPTS, QUICK_INTERRUPTS = 500, 100
 def main() -> int:
     """Measure what the command line asks for and print it; 1 if anything failed or was stopped."""
     options = _options()
-    agents = _compile_agents()
+    agents = compile_agents()
     if agents is None:
         print(
             "bench: skipped: no C compiler; the stand-in for Codex is written in C so that hundreds"
@@ -106,7 +106,7 @@ class Agents:
     streams: Path
 
 
-def _compile_agents() -> Agents | None:
+def compile_agents() -> Agents | None:
     """Compile the stand-ins for Codex if need be; None without a compiler."""
     compiler = shutil.which(os.environ.get("CC", "gcc"))
     if compiler is None:
@@ -137,10 +137,7 @@ def _contestants(options: argparse.Namespace) -> list[Implementation]:
     found = [Implementation(OURS, ours)]
     if options.no_reference:
         return found
-    installed = shutil.which("exocortex-symphony", path=f"{programs}:{os.environ['PATH']}")
-    command = options.reference_command or (
-        installed and REFERENCE_COMMAND.format(program=installed)
-    )
+    command = options.reference_command or reference_command()
     if command is None:
         print(
             "bench: exocortex-symphony is not installed, so there is nothing to compare with; "
@@ -151,6 +148,13 @@ def _contestants(options: argparse.Namespace) -> list[Implementation]:
     # It unpacks itself into this directory at its first start, which is not measured.
     unpacked = {"XDG_DATA_HOME": str(BUILD / "reference")}
     return [*found, Implementation(REFERENCE, command, unpacked)]
+
+
+def reference_command() -> str | None:
+    """Return the command of the reference executable that is installed, or None."""
+    programs = Path(sys.executable).parent
+    installed = shutil.which("exocortex-symphony", path=f"{programs}:{os.environ['PATH']}")
+    return installed and REFERENCE_COMMAND.format(program=installed)
 
 
 async def _measure(

@@ -43,7 +43,12 @@ class Bench:
     quick: bool
 
     def daemon(
-        self, implementation: Implementation, agent_options: str, *, polling_s: float = 60.0
+        self,
+        implementation: Implementation,
+        agent_options: str,
+        *,
+        polling_s: float = 60.0,
+        slots: int = 200,
     ) -> Daemon:
         """Return a daemon that is not started yet; agents understand ``agent_options``."""
         directory = self.work / f"{time.monotonic_ns():x}"
@@ -55,6 +60,7 @@ class Bench:
             agent=self.agent,
             agent_options=agent_options,
             polling_s=polling_s,
+            slots=slots,
         )
 
     async def polled(self, daemon: Daemon, limit_s: float = 60.0) -> float:
