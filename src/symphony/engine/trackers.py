@@ -66,7 +66,17 @@ async def fetch_from_owners(
     for issue_id in ids:
         tracker = owners.get(issue_id) or default()
         batches.setdefault(id(tracker), (tracker, []))[1].append(issue_id)
-    answers = await asyncio.gather(
-        *(tracker.fetch_issues_by_ids(batch) for tracker, batch in batches.values())
-    )
-    return [issue for answer in answers for issue in answer]
+    reads: list[asyncio.Task[Sequence[Issue]]] = []
+    try:
+        # A read that nobody waits for any more is ended: gather would leave it to itself.
+        async with asyncio.TaskGroup() as group:
+            for tracker, batch in batches.values():
+                read = _read(tracker, batch)
+                reads.append(group.create_task(read, name=f"read {tracker.kind}"))
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return [issue for read in reads for issue in read.result()]
+
+
+async def _read(tracker: Tracker, ids: Sequence[IssueId]) -> Sequence[Issue]:
+    return await tracker.fetch_issues_by_ids(ids)
