@@ -406,6 +406,13 @@ class Oracle:
 
     # What the scheduler commands
 
+    def _is_of_former_board(self) -> bool:
+        """Say whether this step takes an answer to what another board was asked."""
+        event = self._event
+        return isinstance(event, IssuesRefreshed) and (
+            event.cause <= self._last_cause_of_former_board
+        )
+
     def commanded(self, commands: Sequence[Command]) -> None:
         if self._event is None:
             self._event = WakeUp()
@@ -413,6 +420,8 @@ class Oracle:
             if self._world.traces:
                 self._world.note(f"  < {command}")
             self._breaker.commanded(command)
+            if isinstance(command, StartRun | StopRun | CleanWorkspace | DropClaim):
+                self._must(not self._is_of_former_board(), lambda c=command: f"{c} of a board left")
             match command:
                 case StartRun(spec):
                     self._start(spec)
