@@ -355,7 +355,9 @@ class Lifetime:
         if not self.is_dead and self.is_up:
             by = Raise() if amounts is None else amounts
             self.mailbox.post(
-                ControlRequested(action, identifier, "because", amounts=by, answer=answer)
+                ControlRequested(
+                    action, identifier, "because", amounts=by, answer=answer, for_s=1800.0
+                )
             )
 
     def blocked(self) -> list[Blocked]:

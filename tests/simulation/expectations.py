@@ -42,6 +42,21 @@ def standing(issue: Issue, settings: Settings) -> str:
     return "unroutable" if lacks or not issue.dispatchable else "wanted"
 
 
+def is_within(windows: tuple[str, ...], wall: float) -> bool:
+    """Say whether ``HH:MM-HH:MM`` windows, of every day in UTC, let work start."""
+    minute = wall % 86_400 / 60
+    spans = [[_minutes(end) for end in window.split("-")] for window in windows]
+    return not spans or any(
+        start <= minute < end if start < end else minute >= start or minute < end
+        for start, end in spans
+    )
+
+
+def _minutes(clock: str) -> int:
+    hours, minutes = clock.split(":")
+    return int(hours) * 60 + int(minutes)
+
+
 def is_usage_limit(outcome: Outcome) -> bool:
     return (outcome.code or "").lower() == "usagelimitexceeded"
 

@@ -34,6 +34,7 @@ from symphony.scheduler.commands import SaveClaim
 from symphony.scheduler.events import (
     BreakerRecord,
     Hold,
+    Override,
     RaiseOrder,
     Restored,
     RestoredClaim,
@@ -81,6 +82,7 @@ class Store:
     claims: dict[IssueId, ClaimRecord] = field(default_factory=dict)
     holds: dict[str | None, Hold] = field(default_factory=dict)
     breakers: dict[str, BreakerRecord] = field(default_factory=dict)
+    override: Override | None = None
     raises: dict[str, RaiseOrder] = field(default_factory=dict)
     sums: dict[tuple[IssueId, str], Spend] = field(default_factory=dict)
     identifiers: dict[IssueId, str] = field(default_factory=dict)
@@ -155,6 +157,7 @@ class Store:
             tuple(self.breakers.values()),
             self._spend(),
             self._park(now_wall),
+            self.override,
         )
 
     def _spend(self) -> RestoredSpend:
@@ -339,6 +342,12 @@ class ModelLedger:
 
     async def drop_hold(self, scope: str | None) -> None:
         await self._write(f"hold {scope}", lambda: self._store.holds.pop(scope, None) and None)
+
+    async def save_override(self, override: Override | None) -> None:
+        def save() -> None:
+            self._store.override = override
+
+        await self._write("override", save)
 
     async def save_breaker(self, record: BreakerRecord) -> None:
         def save() -> None:

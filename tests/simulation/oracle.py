@@ -66,7 +66,7 @@ from symphony.scheduler.snapshot import Snapshot
 
 from .blocks import STOPPED, Block, read, until_of
 from .breaker_books import BreakerBooks
-from .expectations import Due, Live, due_after, is_usage_limit, standing
+from .expectations import Due, Live, due_after, is_usage_limit, is_within, standing
 from .purse import Purse
 from .world import InvariantBroken
 
@@ -110,6 +110,7 @@ class Oracle:
         self._usage = TokenUsage()
         self._parked_until = 0.0
         self._breaker = BreakerBooks(life, self._fail)
+        self._lifted_until = 0.0
         self._config_broken = self._stopping = False
         self._moved_board = False
         self._last_cause_of_former_board = 0
@@ -205,6 +206,8 @@ class Oracle:
                 self._put_down -= of_scope
             case ControlAction.RETRY:
                 self._put_down -= {one for one in of_scope if not self._is_held_by_budget(one)}
+            case ControlAction.OVERRIDE_HOURS:
+                self._lifted_until = self._now + event.for_s
             case ControlAction.STOP:
                 self._put_down |= of_scope
                 if scope is None:
@@ -240,6 +243,10 @@ class Oracle:
                 lambda name=name, booked=booked: f"{name}: {booked} tokens, {event.usage}",
             )
         self._park_restored(event)
+        if event.override is not None:
+            given_s = event.override.until_wall - event.override.since_wall
+            left_s = min(event.override.until_wall - self._world.timeline.wall, given_s)
+            self._lifted_until = self._now + left_s
         self._must(
             event.usage.total_tokens >= memory.durable_tokens,
             lambda: f"totals lost: {event.usage} < {memory.durable_tokens}",
@@ -464,6 +471,11 @@ class Oracle:
         self._must(not self._config_broken, lambda: f"{spec} starts under a broken configuration")
         self._must(
             self._now >= self._parked_until - TOLERANCE_S, lambda: f"{spec} starts while parked"
+        )
+        windows = self._settings.agent.active_hours
+        self._must(
+            is_within(windows, self._world.timeline.wall) or self._now < self._lifted_until,
+            lambda: f"{spec} starts outside {windows}",
         )
         self._must(spec.run_id not in self._memory.run_ids, lambda: f"run id used twice: {spec}")
         self._must(self._standing(spec.issue) == "wanted", lambda: f"{spec} is not wanted")

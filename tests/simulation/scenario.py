@@ -13,6 +13,8 @@ ACTIVE = ("Todo", "In Progress")
 TERMINAL = ("Done", "Cancelled")
 STATES = (*ACTIVE, "Review", *TERMINAL)
 BOARDS = ("one", "two")
+HALF_HOURS = tuple(f"{hour:02}:00-{hour:02}:30" for hour in range(24))
+NIGHT = ("22:00-01:20",)
 
 
 @dataclass(slots=True)
@@ -143,18 +145,21 @@ def _sections(rng: Random, interval_s: float) -> dict[str, Any]:
             "max_concurrent_agents_by_state": rng.choice([{}, {"todo": 1}, {"in progress": 2}]),
             "unblock_on": rng.choice([CHANGES, CHANGES, CHANGES[:1], CHANGES[1:], ()]),
             "blocked_retry_ms": rng.choice([{}, {}, 900_000, {"input": 60_000}, {"fault": 5_000}]),
-        },
-        "codex": {"stall_timeout_ms": rng.choice([0, 30_000, 300_000, 300_000])},
-        "budget": _budget(rng),
-        "worker": {
-            "ssh_hosts": hosts,
-            "max_concurrent_agents_per_host": rng.choice([None, 1, 2]),
+            "active_hours": rng.choice([(), (), HALF_HOURS, NIGHT]),
+            "active_hours_timezone": "UTC",
+            "after_hours": rng.choice(["continue", "drain"]),
         },
         "breaker": {
             "failures": rng.choice([0, 1, 2, 3, 5]),
             "window_ms": rng.choice([300_000, 3_600_000]),
             "cooldown_ms": rng.choice([30_000, 600_000]),
             "max_cooldown_ms": rng.choice([100_000, 3_600_000]),
+        },
+        "codex": {"stall_timeout_ms": rng.choice([0, 30_000, 300_000, 300_000])},
+        "budget": _budget(rng),
+        "worker": {
+            "ssh_hosts": hosts,
+            "max_concurrent_agents_per_host": rng.choice([None, 1, 2]),
         },
     }
 

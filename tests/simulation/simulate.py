@@ -253,7 +253,8 @@ class Simulation:
         world.board.go_quiet()
         self._file = self._sections
         tracker = {**self._sections["tracker"], "provider": {"board": "one"}}
-        self._set_file({**self._sections, "tracker": tracker})
+        agent = {**self._sections["agent"], "active_hours": ()}
+        self._set_file({**self._sections, "tracker": tracker, "agent": agent})
         self._tend()
 
     def _tend(self) -> None:

@@ -45,6 +45,7 @@ def make_app() -> cyclopts.App:
     app.command(explain, name="explain")
     app.command("symphony.cli.breaker:app", name="breaker")
     app.command("symphony.cli.budget:app", name="budget")
+    app.command("symphony.cli.hours:app", name="hours")
     app.command("symphony.cli.issue:app", name="issue")
     app.command("symphony.cli.db:app", name="db")
     app.command("symphony.cli.tracker:app", name="tracker")

@@ -32,6 +32,8 @@ _TABLES = (
     "claims",
     "holds",
     "breakers",
+    "overrides",
+    "parks",
     "raises",
     "totals",
 )

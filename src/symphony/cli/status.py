@@ -115,6 +115,9 @@ def describe(payload: Any) -> list[str]:
     lines += [f"  breaker {row['detail']}" for row in payload.get("breakers", ())]
     lines += budget_lines(payload.get("budget"))
     costs = {row["issue_id"]: _cost(row) for row in (payload.get("budget") or {}).get("issues", ())}
+    hours = payload.get("active_hours")
+    if hours is not None and not hours["open"]:
+        lines.append(f"  {hours['detail']}")
     lines += [_running(row, costs.get(row["issue_id"], "")) for row in payload["running"]]
     lines += [
         f"  retry  {row['issue_identifier']:<12} attempt {row['attempt']:<3} "

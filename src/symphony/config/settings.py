@@ -21,6 +21,7 @@ from symphony.model.issue import normalize_state
 from .blocked import CHANGES, changes_of, retry_delays
 from .branches import DEFAULT_BRANCH
 from .budget import BudgetSettings
+from .hours import parse_window, zone_of
 from .policies import (
     default_approval_policy,
     default_turn_sandbox_policy,
@@ -161,6 +162,25 @@ def _labels(value: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(text.strip().lower() for text in _texts(value)))
 
 
+def _windows(value: object) -> tuple[str, ...]:
+    windows = _texts(value)
+    for text in windows:
+        try:
+            parse_window(text)
+        except ValueError as error:
+            raise _fault(f"{text!r}: {error}") from None
+    return windows
+
+
+def _zone(value: object) -> str:
+    name = _text(value)
+    try:
+        zone_of(name)
+    except ValueError as error:
+        raise _fault(str(error)) from None
+    return name
+
+
 def _mapping(value: object) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise _fault("must be a map of keys and values")
@@ -221,6 +241,8 @@ FilledText = Annotated[str, BeforeValidator(_filled)]
 Reference = Annotated[str, BeforeValidator(_reference)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
 Labels = Annotated[tuple[str, ...], BeforeValidator(_labels)]
+Windows = Annotated[tuple[str, ...], BeforeValidator(_windows)]
+Zone = Annotated[str, BeforeValidator(_zone)]
 Map = Annotated[dict[str, Any], BeforeValidator(_mapping)]
 TextOrMap = Annotated[str | dict[str, Any], BeforeValidator(_text_or_mapping)]
 StateLimits = Annotated[dict[str, int], BeforeValidator(_state_limits)]
@@ -335,6 +357,12 @@ class AgentSettings(_Section):
     """Changes of a blocked issue in the tracker that let it run again."""
     blocked_retry_ms: RetryDelays = Field(default_factory=dict)
     """Milliseconds after which a blocked issue runs again by itself, by kind of block."""
+    active_hours: Windows = ()
+    """Windows in which work may start, such as ``Mon-Fri 08:00-18:00``; none: always."""
+    active_hours_timezone: Zone | None = None
+    """IANA name of the windows' time zone; None: the system's own."""
+    after_hours: Literal["continue", "drain"] = "continue"
+    """What runs when a window closes: goes on, or ends after its present turn."""
 
     @property
     def max_retry_backoff_s(self) -> float:

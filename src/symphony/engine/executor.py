@@ -132,6 +132,8 @@ class Executor:
                     self._durably("save raise", self._ledger.save_raise(command.order))
                 case c.RaiseIssue():
                     self._raise_issue(command)
+                case c.SaveOverride():
+                    self._durably("save override", self._ledger.save_override(command.override))
                 case c.EndAfterTurn():
                     self._end_after_turn(command)
                 case c.Note():

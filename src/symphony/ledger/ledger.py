@@ -25,7 +25,7 @@ from symphony.model.run import Outcome, RunId, RunSpec
 from symphony.model.spend import IdleTurns, Spend
 from symphony.model.usage import TokenUsage
 from symphony.scheduler.commands import SaveClaim
-from symphony.scheduler.events import BreakerRecord, Hold, RaiseOrder
+from symphony.scheduler.events import BreakerRecord, Hold, Override, RaiseOrder
 from symphony.scheduler.placement import LOCAL_HOST
 
 from . import breakers, operations, reading, schema, spending
@@ -283,6 +283,13 @@ class Ledger:
         await self._write(
             partial(breakers.drop, workflow_id=self._workflow_id, failure_class=failure_class),
             f"breaker {failure_class}",
+        )
+
+    async def save_override(self, override: Override | None) -> None:
+        """Record until when the active hours are lifted; None forgets it."""
+        await self._write(
+            partial(operations.save_override, workflow_id=self._workflow_id, override=override),
+            "override",
         )
 
     def record_event(

@@ -13,7 +13,7 @@ from symphony.hosts.base import ProcessIdentity
 from symphony.model.issue import IssueId
 from symphony.model.run import Outcome, RunId, RunSpec
 from symphony.scheduler.commands import SaveClaim
-from symphony.scheduler.events import Hold
+from symphony.scheduler.events import Hold, Override
 
 from .codec import capped, encode_issue, encode_optional, storable
 from .spending import count_run, encode_crossing
@@ -194,6 +194,19 @@ def drop_hold(connection: sqlite3.Connection, workflow_id: str, scope: str | Non
     connection.execute(
         "DELETE FROM holds WHERE workflow_id = ? AND scope = ?",
         (workflow_id, storable(scope or ALL_WORK)),
+    )
+
+
+def save_override(
+    connection: sqlite3.Connection, workflow_id: str, override: Override | None
+) -> None:
+    """Set or remove the override of the active hours."""
+    if override is None:
+        connection.execute("DELETE FROM overrides WHERE workflow_id = ?", (workflow_id,))
+        return
+    connection.execute(
+        "INSERT OR REPLACE INTO overrides VALUES (?, ?, ?)",
+        (workflow_id, override.since_wall, override.until_wall),
     )
 
 

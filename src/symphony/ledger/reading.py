@@ -22,6 +22,7 @@ from symphony.model.usage import TokenUsage
 from symphony.scheduler.events import (
     Hold,
     HoldKind,
+    Override,
     Restored,
     RestoredClaim,
     RestoredPark,
@@ -132,8 +133,9 @@ def load(path: Path, workflow_id: str, now_wall: float) -> LedgerContents:
         failing = breakers.load(connection, workflow_id, faults)
         spend = read_spend(connection, workflow_id)
         park = _park(connection, workflow_id, now_wall)
+        override = _override(connection, workflow_id)
     return LedgerContents(
-        restored=Restored(claims, usage, seconds, holds, failing, spend, park),
+        restored=Restored(claims, usage, seconds, holds, failing, spend, park, override),
         open_runs=open_runs,
         faults=tuple(faults),
     )
@@ -259,6 +261,12 @@ def _holds(connection: sqlite3.Connection, workflow_id: str) -> tuple[Hold, ...]
         Hold(scope or None, HoldKind(kind), reason, by, since)
         for scope, kind, reason, by, since in connection.execute(query, (workflow_id,))
     )
+
+
+def _override(connection: sqlite3.Connection, workflow_id: str) -> Override | None:
+    query = "SELECT since_wall, until_wall FROM overrides WHERE workflow_id = ?"
+    row = connection.execute(query, (workflow_id,)).fetchone()
+    return None if row is None else Override(*row)
 
 
 def _open_runs(connection: sqlite3.Connection, workflow_id: str) -> tuple[OpenRun, ...]:

@@ -6,7 +6,8 @@ for, and for a running claim the one current run. ``runs`` is the history that c
 ``budget.day_timezone``), so that totals and budgets outlive the pruning of runs. ``holds`` are what
 operators paused, the empty scope being all work; ``raises`` are what they added to limits.
 ``breakers`` are the failures that the breaker counts, a row a class, with the end of its cool-down
-where it is open. ``parks`` holds until when a usage limit keeps all work back. In ``claims``,
+where it is open. ``parks`` holds until when a usage limit keeps all work back, ``overrides`` until
+when operators have lifted the active hours. In ``claims``,
 ``question``, ``reply`` and ``seen`` are JSON (``codec``), and ``stopped`` is the reason of an
 operator's stop that a live run has not come to an end of yet. A later need is a further migration:
 scripts are only ever appended.
@@ -30,7 +31,19 @@ from symphony.errors import LedgerError
 BUSY_TIMEOUT_S = 5.0
 _CHECK_LIMIT_BYTES = 256 * 1024 * 1024
 _TABLES = frozenset(
-    {"claims", "runs", "processes", "turns", "events", "totals", "holds", "breakers", "parks"}
+    {
+        "claims",
+        "runs",
+        "processes",
+        "turns",
+        "events",
+        "totals",
+        "holds",
+        "breakers",
+        "raises",
+        "parks",
+        "overrides",
+    }
 )
 _DAMAGE = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
 
@@ -212,7 +225,15 @@ CREATE TABLE parks (
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6, _V7)
+_V8 = """
+CREATE TABLE overrides (
+  workflow_id TEXT PRIMARY KEY,
+  since_wall REAL NOT NULL,
+  until_wall REAL NOT NULL
+) WITHOUT ROWID;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8)
 """Script ``n`` (from 0) takes a file from ``user_version`` n to n + 1."""
 
 

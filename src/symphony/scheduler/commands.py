@@ -17,7 +17,7 @@ from symphony.model.question import Question, Reply
 from symphony.model.run import RetryKind, RunId, RunSpec, StopReason
 from symphony.model.spend import NOT_IDLE, Crossing, IdleTurns, Raise
 
-from .events import BreakerRecord, Cause, Hold, RaiseOrder, Seen
+from .events import BreakerRecord, Cause, Hold, Override, RaiseOrder, Seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +192,13 @@ class RaiseIssue:
     amounts: Raise
 
 
+@dataclass(frozen=True, slots=True)
+class SaveOverride:
+    """Make an override of the active hours durable; None forgets it."""
+
+    override: Override | None
+
+
 class Level(StrEnum):
     """Level of a note, by consequence."""
 
@@ -229,5 +236,6 @@ Command = (
     | DropBreaker
     | SaveRaise
     | RaiseIssue
+    | SaveOverride
     | Note
 )

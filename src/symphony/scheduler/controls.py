@@ -25,10 +25,11 @@ from .commands import (
     Level,
     Note,
     SaveHold,
+    SaveOverride,
     SaveStop,
     StopRun,
 )
-from .events import ControlAction, ControlRequested, Hold, HoldKind
+from .events import ControlAction, ControlRequested, Hold, HoldKind, Override
 from .notes import note
 from .polling import request_poll
 from .state import SchedulerState
@@ -71,6 +72,8 @@ def control(state: SchedulerState, event: ControlRequested, now: Instant) -> lis
             return [order, *_answer(state, event, now)]
         case ControlAction.UNPARK:
             return [order, *_unpark(state, now)]
+        case ControlAction.OVERRIDE_HOURS:
+            return [order, *_override_hours(state, event, now)]
         case _:
             assert_never(event.action)
 
@@ -150,6 +153,31 @@ def _stop(state: SchedulerState, event: ControlRequested, now: Instant) -> list[
             case _:
                 assert_never(claim)
     return commands
+
+
+def look_at_hours(state: SchedulerState, now: Instant) -> list[Command]:
+    """Follow the wall clock into and out of the active hours; called before each step."""
+    hours = state.hours
+    if hours.rules is not state.rules.hours:
+        hours.use(state.rules.hours, now)
+    else:
+        hours.look(now)
+    if hours.lets_start == hours.told or not state.started:
+        return []
+    hours.told = hours.lets_start
+    if hours.lets_start:
+        state.claims.freed = True
+        return [Note(Level.INFO, "active hours: work may start again")]
+    told = Note(Level.INFO, "active hours: nothing starts", {"why": hours.why_shut})
+    if state.settings.agent.after_hours == "continue":
+        return [told]
+    return [told, *_end_turns(state, ControlRequested(ControlAction.DRAIN))]
+
+
+def _override_hours(state: SchedulerState, event: ControlRequested, now: Instant) -> list[Command]:
+    override = Override(now.wall, now.wall_after(event.for_s)) if event.for_s > 0 else None
+    state.hours.lift(override, now)
+    return [SaveOverride(override), *look_at_hours(state, now), *request_poll(state, now)]
 
 
 def _reset_breaker(state: SchedulerState, event: ControlRequested, now: Instant) -> list[Command]:

@@ -13,6 +13,7 @@ from datetime import UTC
 from enum import Enum, StrEnum
 from math import inf
 
+from symphony.config.hours import ActiveHours
 from symphony.config.settings import Settings
 from symphony.model.clock import iso
 from symphony.model.issue import Issue, IssueId, normalize_state
@@ -59,6 +60,7 @@ class Rules:
     blocked_retry_s: Mapping[str, float]
     scope: tuple[str | None, Mapping[str, object]]
     breaker: BreakerRules
+    hours: ActiveHours | None
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Rules:
@@ -89,6 +91,7 @@ class Rules:
             unblock_on=agent.unblock_on,
             blocked_retry_s={kind: ms / 1000 for kind, ms in agent.blocked_retry_ms.items()},
             scope=(tracker.kind, tracker.provider),
+            hours=ActiveHours.of(agent.active_hours, agent.active_hours_timezone),
             breaker=BreakerRules(
                 settings.breaker.failures,
                 settings.breaker.window_ms / 1000,
@@ -137,6 +140,7 @@ class GateName(StrEnum):
     NOT_PARKED = "not_parked"
     BREAKER = "breaker_closed"
     WITHIN_BUDGET = "within_budget"
+    HOURS = "active_hours"
     GLOBAL_SLOT = "global_slot"
     STATE_SLOT = "state_slot"
     HOST_SLOT = "host_slot"
@@ -160,6 +164,7 @@ _SENTENCES = {
     GateName.NOT_PARKED: "No usage limit holds all work back.",
     GateName.BREAKER: "Failures that all issues share do not hold work back.",
     GateName.WITHIN_BUDGET: "The budgets of the issue, the day and all work are not spent.",
+    GateName.HOURS: "It is within agent.active_hours, or an operator has lifted them.",
     GateName.GLOBAL_SLOT: "Fewer runs than agent.max_concurrent_agents.",
     GateName.STATE_SLOT: "Fewer runs in this state than agent.max_concurrent_agents_by_state.",
     GateName.HOST_SLOT: "A host has room under worker.max_concurrent_agents_per_host.",
@@ -194,6 +199,7 @@ class View:
             issue, why it keeps all of them.
         spent: Why nothing may start for the day's or the total budget, or None.
         issue_spent: Why an issue may not start for its own budget, or None.
+        hours: Why no work starts at this time of the week, or None.
     """
 
     rules: Rules
@@ -207,6 +213,7 @@ class View:
     breaker: Callable[[IssueId | None], str | None] = lambda _issue_id: None
     spent: str | None = None
     issue_spent: Callable[[IssueId], str | None] = lambda issue_id: None
+    hours: str | None = None
 
     @property
     def closed(self) -> bool:
@@ -219,6 +226,7 @@ class View:
             or self.shutting_down
             or None in self.holds
             or self.breaker(None) is not None
+            or self.hours is not None
         )
 
     def place(self, preferred: str | None = None) -> str | None:
@@ -301,6 +309,10 @@ def _within_budget(issue: Issue, view: View) -> str | None:
     return view.spent or view.issue_spent(issue.id)
 
 
+def _active_hours(issue: Issue, view: View) -> str | None:
+    return view.hours
+
+
 def _global_slot(issue: Issue, view: View) -> str | None:
     taken, limit = view.slots.total, view.rules.max_agents
     return None if taken < limit else f"{taken} of {limit} slots are taken"
@@ -334,6 +346,7 @@ _GATES: tuple[tuple[GateName, Callable[[Issue, View], str | None]], ...] = (
     (GateName.NOT_PARKED, _not_parked),
     (GateName.BREAKER, _breaker_closed),
     (GateName.WITHIN_BUDGET, _within_budget),
+    (GateName.HOURS, _active_hours),
     (GateName.GLOBAL_SLOT, _global_slot),
     (GateName.STATE_SLOT, _state_slot),
     (GateName.HOST_SLOT, _host_slot),

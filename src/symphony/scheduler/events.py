@@ -252,6 +252,8 @@ class ControlAction(StrEnum):
     """Answer what the agent of a blocked issue asked; it runs again at once."""
     UNPARK = "unpark"
     """Lift the wait for the reset of a usage limit."""
+    OVERRIDE_HOURS = "override_hours"
+    """Let work start outside the active hours for a while."""
 
 
 class HoldKind(StrEnum):
@@ -322,6 +324,7 @@ class ControlRequested:
     ``failure_class`` narrows a reset of the breaker; None means all classes. For
     a raise, ``identifier`` may be ``day`` or ``total`` too, and ``amounts`` says by how much.
     ``answer`` comes with the order to answer, and with no other one.
+    ``for_s`` is how long the active hours are overridden, 0 ends that.
     """
 
     action: ControlAction
@@ -331,6 +334,15 @@ class ControlRequested:
     failure_class: FailureClass | None = None
     amounts: Raise = NO_RAISE
     answer: Answer | None = None
+    for_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """An operator lets work start outside the active hours; epoch seconds."""
+
+    since_wall: float
+    until_wall: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,6 +386,7 @@ class Restored:
     breakers: Sequence[BreakerRecord] = ()
     spend: RestoredSpend = NOTHING_SPENT
     park: RestoredPark | None = None
+    override: Override | None = None
 
 
 @dataclass(frozen=True, slots=True)

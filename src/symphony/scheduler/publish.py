@@ -94,6 +94,7 @@ def build_snapshot(
         holds=tuple(_hold_row(hold) for hold in state.holds.values()),
         breakers=state.breaker.rows(state.claims),
         budget=budgets_row(state.books, _shown_issues(state)),
+        hours=state.hours.row(),
         shutting_down=state.shutting_down,
         parked=None if park is None else park.reason,
         parked_until_wall=None if park is None else park.until_wall,

@@ -150,6 +150,7 @@ class Snapshot:
     holds: tuple[HoldRow, ...] = ()
     breakers: tuple[BreakerRow, ...] = ()
     budget: BudgetsRow | None = None
+    hours: HoursRow | None = None
     shutting_down: bool = False
     parked: str | None = None
     parked_until_wall: float | None = None
@@ -202,6 +203,25 @@ class BreakerRow:
             f"{self.failures} failures of class {self.failure_class} in {self.issues} issues "
             f"({self.why}); {effect}, lift it with: symphony breaker reset {self.failure_class}"
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoursRow:
+    """The active hours, where some are set.
+
+    Attributes:
+        is_open: It is within one of their windows.
+        lets_start: Work may start: they are open, or overridden.
+        change_wall: When they open or close next; None where they never do.
+        override_until_wall: Until when an operator has lifted them, or None.
+        sentence: All of it for people, and how to lift them.
+    """
+
+    is_open: bool
+    lets_start: bool
+    change_wall: float | None
+    override_until_wall: float | None
+    sentence: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,7 @@ from .claims import Blocked, Claims, describe
 from .commands import RefreshPurpose
 from .eligibility import Gate, Rules, View
 from .events import Cause, Hold
+from .hours import Hours
 
 SUSPECT_S = 60.0
 """How long a host that was lost is chosen last."""
@@ -111,6 +112,7 @@ class SchedulerState:
         holds: Operators' holds, by identifier; None holds all work.
         breaker: Counts failures that all issues share.
         books: What all work has cost, and the limits on it.
+        hours: Whether it is time to work.
     """
 
     settings: Settings
@@ -135,6 +137,7 @@ class SchedulerState:
     seconds: float = 0.0
     holds: dict[str | None, Hold] = field(default_factory=dict)
     breaker: Breaker = field(default_factory=Breaker)
+    hours: Hours = field(default_factory=Hours)
 
     def new_cause(self) -> Cause:
         """Number a command that may be issued."""
@@ -201,6 +204,7 @@ class SchedulerState:
             breaker=lambda issue_id: self.breaker.why_shut(issue_id, self.claims),
             spent=self.books.all_shut,
             issue_spent=self.books.issue_shut,
+            hours=self.hours.why_shut,
         )
 
     def describe_claim(self, issue_id: IssueId) -> str | None:
@@ -266,6 +270,7 @@ def next_wakeup(state: SchedulerState) -> float | None:
         state.park.until_mono if state.park is not None else None,
         state.breaker.next_due(),
         state.books.reopens_mono,
+        state.hours.next_due(),
     )
     return min((time for time in times if time is not None), default=None)
 

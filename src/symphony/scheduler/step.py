@@ -27,7 +27,7 @@ from .commands import (
     RefreshPurpose,
     StopRun,
 )
-from .controls import control
+from .controls import control, look_at_hours
 from .dispatch import (
     allocate,
     dispatch_read,
@@ -88,7 +88,7 @@ def step(state: SchedulerState, event: Event, now: Instant) -> list[Command]:
         now: When; it must not go back on the monotonic clock.
     """
     turn_page(state, now)
-    commands = _apply(state, event, now)
+    commands = [*look_at_hours(state, now), *_apply(state, event, now)]
     if state.claims.freed:
         state.claims.freed = False
         if state.claims.contending:
@@ -169,6 +169,7 @@ def _settings_changed(state: SchedulerState, event: SettingsChanged, now: Instan
     state.settings = event.settings
     state.rules = Rules.from_settings(event.settings)
     commands = [*_config_repaired(state), *change_rules(state, event.settings, now)]
+    commands.extend(look_at_hours(state, now))
     if not state.rules.breaker.failures:
         commands.extend(state.breaker.reset())
     if state.rules.interval_s != before.interval_s:
@@ -314,9 +315,11 @@ def _restored(state: SchedulerState, event: Restored, now: Instant) -> list[Comm
     state.usage, state.seconds = event.usage, event.seconds
     state.holds = {hold.scope: hold for hold in event.holds}
     state.breaker.restore(event.breakers, now)
+    state.hours.lift(event.override, now)
     commands = [] if state.rules.breaker.failures else state.breaker.reset()
     state.books.restore(event.spend)
     state.park = park_again(event.park, now)
+    commands.extend(look_at_hours(state, now))
     for restored in event.claims:
         if restored.issue.id in state.claims:
             commands.append(note(Level.WARNING, "second claim in the ledger", restored.issue))

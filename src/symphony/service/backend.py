@@ -77,6 +77,7 @@ class EngineBackend:
         *,
         failure_class: FailureClass | None = None,
         amounts: Raise = NO_RAISE,
+        for_s: float = 0.0,
     ) -> bool | Refusal | None:
         """Give an order to the scheduler; see ``web.backend.Backend``."""
         state, order = self._state, ControlAction(action)
@@ -96,7 +97,9 @@ class EngineBackend:
         needs_it = identifier is not None and order is not ControlAction.PAUSE
         if needs_it and not known(state, identifier or ""):
             return False
-        self._post(ControlRequested(order, identifier, reason, failure_class=failure_class))
+        self._post(
+            ControlRequested(order, identifier, reason, failure_class=failure_class, for_s=for_s)
+        )
         return True
 
     def budget(self) -> BudgetsRow | None:

@@ -133,6 +133,8 @@ def _head(snapshot: Snapshot, now: Instant, late_s: float, urls: Urls, tps: floa
         _fact("Breaker: ", clean_line(row.sentence, 1000), "red") for row in snapshot.breakers
     ]
     lines += _budget(snapshot)
+    if snapshot.hours is not None and not snapshot.hours.is_open:
+        lines.append(_fact("Active hours: ", snapshot.hours.sentence, "yellow"))
     if snapshot.config_error:
         lines.append(_fact("Config error: ", clean_line(snapshot.config_error, 1000), "red"))
     if snapshot.tracker_error:

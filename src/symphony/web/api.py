@@ -20,6 +20,7 @@ from symphony.scheduler.eligibility import Gate
 from symphony.scheduler.snapshot import (
     BlockedRow,
     BreakerRow,
+    HoursRow,
     RetryingRow,
     RunningRow,
     Snapshot,
@@ -118,6 +119,7 @@ def present_state(snapshot: Snapshot) -> shapes.State:
         ],
         breakers=[present_breaker(row) for row in snapshot.breakers],
         budget=None if snapshot.budget is None else present_budget(snapshot.budget),
+        active_hours=None if snapshot.hours is None else present_hours(snapshot.hours),
         parked=snapshot.parked,
         parked_until=None
         if snapshot.parked_until_wall is None
@@ -138,6 +140,17 @@ def present_breaker(row: BreakerRow) -> shapes.Breaker:
         until=iso(row.until_wall),
         cooldown_seconds=row.cooldown_s,
         canary=row.canary,
+    )
+
+
+def present_hours(row: HoursRow) -> shapes.Hours:
+    """Return the active hours."""
+    return shapes.Hours(
+        open=row.is_open,
+        lets_start=row.lets_start,
+        changes_at=_iso(row.change_wall),
+        override_until=_iso(row.override_until_wall),
+        detail=row.sentence,
     )
 
 

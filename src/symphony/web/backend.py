@@ -60,8 +60,11 @@ class Backend(Protocol):
         *,
         failure_class: FailureClass | None = None,
         amounts: Raise = NO_RAISE,
+        for_s: float = 0.0,
     ) -> bool | Refusal | None:
         """Give an authorised order to the scheduler; a class narrows a reset of the breaker.
+
+        ``for_s`` is how long the active hours are overridden.
 
         ``amounts`` are for a raise, whose ``identifier`` may be ``day`` or ``total`` too.
 

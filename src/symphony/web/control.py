@@ -32,17 +32,25 @@ class Amounts(msgspec.Struct, forbid_unknown_fields=True):
     attempts: Amount = 0
 
 
+MAX_OVERRIDE_S = 31 * 86_400.0
+"""Longest override of the active hours; who wants more edits the setting."""
+
+
 class Order(msgspec.Struct, forbid_unknown_fields=True):
     """The body: an action, of one issue or of all work.
 
-    ``failure_class`` is for the breaker's, ``amounts`` are for a raise.
+    ``failure_class`` is for the breaker's, ``amounts`` are for a raise, ``for_seconds`` is for an
+    override of the active hours, which 0 ends.
     """
 
-    action: Literal["pause", "resume", "drain", "stop", "retry", "reset_breaker", "raise"]
+    action: Literal[
+        "pause", "resume", "drain", "stop", "retry", "reset_breaker", "raise", "override_hours"
+    ]
     issue: str | None = None
     reason: str = ""
     failure_class: FailureClass | None = None
     amounts: Amounts | None = None
+    for_seconds: Annotated[float, msgspec.Meta(ge=0, le=MAX_OVERRIDE_S)] = 0.0
 
 
 _decode = msgspec.json.Decoder(Order).decode
@@ -66,6 +74,7 @@ async def obey(request: Request, backend: Backend) -> Response:
         order.reason,
         failure_class=order.failure_class,
         amounts=NO_RAISE if order.amounts is None else _raise_of(order.amounts),
+        for_s=order.for_seconds,
     )
     if taken is None:
         return error_response(503, "orchestrator_unavailable", "Orchestrator is unavailable")
@@ -86,8 +95,10 @@ def _fault_of(order: Order) -> str | None:
         return "issue: the identifier is blank"
     if order.action == "drain" and order.issue is not None:
         return "drain is for all work; stop or pause one"
-    if order.action == "reset_breaker" and order.issue is not None:
-        return "reset_breaker is for all work; to try one issue, retry it"
+    if order.action in ("reset_breaker", "override_hours") and order.issue is not None:
+        return f"{order.action} is for all work; leave out issue"
+    if order.action != "override_hours" and order.for_seconds:
+        return f"for_seconds: belongs to override_hours, not to {order.action}"
     if order.action != "reset_breaker" and order.failure_class is not None:
         return f"failure_class: belongs to reset_breaker, not to {order.action}"
     if order.action == "raise" and (order.issue is None or order.amounts is None):

@@ -185,6 +185,16 @@ class Breaker(Struct, kw_only=True):
     canary: str | None
 
 
+class Hours(Struct, kw_only=True):
+    """Added: the active hours; ``changes_at`` null where they never open or close."""
+
+    open: bool
+    lets_start: bool
+    changes_at: str | None
+    override_until: str | None
+    detail: str
+
+
 class GateAnswer(Struct, kw_only=True):
     """Added: one condition of a start."""
 
@@ -224,6 +234,7 @@ class State(Struct, kw_only=True):
     holds: list[Hold]
     breakers: list[Breaker]
     budget: Budget | None
+    active_hours: Hours | None
     parked: str | None
     parked_until: str | None
     shutting_down: bool

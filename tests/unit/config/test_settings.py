@@ -43,6 +43,13 @@ DEFAULTS = {
     "agent.max_concurrent_agents_by_state": {},
     "agent.unblock_on": ("state", "labels"),
     "agent.blocked_retry_ms": {},
+    "agent.active_hours": (),
+    "agent.active_hours_timezone": None,
+    "agent.after_hours": "continue",
+    "breaker.failures": 5,
+    "breaker.window_ms": 3_600_000,
+    "breaker.cooldown_ms": 600_000,
+    "breaker.max_cooldown_ms": 3_600_000,
     "codex.command": "codex app-server",
     "codex.approval_policy": {
         "granular": {"sandbox_approval": False, "rules": False, "mcp_elicitations": False}

@@ -1,10 +1,10 @@
-"""The rows of the failure breaker outlive the daemon, and a damaged one costs no start."""
+"""The rows of breaker and hours outlive the daemon, and a damaged one costs no start."""
 
 import sqlite3
 
 from symphony.model.failure import FailureClass
 from symphony.model.issue import IssueId
-from symphony.scheduler.events import BreakerRecord, Failure
+from symphony.scheduler.events import BreakerRecord, Failure, Override
 
 
 def record(**changes):
@@ -63,3 +63,12 @@ async def test_what_an_older_or_newer_version_called_otherwise_is_left_out_and_t
     assert [one.failure_class for one in contents.restored.breakers] == [FailureClass.MODEL]
     assert len(contents.faults) == 2
     assert any("weather" in fault for fault in contents.faults)
+
+
+async def test_an_override_of_the_active_hours_is_kept_until_it_is_ended(open_ledger, ledger):
+    assert (await ledger.load()).restored.override is None
+    await ledger.save_override(Override(10.0, 20.0))
+    await ledger.save_override(Override(11.0, 30.0))
+    assert (await (await open_ledger()).load()).restored.override == Override(11.0, 30.0)
+    await ledger.save_override(None)
+    assert (await ledger.load()).restored.override is None

@@ -9,7 +9,7 @@ import pytest
 
 from symphony.cli.status import describe
 from symphony.model.clock import Instant
-from symphony.scheduler.snapshot import BreakerRow, Snapshot
+from symphony.scheduler.snapshot import BreakerRow, HoursRow, Snapshot
 from symphony.terminal.dashboard import Urls, render
 from symphony.web import api
 from symphony.web.pages import Pages
@@ -78,3 +78,36 @@ def test_the_api_gives_the_breaker_in_parts(snapshots: ModuleType) -> None:
         "cooldown_seconds": 600.0,
         "canary": "MT-7",
     }
+
+
+def hours(snapshots: ModuleType, **changes: object) -> HoursRow:
+    fields = {
+        "is_open": False,
+        "lets_start": False,
+        "change_wall": snapshots.WALL + 600,
+        "override_until_wall": None,
+        "sentence": "outside agent.active_hours (Mon-Fri 08:00-18:00 UTC); nothing starts",
+    }
+    return HoursRow(**{**fields, **changes})
+
+
+def test_closed_hours_are_shown_and_open_ones_are_not(snapshots: ModuleType) -> None:
+    for text in seen(snapshots, snapshots.snapshot(hours=hours(snapshots))):
+        assert "outside agent.active_hours (Mon-Fri 08:00-18:00 UTC)" in text
+    for text in seen(snapshots, snapshots.snapshot(hours=hours(snapshots, is_open=True))):
+        assert "active_hours" not in text
+
+
+def test_the_api_gives_the_hours_in_parts(snapshots: ModuleType) -> None:
+    row = hours(snapshots, lets_start=True, override_until_wall=snapshots.WALL + 60)
+    state = json.loads(api.encode(api.present_state(snapshots.snapshot(hours=row))))
+    shown = state["active_hours"]
+    assert "outside" in shown.pop("detail")
+    assert shown == {
+        "open": False,
+        "lets_start": True,
+        "changes_at": "2030-03-17T17:56:40Z",
+        "override_until": "2030-03-17T17:47:40Z",
+    }
+    plain = json.loads(api.encode(api.present_state(snapshots.snapshot())))
+    assert plain["active_hours"] is None
