@@ -139,13 +139,13 @@ async def test_a_schema_and_overrides_reach_the_model(codex) -> None:
     result = await client.run(
         "Issue: A",
         cwd=real.workspace,
-        model="gpt-other",
+        model="gpt-5.4",
         output_schema=schema,
         config={"model_reasoning_effort": "low"},
         **FREE,
     )
     body = real.model.requests[-1].body
     assert result.final_message == '{"answer": 42}'
-    assert body["model"] == "gpt-other"
+    assert body["model"] == "gpt-5.4"
     assert body["text"]["format"]["schema"] == schema
     assert body["reasoning"]["effort"] == "low"
