@@ -313,6 +313,13 @@ async def newest_codex(cache_dir: Path) -> AsyncIterator[Callable[..., Any]]:
         yield start
 
 
+@pytest.fixture
+async def wheel_codex(cache_dir: Path) -> AsyncIterator[Callable[..., Any]]:
+    """As `newest_codex`, with the binary of the Python package."""
+    async with _real_codex(lambda: _binary("wheel"), cache_dir) as start:
+        yield start
+
+
 @asynccontextmanager
 async def _real_codex(
     binary: Callable[[], Path], folder: Path

@@ -33,6 +33,7 @@ server_code = runpy.run_path(str(SERVER))
 scripted, bridge = server_code["scripted"], server_code["bridge"]
 FAKES = ["scripted", "replay", "recording", "fd", "subprocess", "ws", "unix", "wss"]
 REAL = ["codex stdio", "codex ws", "codex unix", "codex wss"]
+WHEEL = ["wheel stdio", "wheel ws", "wheel unix", "wheel wss"]
 QUICK, SLOW = "Issue: A", "Issue: B\nand wait"
 
 
@@ -151,16 +152,25 @@ async def _real(
 
 
 @pytest.fixture(
-    params=[*FAKES, *(pytest.param(kind, marks=pytest.mark.codex) for kind in REAL)],
+    params=[
+        *FAKES,
+        *(pytest.param(kind, marks=pytest.mark.codex) for kind in REAL),
+        *(pytest.param(kind, marks=[pytest.mark.codex, pytest.mark.slow]) for kind in WHEEL),
+    ],
 )
 async def peer(
-    request: pytest.FixtureRequest, tmp_path: Path, newest_codex: Any, behind_tls: Behind
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    newest_codex: Any,
+    wheel_codex: Any,
+    behind_tls: Behind,
 ) -> AsyncIterator[Peer]:
     kind = str(request.param)
     async with AsyncExitStack() as stack:
-        if kind.startswith("codex "):
-            word = kind.removeprefix("codex ")
-            made = await _real(stack, newest_codex, tmp_path, word, behind_tls)
+        if " " in kind:
+            which, _, word = kind.partition(" ")
+            codex = newest_codex if which == "codex" else wheel_codex
+            made = await _real(stack, codex, tmp_path, word, behind_tls)
         elif kind == "scripted":
             server = scripted()
             made = Peer(server, server.aclose)
