@@ -1,7 +1,13 @@
+"""The public names, and what importing them brings along."""
+
+import ast
+import inspect
+import json
 import subprocess
 import sys
 
 import codex_app_server
+import pytest
 
 
 def test_the_public_names_are_sorted_documented_and_there() -> None:
@@ -11,10 +17,74 @@ def test_the_public_names_are_sorted_documented_and_there() -> None:
         assert getattr(codex_app_server, name).__doc__, name
 
 
-def test_importing_the_package_leaves_the_generated_types_alone() -> None:
+def _modules_after(statements: str) -> set[str]:
+    """The modules of a fresh interpreter that has run these statements, asyncio's apart."""
     code = (
-        "import sys, codex_app_server;"
-        "print(sorted(m for m in sys.modules if m.endswith('protocol.types')))"
+        "import asyncio, json, sys; before = set(sys.modules);"
+        f"{statements}; print(json.dumps(sorted(set(sys.modules) - before)))"
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
-    assert output == b"[]\n"
+    return set(json.loads(output))
+
+
+def test_importing_the_package_imports_nothing_else() -> None:
+    assert _modules_after("import codex_app_server") == {"codex_app_server"}
+
+
+ELSEWHERE = {
+    *("exec", "exec_usage", "messages", "recording", "scripted", "session", "supervisor"),
+    *("testing", "unattended", "websocket", "accounts", "asking", "extras", "subagents"),
+    *("protocol.exec_events", "protocol.requests", "protocol.types"),
+}
+COSTLY = {"hashlib", "http", "shutil", "ssl", "tempfile", "urllib.request", "websockets"}
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        "from codex_app_server import Codex, Connection, Thread, Turn, CodexError, tool",
+        "from codex_app_server.protocol.rpc import Rpc;"
+        'line = dict(threadId="t", turnId="u", itemId="i", delta="x");'
+        'text = json.dumps(dict(method="item/agentMessage/delta", params=line)) + "\\n";'
+        "Rpc().receive(text.encode(), 0.0)[0].events[0].params.delta",
+    ],
+    ids=["names", "a delta"],
+)
+def test_talking_to_a_server_imports_neither_all_types_nor_other_ways(statements: str) -> None:
+    loaded = _modules_after(statements)
+    assert "codex_app_server.protocol.deltas" in loaded
+    assert loaded & {f"codex_app_server.{name}" for name in ELSEWHERE} == set()
+    assert loaded & COSTLY == set()
+
+
+def test_every_public_name_is_found_where_type_checkers_find_it() -> None:
+    (block,) = [
+        node
+        for node in ast.parse(inspect.getsource(codex_app_server)).body
+        if isinstance(node, ast.If)
+    ]
+    imports = {
+        alias.name: (node.module or "").removeprefix("codex_app_server.")
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert imports == codex_app_server._HOMES
+    assert sorted(imports) == codex_app_server.__all__
+
+
+def test_a_module_of_the_package_is_an_attribute_without_being_imported() -> None:
+    assert "errors" in _attribute_of_a_fresh_import("errors.TurnFailed.__module__")
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = codex_app_server.nonsense  # type: ignore[attr-defined] # what the test is about
+    assert not hasattr(codex_app_server, "__wrapped__")
+    assert set(codex_app_server.__all__) <= set(dir(codex_app_server))
+
+
+def _attribute_of_a_fresh_import(path: str) -> str:
+    code = f"import codex_app_server; print(codex_app_server.{path})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    return done.stdout

@@ -9,7 +9,6 @@ is found here.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 import sys
@@ -178,6 +177,8 @@ def _platform() -> tuple[str, str]:
 
 
 def _from_wheel() -> Path | None:
+    import importlib.util  # late: costly, and not always needed
+
     spec = importlib.util.find_spec(_WHEEL)
     if spec is None or spec.origin is None:
         return None

@@ -17,6 +17,8 @@ from typing import Any, Generic, TypeVar, Union
 import msgspec
 from msgspec import UNSET, Struct, UnsetType, field
 
+from codex_app_server.protocol.deltas import DELTAS
+
 __all__ = [
     "DELTA_METHODS",
     "DeltaEvent",
@@ -201,12 +203,10 @@ class MalformedLine(Event, gc=False, eq=False, kw_only=True):
 @functools.cache
 def delta_decoder() -> Callable[[bytes], DeltaEvent]:
     """Return a decoder of delta lines, typed in one pass; any other line makes it raise."""
-    from codex_app_server.protocol.types import NOTIFICATIONS
-
     kinds = [
         msgspec.defstruct(
-            NOTIFICATIONS[method].__name__.replace("Notification", "Event"),
-            [("params", NOTIFICATIONS[method])],
+            DELTAS[method].__name__.replace("Notification", "Event"),
+            [("params", DELTAS[method])],
             bases=(DeltaEvent,),
             namespace={"method": method},
             tag_field="method",
@@ -215,7 +215,7 @@ def delta_decoder() -> Callable[[bytes], DeltaEvent]:
             eq=False,
             kw_only=True,
         )
-        for method in sorted(DELTA_METHODS & NOTIFICATIONS.keys())
+        for method in sorted(DELTA_METHODS & DELTAS.keys())
     ]
     decoder: msgspec.json.Decoder[DeltaEvent] = msgspec.json.Decoder(Union[tuple(kinds)])  # noqa: UP007 # made at run time
     return decoder.decode
@@ -248,10 +248,12 @@ _decoders: dict[str, Callable[[bytes], _Line[Any]] | None] = {}
 
 def _decoder(method: str) -> Callable[[bytes], _Line[Any]] | None:
     if method not in _decoders:
-        # The generated module is large and many users never read typed params.
-        from codex_app_server.protocol.types import NOTIFICATIONS
+        params = DELTAS.get(method)
+        if params is None:
+            # The generated module is large and many users never read typed params.
+            from codex_app_server.protocol.types import NOTIFICATIONS
 
-        params = NOTIFICATIONS.get(method)
+            params = NOTIFICATIONS.get(method)
         if params is None:
             return None
         _decoders[method] = msgspec.json.Decoder(_Line[params]).decode  # type: ignore[valid-type]

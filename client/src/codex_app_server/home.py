@@ -9,10 +9,8 @@ a symbolic link, never copied, because two copies would refresh one token agains
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import stat
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -143,6 +141,8 @@ def config_arguments(config: Mapping[str, Any]) -> list[str]:
 
 
 def _refuse_temp(path: Path, environment: Mapping[str, str]) -> None:
+    import tempfile  # late: costly, and not always needed
+
     temp = {tempfile.gettempdir(), "/tmp", environment.get("TMPDIR") or "/tmp"}
     for folder in sorted(temp):
         if path.resolve().is_relative_to(Path(folder).resolve()):
@@ -169,6 +169,8 @@ def _seed(home: Path, source: Path) -> None:
 
 def _replace(target: Path, content: bytes) -> None:
     """Write a file of mode 0600 so that a reader sees the old or the new content, never a part."""
+    import tempfile  # late: costly, and not always needed
+
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -203,6 +205,8 @@ def _toml_string(text: str, path: tuple[str, ...]) -> str:
         text.encode()
     except UnicodeEncodeError as error:
         raise HomeError(f"config.toml: {'.'.join(path)} is no valid text: {error}") from error
+    import json  # late: costly, and not always needed
+
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 

@@ -9,8 +9,6 @@ Used by `codex_app_server.launch` and `codex_app_server.exec`.
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -151,6 +149,8 @@ class LaunchPlan(Struct, frozen=True):
         login = self.private_home / "auth.json"
         if login.is_file() and not login.is_symlink():
             return
+        import shutil  # late: costly, and not always needed
+
         shutil.rmtree(self.private_home, ignore_errors=True)
 
 
@@ -234,5 +234,7 @@ def private_home(variables: Mapping[str, str], *, seed: bool = True) -> Path:
     folder = Path(cache) / "codex-app-server"
     # The check of the place comes first: nothing is made below a temp directory.
     prepare_home(folder, seed=False, environment=variables)
+    import tempfile  # late: costly, and not always needed
+
     home = Path(tempfile.mkdtemp(prefix="home-", dir=folder))
     return prepare_home(home, environment=variables, seed=seed)

@@ -8,7 +8,6 @@ were observed on 0.125.0, 0.163.0 and 0.169.0.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -108,6 +107,8 @@ def mcp_tool_name(
     name = _NO_NAME.sub("_", tool)
     equal = any(_NO_NAME.sub("_", other) == name for other in siblings if other != tool)
     if equal or len(clean) + len(name) > limit:
+        import hashlib  # late: costly, and not always needed
+
         original = f"{server}\0{namespace if old else server}\0\0{tool}\0{tool}"
         digest = hashlib.sha1(original.encode(), usedforsecurity=False).hexdigest()
         name = f"{name[: limit - len(clean) - _HASH_LENGTH]}_{digest[: _HASH_LENGTH - 1]}"

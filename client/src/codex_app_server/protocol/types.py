@@ -13,17 +13,22 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Final, NamedTuple, TypeAlias
 
-from msgspec import UNSET, Raw, Struct, UnsetType, field
+from msgspec import UNSET, Raw, UnsetType, field
 
+from codex_app_server.protocol.deltas import (
+    AgentMessageDeltaNotification as AgentMessageDeltaNotification,
+    CommandExecutionOutputDeltaNotification as CommandExecutionOutputDeltaNotification,
+    FileChangeOutputDeltaNotification as FileChangeOutputDeltaNotification,
+    Message as Message,
+    PlanDeltaNotification as PlanDeltaNotification,
+    ReasoningSummaryTextDeltaNotification as ReasoningSummaryTextDeltaNotification,
+    ReasoningTextDeltaNotification as ReasoningTextDeltaNotification,
+)
 from codex_app_server.protocol.unions import EMPTY, TaggedUnion, Unknown
 
 SCHEMA_VERSION: Final = '0.169.0'
 SCHEMA_SHA256: Final = '86fc0d2b2c43bc05d1fb4db6ea31ab2f2967cfb40afd9ddf7e262d3ce616c41b'
 """Of the stable and the experimental definitions as canonical JSON."""
-
-
-class Message(Struct, rename="camel", omit_defaults=True):
-    """The root of all generated types."""
 
 
 class RequestTypes(NamedTuple):
@@ -334,14 +339,6 @@ class AdditionalNetworkPermissions(Message, kw_only=True):
 class AdditionalPermissionProfile(Message, kw_only=True):
     file_system: AdditionalFileSystemPermissions | None = None
     network: AdditionalNetworkPermissions | None = None
-
-
-class AgentMessageDeltaNotification(Message, kw_only=True):
-    """``item/agentMessage/delta``."""
-    delta: str
-    item_id: str
-    thread_id: str
-    turn_id: str
 
 
 class AgentMessageDisplay(Message, kw_only=True):
@@ -752,14 +749,6 @@ class CommandExecWriteParams(Message, kw_only=True):
 
 class CommandExecWriteResponse(Message, kw_only=True):
     """Answer to ``command/exec/write``."""
-
-
-class CommandExecutionOutputDeltaNotification(Message, kw_only=True):
-    """``item/commandExecution/outputDelta``."""
-    delta: str
-    item_id: str
-    thread_id: str
-    turn_id: str
 
 
 class CommandExecutionRequestApprovalParams(Message, kw_only=True):
@@ -1337,14 +1326,6 @@ class FeedbackUploadResponse(Message, kw_only=True):
     """Answer to ``feedback/upload``."""
     thread_id: str
     prompt_hash: str | None = None
-
-
-class FileChangeOutputDeltaNotification(Message, kw_only=True):
-    """``item/fileChange/outputDelta``."""
-    delta: str
-    item_id: str
-    thread_id: str
-    turn_id: str
 
 
 class FileChangePatchUpdatedNotification(Message, kw_only=True):
@@ -2531,14 +2512,6 @@ class PermissionsRequestApprovalResponse(Message, kw_only=True):
     strict_auto_review: bool | None | UnsetType = UNSET
 
 
-class PlanDeltaNotification(Message, kw_only=True):
-    """``item/plan/delta``."""
-    delta: str
-    item_id: str
-    thread_id: str
-    turn_id: str
-
-
 class PluginDetail(Message, kw_only=True):
     app_templates: list[AppTemplateSummary] | None = None
     apps: list[AppSummary] | None = None
@@ -3082,24 +3055,6 @@ class ReasoningSummaryPartAddedNotification(Message, kw_only=True):
     """``item/reasoning/summaryPartAdded``."""
     item_id: str
     summary_index: int | None = None
-    thread_id: str
-    turn_id: str
-
-
-class ReasoningSummaryTextDeltaNotification(Message, kw_only=True):
-    """``item/reasoning/summaryTextDelta``."""
-    delta: str
-    item_id: str
-    summary_index: int | None = None
-    thread_id: str
-    turn_id: str
-
-
-class ReasoningTextDeltaNotification(Message, kw_only=True):
-    """``item/reasoning/textDelta``."""
-    content_index: int | None = None
-    delta: str
-    item_id: str
     thread_id: str
     turn_id: str
 
