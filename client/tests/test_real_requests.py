@@ -251,7 +251,7 @@ async def test_a_thread_that_another_process_writes_is_forked(codex) -> None:
     second = await real.open()
     if second.server.version == OLD:
         pytest.skip("0.125 lets two processes write a thread")
-    forked = await second.resume_or_fork(thread.id, **FREE)
+    forked = await second.resume_thread(thread.id, fork_when_held=True, **FREE)
     assert forked.id != thread.id
     assert (await forked.run("Issue: A")).final_message == "hello"
 

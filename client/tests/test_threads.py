@@ -104,7 +104,7 @@ async def test_a_thread_that_another_process_holds_is_forked_with_the_same_optio
     connection = await connect()
     with pytest.raises(ActiveWriter):
         await connection.resume_thread("t")
-    thread = await connection.resume_or_fork("t", cwd="/w", sandbox="read-only")
+    thread = await connection.resume_thread("t", fork_when_held=True, cwd="/w", sandbox="read-only")
     assert thread.id == "copy"
     assert server.requests("thread/fork")[0]["params"] == {
         "threadId": "t",
@@ -119,5 +119,5 @@ async def test_other_refusals_of_a_resume_are_not_answered_with_a_fork(server, c
     server.answers["thread/resume"] = lambda m: [{"id": m["id"], "error": lost}]
     connection = await connect()
     with pytest.raises(RequestError, match="no rollout"):
-        await connection.resume_or_fork("t")
+        await connection.resume_thread("t", fork_when_held=True)
     assert server.requests("thread/fork") == []

@@ -28,6 +28,7 @@ MODULES = (
     "messages",
     "unattended",
     "connection",
+    "opening",
     "handshake",
     "threads",
     "turns",

@@ -16,9 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
-from codex_app_server.errors import ActiveWriter, RequestError
+from codex_app_server.errors import RequestError
 from codex_app_server.handshake import ServerInfo
 from codex_app_server.subscriptions import (
     DEFAULT_LIMIT,
@@ -105,24 +105,6 @@ class WideApi:
         from codex_app_server.subagents import SubAgents
 
         return SubAgents(self._connection, thread if isinstance(thread, str) else thread.id)
-
-    async def resume_or_fork(self, thread_id: str, **options: Any) -> Thread:
-        """Resume a thread, or fork it where another process has it open for writing.
-
-        Args:
-            thread_id: Of the thread.
-            options: As for `Connection.resume_thread`; ``tools``, ``timeout_s`` and overrides.
-
-        Returns:
-            The thread; after a fork with another id.
-
-        Raises:
-            CodexError: As for `Connection.resume_thread`, without `ActiveWriter`.
-        """
-        try:
-            return await self._connection.resume_thread(thread_id, **options)
-        except ActiveWriter:
-            return await self._connection.fork_thread(thread_id, **options)
 
     async def fuzzy_file_search(
         self, query: str, roots: Sequence[str], *, timeout_s: float | None = None

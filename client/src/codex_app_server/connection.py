@@ -18,27 +18,21 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 
-from codex_app_server import values
 from codex_app_server.api import WideApi
 from codex_app_server.approvals import Callback, ServerRequestHandlers
 from codex_app_server.broker import Broker, PendingRequest
 from codex_app_server.calls import Caller
-from codex_app_server.errors import (
-    ConnectionClosed,
-    InvalidArgument,
-    RequestTimeout,
-    UnexpectedReply,
-)
+from codex_app_server.errors import ConnectionClosed, InvalidArgument, UnexpectedReply
 from codex_app_server.events import Event
 from codex_app_server.handshake import ClientInfo, ServerInfo, initialize
+from codex_app_server.opening import ThreadOpening
 from codex_app_server.protocol.framing import DEFAULT_MAX_LINE_BYTES
 from codex_app_server.protocol.rpc import Inbound, Response, Rpc, Run
-from codex_app_server.protocol.turn import TokenUsage
 from codex_app_server.ratelimits import RateLimits
 from codex_app_server.routing import Router
 from codex_app_server.subscriptions import Subscriptions
-from codex_app_server.threads import Thread, camel_members
-from codex_app_server.tools import Tool, tool_specs
+from codex_app_server.threads import Thread
+from codex_app_server.tools import Tool
 from codex_app_server.transport import Transport
 from codex_app_server.turns import Turn
 from codex_app_server.versions import check_floor
@@ -46,12 +40,11 @@ from codex_app_server.versions import check_floor
 __all__ = ["ClientInfo", "Connection", "ServerInfo"]
 
 T = TypeVar("T")
-THREAD_STARTS = 4
 EXIT_STATUS_S = 0.05
 BROKEN_PIPE_S = 0.25
 
 
-class Connection(WideApi):
+class Connection(ThreadOpening, WideApi):
     """A connection to an app-server. Use `open`, and ``async with`` or `aclose`.
 
     Attributes:
@@ -73,8 +66,7 @@ class Connection(WideApi):
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._transport = transport
-        self._thread_start_timeout_s = thread_start_timeout_s
-        self._thread_starts = asyncio.Semaphore(THREAD_STARTS)
+        self._init_opening(thread_start_timeout_s)
         self._on_events = on_events
         self._rpc = Rpc(max_line_bytes)
         self._resume = asyncio.Event()
@@ -261,151 +253,6 @@ class Connection(WideApi):
             ConnectionClosed: The server is gone.
         """
         return await self._caller.call(method, params, timeout_s=timeout_s, idempotent=idempotent)
-
-    # -- threads -------------------------------------------------------------------------------
-
-    async def start_thread(
-        self,
-        *,
-        cwd: str | None = None,
-        approval_policy: Any = None,
-        sandbox: Any = None,
-        model: str | None = None,
-        tools: Sequence[Tool] = (),
-        config: Mapping[str, Any] | None = None,
-        ephemeral: bool | None = None,
-        developer_instructions: str | None = None,
-        timeout_s: float | None = None,
-        **extra: Any,
-    ) -> Thread:
-        """Start a thread.
-
-        Args:
-            cwd: Absolute directory of the agent.
-            approval_policy: ``never``, ``on-request``, ``untrusted`` or ``{"granular": {...}}``;
-                older values are translated, see `Thread.warnings`.
-            sandbox: ``read-only``, ``workspace-write`` or ``danger-full-access``.
-            model: The server's by default.
-            tools: What the agent may call on our side; kept with the thread.
-            config: Overrides of config.toml, with dotted keys.
-            ephemeral: Leave no record on disk.
-            developer_instructions: Added to the agent's instructions.
-            timeout_s: The connection's ``thread_start_timeout_s`` by default.
-            extra: Further members of ``thread/start``; ``snake_case`` becomes ``camelCase``.
-
-        Raises:
-            CodexError: As for `call_raw`; `UnexpectedReply` without a thread id.
-        """
-        params = {
-            "cwd": cwd,
-            "approvalPolicy": approval_policy,
-            "sandbox": sandbox,
-            "model": model,
-            "dynamicTools": tool_specs(tools) or None,
-            "config": config,
-            "ephemeral": ephemeral,
-            "developerInstructions": developer_instructions,
-            **camel_members(extra),
-        }
-        opened = await self._open_thread("thread/start", params, tools, timeout_s)
-        opened.usage_total = TokenUsage()
-        return opened
-
-    async def resume_thread(
-        self,
-        thread_id: str,
-        *,
-        cwd: str | None = None,
-        approval_policy: Any = None,
-        sandbox: Any = None,
-        model: str | None = None,
-        tools: Sequence[Tool] = (),
-        config: Mapping[str, Any] | None = None,
-        developer_instructions: str | None = None,
-        exclude_turns: bool = True,
-        timeout_s: float | None = None,
-        **extra: Any,
-    ) -> Thread:
-        """Open a thread that exists; its tools persist, give their handlers again.
-
-        A thread that this server has loaded already keeps its directory whatever ``cwd`` says.
-        The other arguments are those of `start_thread`.
-
-        Raises:
-            ActiveWriter: Another process has it open; fork it, or end that process.
-            CodexError: As for `start_thread`.
-        """
-        params = {
-            "threadId": thread_id,
-            "cwd": cwd,
-            "approvalPolicy": approval_policy,
-            "sandbox": sandbox,
-            "model": model,
-            "config": config,
-            "developerInstructions": developer_instructions,
-            "excludeTurns": exclude_turns or None,
-            **camel_members(extra),
-        }
-        # Known before the reply: requests that wait are offered again at once.
-        known = self._router.threads.get(thread_id)
-        if known is None:
-            self._router.threads[thread_id] = Thread(self, thread_id, tools=tools)
-        try:
-            return await self._open_thread("thread/resume", params, tools, timeout_s)
-        except BaseException:
-            if known is None:
-                self._router.threads.pop(thread_id, None)
-            raise
-
-    async def fork_thread(
-        self,
-        thread_id: str,
-        *,
-        tools: Sequence[Tool] = (),
-        exclude_turns: bool = True,
-        timeout_s: float | None = None,
-        **extra: Any,
-    ) -> Thread:
-        """Open a copy of a thread; works while another process writes the original.
-
-        ``extra`` may hold the overrides of `resume_thread` too.
-
-        Raises:
-            CodexError: As for `start_thread`.
-        """
-        params = {
-            "threadId": thread_id,
-            "excludeTurns": exclude_turns or None,
-            **camel_members(extra),
-        }
-        return await self._open_thread("thread/fork", params, tools, timeout_s)
-
-    async def _open_thread(
-        self,
-        method: str,
-        params: Mapping[str, Any],
-        tools: Sequence[Tool],
-        timeout_s: float | None,
-    ) -> Thread:
-        timeout_s = self._thread_start_timeout_s if timeout_s is None else timeout_s
-        warnings: list[str] = []
-        present = values.translate(method, params, self.server, warnings)
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._thread_starts.acquire()
-        except TimeoutError:
-            raise RequestTimeout(method, timeout_s) from None
-        try:
-            reply = await self.call(method, present, timeout_s=timeout_s)
-        finally:
-            self._thread_starts.release()
-        thread = reply.get("thread") if isinstance(reply, dict) else None
-        thread_id = thread.get("id") if isinstance(thread, dict) else None
-        if not isinstance(thread_id, str) or not thread_id:
-            raise UnexpectedReply(method, "no thread.id")
-        opened = self._router.adopt(Thread(self, thread_id, tools=tools), reply)
-        opened.note(warnings)
-        return opened
 
     # -- end -----------------------------------------------------------------------------------
 

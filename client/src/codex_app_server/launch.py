@@ -28,7 +28,6 @@ from codex_app_server.checks import check_options
 from codex_app_server.cleanup import Mountpoints, sweep
 from codex_app_server.connection import ClientInfo, Connection, ServerInfo
 from codex_app_server.errors import (
-    ActiveWriter,
     CodexError,
     ConnectionClosed,
     InvalidArgument,
@@ -231,24 +230,10 @@ class Codex:
         thread_id: str,
         *,
         cwd: PathLike | None = None,
-        fork_when_held: bool = False,
         **options: Any,
     ) -> Thread:
-        """Open a thread that exists: `Connection.resume_thread`.
-
-        Args:
-            thread_id: Of the thread.
-            cwd: Absolute directory of the agent.
-            fork_when_held: Open a copy (with an id of its own) where another process writes it.
-            options: See `Connection.resume_thread`.
-        """
-        directory = self._watched(cwd)
-        try:
-            return await self.connection.resume_thread(thread_id, cwd=directory, **options)
-        except ActiveWriter:
-            if not fork_when_held:
-                raise
-        return await self.fork_thread(thread_id, cwd=directory, **options)
+        """Open a thread that exists: `Connection.resume_thread`, with its directory watched."""
+        return await self.connection.resume_thread(thread_id, cwd=self._watched(cwd), **options)
 
     async def fork_thread(
         self, thread_id: str, *, cwd: PathLike | None = None, **options: Any

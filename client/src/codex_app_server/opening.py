@@ -1,0 +1,204 @@
+"""Opening threads: start, resume, fork; a part of `codex_app_server.connection.Connection`.
+
+Invariants: few are opened at once, for each runs a login shell; a thread that is being resumed is
+known before the reply, since requests that wait are offered again at once; a thread that is open
+already keeps its object. Values of older versions are translated before they are sent.
+
+The routing table is `codex_app_server.routing`'s; the results are `codex_app_server.threads`'.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from codex_app_server import values
+from codex_app_server.errors import ActiveWriter, RequestTimeout, UnexpectedReply
+from codex_app_server.protocol.turn import TokenUsage
+from codex_app_server.routing import Router
+from codex_app_server.threads import Thread, camel_members
+from codex_app_server.tools import Tool, tool_specs
+
+if TYPE_CHECKING:
+    from codex_app_server.connection import Connection
+
+__all__ = ["ThreadOpening"]
+
+THREAD_STARTS = 4
+
+
+class ThreadOpening:
+    """The methods of a connection that return threads; a base of `Connection`."""
+
+    _router: Router
+    _thread_start_timeout_s: float
+
+    def _init_opening(self, timeout_s: float) -> None:
+        self._thread_start_timeout_s = timeout_s
+        self._thread_starts = asyncio.Semaphore(THREAD_STARTS)
+
+    @property
+    def _owner(self) -> Connection:
+        return cast("Connection", self)
+
+    async def start_thread(
+        self,
+        *,
+        cwd: str | None = None,
+        approval_policy: Any = None,
+        sandbox: Any = None,
+        model: str | None = None,
+        tools: Sequence[Tool] = (),
+        config: Mapping[str, Any] | None = None,
+        ephemeral: bool | None = None,
+        developer_instructions: str | None = None,
+        timeout_s: float | None = None,
+        **extra: Any,
+    ) -> Thread:
+        """Start a thread.
+
+        Args:
+            cwd: Absolute directory of the agent.
+            approval_policy: ``never``, ``on-request``, ``untrusted`` or ``{"granular": {...}}``;
+                older values are translated, see `Thread.warnings`.
+            sandbox: ``read-only``, ``workspace-write`` or ``danger-full-access``.
+            model: The server's by default.
+            tools: What the agent may call on our side; kept with the thread.
+            config: Overrides of config.toml, with dotted keys.
+            ephemeral: Leave no record on disk.
+            developer_instructions: Added to the agent's instructions.
+            timeout_s: The connection's ``thread_start_timeout_s`` by default.
+            extra: Further members of ``thread/start``; ``snake_case`` becomes ``camelCase``.
+
+        Raises:
+            CodexError: As for `call_raw`; `UnexpectedReply` without a thread id.
+        """
+        params = {
+            "cwd": cwd,
+            "approvalPolicy": approval_policy,
+            "sandbox": sandbox,
+            "model": model,
+            "dynamicTools": tool_specs(tools) or None,
+            "config": config,
+            "ephemeral": ephemeral,
+            "developerInstructions": developer_instructions,
+            **camel_members(extra),
+        }
+        opened = await self._open_thread("thread/start", params, tools, timeout_s)
+        opened.usage_total = TokenUsage()
+        return opened
+
+    async def resume_thread(
+        self,
+        thread_id: str,
+        *,
+        cwd: str | None = None,
+        approval_policy: Any = None,
+        sandbox: Any = None,
+        model: str | None = None,
+        tools: Sequence[Tool] = (),
+        config: Mapping[str, Any] | None = None,
+        developer_instructions: str | None = None,
+        exclude_turns: bool = True,
+        fork_when_held: bool = False,
+        timeout_s: float | None = None,
+        **extra: Any,
+    ) -> Thread:
+        """Open a thread that exists; its tools persist, give their handlers again.
+
+        A thread that this server has loaded already keeps its directory whatever ``cwd`` says.
+        Where the server outlived an earlier connection a turn may still run: `Thread.attach_turn`.
+
+        With ``fork_when_held``, a copy with an id of its own is opened where another process
+        writes the thread. The other arguments are those of `start_thread`.
+
+        Raises:
+            ActiveWriter: Another process has it open; fork it, or end that process.
+            CodexError: As for `start_thread`.
+        """
+        params = {
+            "threadId": thread_id,
+            "cwd": cwd,
+            "approvalPolicy": approval_policy,
+            "sandbox": sandbox,
+            "model": model,
+            "config": config,
+            "developerInstructions": developer_instructions,
+            "excludeTurns": exclude_turns or None,
+            **camel_members(extra),
+        }
+        try:
+            return await self._resume_known(thread_id, params, tools, timeout_s)
+        except ActiveWriter:
+            if not fork_when_held:
+                raise
+        return await self._open_thread("thread/fork", params, tools, timeout_s)
+
+    async def _resume_known(
+        self,
+        thread_id: str,
+        params: Mapping[str, Any],
+        tools: Sequence[Tool],
+        timeout_s: float | None,
+    ) -> Thread:
+        # Known before the reply: requests that wait are offered again at once.
+        known = self._router.threads.get(thread_id)
+        if known is None:
+            self._router.threads[thread_id] = Thread(self._owner, thread_id, tools=tools)
+        try:
+            return await self._open_thread("thread/resume", params, tools, timeout_s)
+        except BaseException:
+            if known is None:
+                self._router.threads.pop(thread_id, None)
+            raise
+
+    async def fork_thread(
+        self,
+        thread_id: str,
+        *,
+        tools: Sequence[Tool] = (),
+        exclude_turns: bool = True,
+        timeout_s: float | None = None,
+        **extra: Any,
+    ) -> Thread:
+        """Open a copy of a thread; works while another process writes the original.
+
+        ``extra`` may hold the overrides of `resume_thread` too.
+
+        Raises:
+            CodexError: As for `start_thread`.
+        """
+        params = {
+            "threadId": thread_id,
+            "excludeTurns": exclude_turns or None,
+            **camel_members(extra),
+        }
+        return await self._open_thread("thread/fork", params, tools, timeout_s)
+
+    async def _open_thread(
+        self,
+        method: str,
+        params: Mapping[str, Any],
+        tools: Sequence[Tool],
+        timeout_s: float | None,
+    ) -> Thread:
+        timeout_s = self._thread_start_timeout_s if timeout_s is None else timeout_s
+        warnings: list[str] = []
+        present = values.translate(method, params, self._owner.server, warnings)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._thread_starts.acquire()
+        except TimeoutError:
+            raise RequestTimeout(method, timeout_s) from None
+        try:
+            reply = await self._owner.call(method, present, timeout_s=timeout_s)
+        finally:
+            self._thread_starts.release()
+        thread = reply.get("thread") if isinstance(reply, dict) else None
+        thread_id = thread.get("id") if isinstance(thread, dict) else None
+        if not isinstance(thread_id, str) or not thread_id:
+            raise UnexpectedReply(method, "no thread.id")
+        opened = self._router.adopt(Thread(self._owner, thread_id, tools=tools), reply)
+        opened.note(warnings)
+        return opened
