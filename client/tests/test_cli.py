@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from codex_app_server import WebSocketTransport
 from codex_app_server.cli import EXIT_CODES
 from codex_app_server.home import prepare_home, provider_config, write_config
 from codex_app_server.scripted_model import ScriptedModel
@@ -69,6 +70,7 @@ async def test_the_dry_smoke_passes_all_steps_without_a_codex() -> None:
         (["smoke", "--codex", "/nonexistent/codex"], 3, "does not exist"),
         (["smoke", "--scripted", "--codex", "/nonexistent/codex"], 3, "does not exist"),
         (["smoke", "--scripted", "--model", "x"], 2, "--model does not go with --scripted"),
+        (["smoke", "--turn", "--url", "ws://[x"], 2, "url: "),
         (["smoke", "--scripted", "--live"], 2, "not allowed with"),
         ([], 2, "COMMAND"),
     ],
@@ -173,6 +175,24 @@ async def test_the_scripted_smoke_passes_all_steps_and_leaves_nothing(
     assert re.search(r"first: 'ok'; its command \(process \d+\) is gone", steps["preempt"])
     assert commands_with(marker) == []
     assert list((Path(smoke_env["XDG_CACHE_HOME"]) / "codex-app-server").iterdir()) == []
+
+
+@pytest.mark.codex
+async def test_the_smoke_passes_against_a_server_that_listens(newest_codex, tmp_path: Path) -> None:
+    pytest.importorskip("websockets", reason="needs the extra [websocket]")
+    real = await newest_codex()
+    url = f"unix://{tmp_path}/codex.sock"
+    async with ScriptedModel() as model:
+        write_config(real.home, provider_config(model.base_url, model="gpt-5.5"))
+        await real.spawn("app-server", "--listen", url)
+        ready = await WebSocketTransport.connect(url, retry_for_s=20)
+        await ready.aclose()
+        words = ["--url", url, "--cwd", str(real.workspace), *FREE]
+        status, out, err = await _run("smoke", *words, env={"PATH": "/nonexistent"})
+    assert (status, err) == (0, ""), out
+    assert [line.split()[:2] for line in out.splitlines()] == [["ok", name] for name in STEPS]
+    # Its commands run on this machine, so their end is seen.
+    assert out.count("is gone") == 2
 
 
 @pytest.mark.codex

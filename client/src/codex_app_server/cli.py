@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -61,6 +62,7 @@ EXIT_CODES = {
     4: "the server went away or refused a request",
     130: "interrupted from the keyboard",
 }
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 CLIENT = ClientInfo("codex-app-server", "0.1.0", "codex-app-server command")
 
 
@@ -236,7 +238,7 @@ async def _smoke(arguments: argparse.Namespace) -> int:
             thread_options=options,
             slow_prompt=arguments.prompt,
             step_timeout_s=arguments.timeout or 180.0,
-            local=arguments.url is None and not arguments.dry,
+            local=not arguments.dry and _is_local(arguments.url),
             on_step=show,
         )
     return 0 if all(step.ok for step in results) else 1
@@ -261,6 +263,14 @@ async def _smoke_server(arguments: argparse.Namespace) -> AsyncIterator[tuple[An
             yield connect, {**free, **given}
     else:
         yield lambda: _connected(arguments), options
+
+
+def _is_local(url: str | None) -> bool:
+    """Tell whether a server may run on this machine; behind a forwarded port it does not."""
+    try:
+        return url is None or url.startswith("unix:") or urlsplit(url).hostname in LOOPBACK
+    except ValueError:
+        return False  # the step that connects says what is wrong with it
 
 
 # -- pieces ------------------------------------------------------------------------------------
