@@ -13,6 +13,7 @@ from symphony.model.question import Ask, Option, Question, QuestionKind
 from symphony.model.run import Outcome, OutcomeKind, Phase, RunProgress, RunSpec, StopReason
 from symphony.model.spend import Raise
 from symphony.runner.budget import RunBudget
+from symphony.runner.idling import IdleWatch
 from symphony.runner.outcomes import outcome_of, stopped
 from symphony.scheduler.events import RunIssueChanged
 
@@ -79,6 +80,12 @@ class SimAttempt:
         )
         self._budget = RunBudget(
             spec, progress, settings=lambda: life.settings.budget, clock=life.clock
+        )
+        self._idle = IdleWatch(
+            progress,
+            limit=lambda: life.settings.budget.no_progress_turns,
+            tree_mark=self._tree_mark,
+            record=lambda idle: self._record(life.ledger.run_idle(spec.run_id, idle)),
         )
         self._stopped: Outcome | None = None
         self._is_last_turn = False
@@ -151,6 +158,9 @@ class SimAttempt:
                 return ended
             if self._is_last_turn or not await self._goes_on():
                 return Outcome(kind=OutcomeKind.COMPLETED)
+            nowhere = await self._idle.turn_ended(self._progress.issue, changed=False)
+            if nowhere is not None:
+                return nowhere
             if number >= self._life.settings.agent.max_turns:
                 return Outcome(kind=OutcomeKind.COMPLETED)
             spent = self._budget.before_next_turn()
@@ -280,6 +290,15 @@ class SimAttempt:
             and found[0].dispatchable
             and set(tracker.required_labels) <= set(found[0].labels)
         )
+
+    async def _tree_mark(self) -> str | None:
+        """What the turn left: often something new, sometimes nobody can tell."""
+        await asyncio.sleep(0.05)
+        trees = self._world.trees
+        if self._rng.random() < 0.6:
+            trees[self.spec.issue_id] = trees.get(self.spec.issue_id, 0) + 1
+        told = self._rng.random() < 0.95
+        return str(trees.get(self.spec.issue_id, 0)) if told else None
 
     def _heard(self) -> None:
         self._progress.last_activity_mono = self._life.clock().mono

@@ -12,7 +12,7 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from symphony.model.clock import Instant
 from symphony.model.failure import FailureClass
 from symphony.model.issue import Issue, IssueId
 from symphony.model.run import Outcome, RunId, RunSpec
-from symphony.model.spend import NO_SPEND, Spend
+from symphony.model.spend import NO_SPEND, IdleTurns, Spend
 from symphony.model.usage import TokenUsage
 from symphony.scheduler.commands import SaveClaim
 from symphony.scheduler.events import (
@@ -283,6 +283,14 @@ class ModelLedger:
                 self._store.use(row, wall)
 
         await self._write("", spent)
+
+    async def run_idle(self, run_id: RunId, idle: IdleTurns) -> None:
+        def keep() -> None:
+            for record in self._store.claims.values():
+                if record.run_id == run_id:
+                    record.claim = replace(record.claim, idle=idle)
+
+        await self._write(f"run {run_id} idle", keep)
 
     async def save_raise(self, order: RaiseOrder) -> None:
         def save() -> None:

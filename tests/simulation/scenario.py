@@ -166,8 +166,9 @@ def _sections(rng: Random, interval_s: float) -> dict[str, Any]:
 
 def _budget(rng: Random) -> dict[str, Any]:
     """Limits that a few runs reach, in some of all seeds."""
+    idle = rng.choice([0, 1, 3, 10])
     if rng.random() < 0.6:
-        return {}
+        return {"no_progress_turns": idle}
 
     def some(*values: int) -> int | None:
         return rng.choice([None, None, *values])
@@ -183,6 +184,7 @@ def _budget(rng: Random) -> dict[str, Any]:
         },
         "day": {"tokens": day, "usd": rng.choice([None, None, "0.5"])},
         "total": {"tokens": total},
+        "no_progress_turns": idle,
         "prices": {"default": {"input_per_million": 5, "output_per_million": 20}},
     }
 

@@ -122,6 +122,7 @@ class World:
     processes: dict[int, Process] = field(default_factory=dict)
     workspaces: dict[str, str] = field(default_factory=dict)
     threads: dict[str, TokenUsage] = field(default_factory=dict)
+    trees: dict[IssueId, int] = field(default_factory=dict)
     dead_hosts: set[str] = field(default_factory=set)
     disk_fails: bool = False
     pids: int = 0

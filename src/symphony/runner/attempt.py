@@ -34,6 +34,7 @@ from symphony.model.run import (
 )
 from symphony.model.spend import Raise
 from symphony.runner.budget import RunBudget
+from symphony.runner.idling import IdleWatch
 from symphony.runner.instructions import Instructions
 from symphony.runner.narrator import Narrator
 from symphony.runner.outcomes import outcome_of, stopped
@@ -60,6 +61,9 @@ Past it the read counts as failed, and with it the run (SPEC 16.5); its thread i
 
 COMPACTION_S = 600.0
 """How long the model may take to summarise a thread whose history is full."""
+
+TREE_MARK_S = 30.0
+"""A workspace that takes longer to look at counts as changed."""
 
 LAST_WORDS_S = 15.0
 """How long a turn may go on after the agent itself has moved its issue out of the active states.
@@ -119,6 +123,12 @@ class Attempt:
             progress,
             settings=lambda: context.workflow().settings.budget,
             clock=context.clock,
+        )
+        self._idle = IdleWatch(
+            progress,
+            limit=lambda: context.workflow().settings.budget.no_progress_turns,
+            tree_mark=self._tree_mark,
+            record=lambda idle: self._record(context.ledger.run_idle(spec.run_id, idle)),
         )
         self._instructions = Instructions(spec)
         self._completed_turns = 0
@@ -293,6 +303,9 @@ class Attempt:
             if self._last_turn:
                 self._log("info", "Ending after this turn, as ordered", turn=number)
                 return Outcome(kind=OutcomeKind.COMPLETED)
+            goes_nowhere = await self._idle.turn_ended(issue, changed=session.changed)
+            if goes_nowhere is not None:
+                return goes_nowhere
             if number >= settings.agent.max_turns:
                 self._log("info", "Reached agent.max_turns", turn=number)
                 return Outcome(kind=OutcomeKind.COMPLETED)
@@ -418,6 +431,19 @@ class Attempt:
             await self._session.close(STOP_GRACE_S)
         if self._workspace is not None:
             await self._context.workspaces.after_run(self._workspace, self.spec)
+
+    async def _tree_mark(self) -> str | None:
+        path = self._progress.workspace_path
+        if path is None:
+            return None
+        self._narrator.call_began(TREE_MARK_S)
+        try:
+            async with asyncio.timeout(TREE_MARK_S):
+                return await self._context.workspaces.tree_mark(path)
+        except TimeoutError:
+            return None
+        finally:
+            self._narrator.call_ended()
 
     async def _record(self, write: Any) -> None:
         try:

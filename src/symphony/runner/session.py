@@ -105,6 +105,7 @@ class Session:
         resumed: Whether the thread is one of an earlier run.
         knows_issue: Whether it also holds what that run told it about the issue.
         acted: Whether the agent has called a tool of the tracker in the present turn.
+        changed: Whether one of these calls may have changed something.
         compactions: How often the thread's history was summarised in this run.
     """
 
@@ -124,6 +125,7 @@ class Session:
         self.connection: codex.Connection | None = None
         self.thread: codex.Thread | None = None
         self.acted = False
+        self.changed = False
         self.compactions = 0
         self.resumed = False
         self.knows_issue = False
@@ -273,6 +275,7 @@ class Session:
             self.acted = True
             change = change_of(arguments)
             if change is not None:
+                self.changed = True
                 # Also before it: a call that is cut off may have changed something all the same.
                 narrator.happened("tool_call", {"tool": spec.name, "action": change})
             try:
@@ -296,7 +299,7 @@ class Session:
         """Return the next turn of the thread, not yet started."""
         if self.thread is None:
             raise RuntimeError("the session has no thread yet")
-        self.acted = False
+        self.acted = self.changed = False
         return self.thread.run(
             prompt,
             cwd=self._workspace,

@@ -61,7 +61,20 @@ def change_rules(state: SchedulerState, settings: Settings, now: Instant) -> lis
     books.rules = BudgetRules.from_settings(settings)
     books.ends_wall = 0.0
     turn_page(state, now)
-    return [*end_if_spent(state), *lift(state, now)]
+    return [*end_if_spent(state), *_block_waiting(state, now), *lift(state, now)]
+
+
+def _block_waiting(state: SchedulerState, now: Instant) -> list[Command]:
+    """Block what is due, waits for a slot and may not run any more under lowered limits."""
+    commands: list[Command] = []
+    for claim in list(state.claims):
+        if isinstance(claim, RetryQueued) and claim.hold is not None:
+            crossed = state.books.issue_crossed(claim.issue.id)
+            if crossed is not None:
+                blocked = block_spent(claim, crossed, now)
+                state.claims.put(blocked)
+                commands.append(blocked.saved())
+    return commands
 
 
 def spend_reported(state: SchedulerState, event: SpendReported) -> list[Command]:

@@ -1,4 +1,6 @@
-"""Does a workspace hold work that exists nowhere else? Asked before it is removed.
+"""Does a workspace hold work that exists nowhere else, and has it changed since the last look?
+
+The first is asked before it is removed, the second after each turn.
 
 Work is what git calls changed or untracked (ignored files are not), commits that no remote has,
 and files outside of any repository. Invariant: whatever lies in the workspace is taken for hostile:
@@ -11,6 +13,7 @@ is too long) counts as work. An agent can lie here, but only about its own work.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import re
 from collections.abc import Sequence
@@ -27,6 +30,7 @@ _OUTPUT_CAP = 1024 * 1024
 _REPOSITORY_LIMIT = 20
 _REMOTE_LIMIT = 10
 _SHA_LIMIT = 2000
+_CHANGED_LIMIT = 5000
 _REMOTE_URL = re.compile(r"remote\..*\.(?:url|pushurl)", re.DOTALL)
 _SHA = re.compile(r"^([0-9a-f]{40,64})\t", re.MULTILINE)
 
@@ -60,6 +64,25 @@ async def work_in(workspace: str, sandbox: Sandbox, *, mirror: str | None = None
         return await _work_in(workspace, sandbox, mirror)
     except (HostError, OSError, _DoubtError) as error:
         return f"it could not be looked through: {error}"
+
+
+async def tree_mark(workspace: str, sandbox: Sandbox) -> str | None:
+    """Return a digest of a workspace's commits, index, changed and untracked files.
+
+    Equal digests mean that nothing has changed. None where nobody can tell: no repository, files
+    outside of one, no sandbox, too much to look at.
+    """
+    try:
+        repositories, loose = await asyncio.to_thread(_repositories, workspace)
+        if loose is not None or not repositories or not await sandbox.available():
+            return None
+        look = _Look(workspace, sandbox, None)
+        digest = hashlib.sha256()
+        for path in sorted(repositories[:_REPOSITORY_LIMIT]):
+            digest.update(await look.mark(path))
+        return digest.hexdigest()
+    except (HostError, OSError, _DoubtError):
+        return None
 
 
 async def _work_in(workspace: str, sandbox: Sandbox, mirror: str | None) -> str | None:
@@ -121,6 +144,33 @@ class _Look:
         self._mirror = mirror
         self._seen = 0
         self.submodules: list[str] = []
+
+    async def mark(self, path: str) -> bytes:
+        """Return what tells this state of a repository from another."""
+        repository = await self._repository(path)
+        listed = await self._ask(
+            repository,
+            "status",
+            "--porcelain=v2",
+            "--branch",
+            "-z",
+            "--no-renames",
+            "--untracked-files=all",
+            "--ignore-submodules=dirty",
+        )
+        entries = listed.split("\0")
+        # A file that was changed before and is changed again has the same line.
+        names = [_changed_name(entry) for entry in entries]
+        stats = await asyncio.to_thread(_stats, path, [name for name in names if name])
+        return "\0".join([path, *entries, *stats]).encode("utf-8", "surrogateescape")
+
+    async def _repository(self, path: str) -> _Repository:
+        plain = hostile_environment(self._sandbox.path)
+        listed = await self._ask(_Repository(path, plain), "config", "--list", "-z")
+        keys = [entry.partition("\n")[0] for entry in listed.split("\0") if entry]
+        return _Repository(
+            path, hostile_environment(self._sandbox.path, filters=filter_names(keys))
+        )
 
     async def at(self, path: str) -> str | None:
         """Return what work a repository holds, or None; collects its submodules."""
@@ -224,6 +274,27 @@ class _Look:
         return await self._sandbox.run(
             quiet, env, timeout_s=COMMAND_LIMIT_S, output_cap=_OUTPUT_CAP
         )
+
+
+def _changed_name(entry: str) -> str | None:
+    """Return the path of an entry of ``status --porcelain=v2``, or None of another line."""
+    fields = {"1": 8, "u": 10, "?": 1}.get(entry[:1])
+    return None if fields is None else entry.split(" ", fields)[-1]
+
+
+def _stats(path: str, names: Sequence[str]) -> list[str]:
+    """Return size and time of change of files, which are looked at and not opened."""
+    if len(names) > _CHANGED_LIMIT:
+        raise _DoubtError("more changed files than are looked at")
+    found = []
+    for name in names:
+        try:
+            status = os.lstat(os.path.join(path, name))
+        except OSError:
+            found.append(f"{name} is gone")
+        else:
+            found.append(f"{name} {status.st_mode} {status.st_size} {status.st_mtime_ns}")
+    return found
 
 
 def _is_url(key: str) -> bool:

@@ -31,7 +31,7 @@ from symphony.model.run import RunSpec
 from . import folders, kept
 from .git import Git
 from .hooks import Hook, HookCall, run_hook
-from .inspection import work_in
+from .inspection import tree_mark, work_in
 from .keys import canonicalize, check_agent_cwd, check_own_directory, workspace_key
 from .population import Population
 from .sandbox import Sandbox
@@ -180,6 +180,11 @@ class Workspaces:
         """Run ``after_run``, then bring the issue's branch back; failures are only logged."""
         await self._try_hook(Hook.AFTER_RUN, spec.issue, workspace.path, spec)
         await self._population.bring_back(workspace.path, spec.issue, self._settings().workspace)
+
+    async def tree_mark(self, path: str) -> str | None:
+        """Return a digest of what lies in a workspace, or None where nobody can tell."""
+        async with self._inspecting:
+            return await tree_mark(path, self._sandbox)
 
     # Removal
 

@@ -187,7 +187,15 @@ class Driver:
         self, spec: RunSpec, kind: OutcomeKind = OutcomeKind.COMPLETED, **fields: Any
     ) -> list[Command]:
         """End a run with this kind of outcome; ``ended`` fields go into the event."""
-        names = ("usage", "seconds", "thread_id", "workspace_path", "session_id", "last_event")
+        names = (
+            "usage",
+            "seconds",
+            "thread_id",
+            "workspace_path",
+            "session_id",
+            "last_event",
+            "idle",
+        )
         ended = {name: fields.pop(name) for name in names if name in fields}
         ended = {"usage": TokenUsage(), "seconds": 1.0, **ended}
         outcome = Outcome(kind=kind, **fields)

@@ -9,7 +9,7 @@ import pytest
 
 from symphony.model.issue import IssueId
 from symphony.model.run import OutcomeKind, RetryKind, StopReason
-from symphony.model.spend import BudgetScope, Crossing, Quantity, Raise, Spend
+from symphony.model.spend import BudgetScope, Crossing, IdleTurns, Quantity, Raise, Spend
 from symphony.model.usage import TokenUsage
 from symphony.scheduler.books import day_of
 from symphony.scheduler.budget import refused_raise, retry_is_vain
@@ -450,3 +450,55 @@ def test_an_unknown_run_spends_nothing(drive, issue):
     assert spend(driver, other, 10) == []
     assert isinstance(driver.claim(issue("A-1")), Running)
     assert driver.state.books.spent_by(IssueId("id-A-1")).tokens == 0
+
+
+def test_a_retry_that_waits_for_a_slot_is_blocked_when_its_limit_is_lowered(drive, issue, settings):
+    driver = drive(agent={"max_concurrent_agents": 1})
+    one, two = issue("A-1"), issue("A-2")
+    (spec,) = driver.start(one)
+    driver.end(spec, OutcomeKind.FAILED, message="no")
+    driver.poll([two])
+    settle_due(driver, one)
+    assert driver.retry(one).waits_for_slot
+
+    driver.send(
+        SettingsChanged(
+            settings(agent={"max_concurrent_agents": 1}, budget={"issue": {"attempts": 1}})
+        )
+    )
+
+    claim = driver.claim(one)
+    assert isinstance(claim, Blocked)
+    assert claim.category == "budget_issue"
+    assert [save.kind for save in driver.of(SaveClaim)] == ["blocked"]
+
+
+def test_idle_turns_go_on_over_continuations_and_restarts_and_end_with_an_order(drive, issue):
+    driver = drive()
+    one = issue("A-1")
+    (spec,) = driver.start(one)
+    idle = IdleTurns(4, "mark")
+    driver.end(spec, OutcomeKind.COMPLETED, idle=idle)
+    assert driver.of(SaveClaim)[0].idle == idle
+    settle_due(driver, one)
+    (spec,) = driver.started()
+    assert spec.idle == idle
+
+    later = drive()
+    later.send(Restored([RestoredClaim("running", one, 1, None, None, idle=idle)]))
+    later.show(RETRY, one)
+    (spec,) = later.started()
+    assert spec.idle == idle
+    later.end(
+        spec,
+        OutcomeKind.FAILED,
+        category="no_progress",
+        message="10 turns in a row",
+        retryable=False,
+        idle=IdleTurns(10, "mark"),
+    )
+    assert later.claim(one).category == "no_progress"
+    order(later, "retry", "A-1")
+    later.wake()
+    later.show(RETRY, one)
+    assert later.started()[0].idle == IdleTurns()
