@@ -5,7 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from symphony.config.profiles import Profile
 
 
 def check_workflow(workflow: Path) -> int:
@@ -44,5 +49,24 @@ def check_workflow(workflow: Path) -> int:
     if loaded.prompt_warnings:
         return 1
     tracker = loaded.settings.tracker
+    for line in profile_lines(loaded.settings.agent.profiles):
+        print(line)
     print(f"{path}: valid; tracker {tracker.kind}, active {', '.join(tracker.active_states)}")
     return 0
+
+
+def profile_lines(profiles: Sequence[Profile]) -> list[str]:
+    """Return a line for each profile: for which issues it is, and what it changes."""
+    lines = []
+    for profile in profiles:
+        changes = [
+            ("prompt", None if profile.prompt is None else profile.prompt.source),
+            ("continuation prompt", profile.continuation_prompt and "its own"),
+            ("model", profile.model),
+            ("effort", profile.reasoning_effort),
+            ("turns", profile.max_turns),
+            ("read only", "yes" if profile.read_only else None),
+        ]
+        shown = ", ".join(f"{what} {value}" for what, value in changes if value is not None)
+        lines.append(f"profile {profile.name}: {profile.conditions()}: {shown or 'as for all'}")
+    return lines

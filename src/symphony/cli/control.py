@@ -40,4 +40,6 @@ def explain(issue: str, *, workflow: Path, instance: str | None) -> int:
     answer = request(workflow, "GET", path, instance=instance)
     for gate in answer["gates"]:
         print(f"{'ok  ' if gate['passed'] else 'SHUT'}  {gate['gate']:<16} {gate['detail']}")
+    if answer["profile"] is not None:
+        print(f"profile {answer['profile']}")
     return 0 if answer["eligible"] else 1

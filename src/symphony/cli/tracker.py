@@ -59,6 +59,9 @@ def describe(loaded: Workflow, issues: Sequence[Issue]) -> list[str]:
     for issue in sorted(issues, key=lambda issue: dispatch_key(issue, fresh=True)):
         shut = next((gate for gate in explain(state, issue) if not gate.passed), None)
         verdict = "starts" if shut is None else f"waits: {shut.detail}"
+        profile = loaded.settings.agent.profile_of(issue)
+        if profile is not None:
+            verdict += f", profile {profile.name}"
         lines.append(f"  {issue.identifier:<14} {issue.state:<16} {verdict}  ({issue.title[:60]})")
     return lines
 

@@ -23,8 +23,10 @@ from symphony.model.issue import normalize_state
 from .branches import base_fault, branch_fault, is_local_repository, repository_fault
 from .budget import BudgetSettings, budget_faults, unpriced_fault
 from .codex_model import model_of
+from .files import IncludedFiles
 from .front_matter import FrontMatter
 from .policies import translate_codex_policies
+from .profiles import ProfileReader
 from .settings import (
     DEFAULT_WORKSPACE_DIRECTORY,
     LINEAR_ALIASES,
@@ -69,7 +71,10 @@ class FrontMatterCheck:
         directory: Path,
         environ: Mapping[str, str],
         profiles: Mapping[str, TrackerProfileLike],
+        *,
+        files: IncludedFiles | None = None,
     ) -> None:
+        self.files = IncludedFiles() if files is None else files
         self.values = front_matter.values
         self.line_of = front_matter.line_of
         self.directory = directory
@@ -92,6 +97,7 @@ class FrontMatterCheck:
             return None
         settings = Settings.model_validate(sections)
         self._warn_of_states(settings.tracker)
+        self._warn_of_profiles(settings)
         self._warn_of_shared_temp(settings)
         self._check_prices(settings)
         kind = settings.tracker.kind
@@ -250,11 +256,27 @@ class FrontMatterCheck:
         return self.environ.get("TMPDIR") or "/tmp"
 
     def _agent(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        if "profiles" in values:
+            reader = ProfileReader(self._prompt_file, self.line_of)
+            values = {**values, "profiles": reader.read(values["profiles"])}
+            self.warnings.extend(reader.warnings)
+            for fault in reader.faults:
+                self._fault_at(fault.keys, fault.problem, fault.value)
         limits = values.get("max_concurrent_agents_by_state")
         if isinstance(limits, Mapping):
             key = "agent.max_concurrent_agents_by_state"
             self.warnings.extend(f"{key}: {sentence}" for sentence in state_limits(limits)[1])
         return values
+
+    def _prompt_file(self, written: str) -> tuple[str, str]:
+        path = os.path.normpath(os.path.join(self.directory, self._expanded_home(written)))
+        try:
+            return self.files.read(Path(path)).decode("utf-8-sig"), path
+        except UnicodeDecodeError:
+            raise ValueError("must name a file of UTF-8 text") from None
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            raise ValueError(f"can't be read: {why} ({path})") from None
 
     def _codex(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         translated, warnings = translate_codex_policies(values)
@@ -305,6 +327,15 @@ class FrontMatterCheck:
                 self.warnings.append(f"tracker.{key}: a blank entry matches no state")
         if not tracker.active_states:
             self.warnings.append("tracker.active_states is empty: no issue is ever dispatched")
+
+    def _warn_of_profiles(self, settings: Settings) -> None:
+        active = settings.tracker.active_state_keys
+        for profile in settings.agent.profiles:
+            if profile.states and active and not active.intersection(profile.states):
+                self.warnings.append(
+                    f"agent.profiles: {profile.name!r} is never used: none of its states is one of "
+                    "tracker.active_states"
+                )
 
     def _warn_of_shared_temp(self, settings: Settings) -> None:
         policy = settings.codex.turn_sandbox_policy

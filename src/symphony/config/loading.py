@@ -12,7 +12,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from symphony.errors import SettingFault, SettingsError, WorkflowFileError
 from .checking import FrontMatterCheck, TrackerProfileLike
 from .files import FileStamp, IncludedFiles, read_file
 from .front_matter import parse_front_matter, split_document
+from .profiles import Prompt
 from .settings import Settings
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "WorkflowSource",
     "build_workflow",
     "load_workflow",
+    "prompt_findings",
     "read_workflow",
     "workflow_id",
 ]
@@ -80,6 +83,17 @@ class Workflow:
     prompt_warnings: tuple[str, ...]
     digest: str
     config: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def prompts(self) -> tuple[Prompt, ...]:
+        """Every template of this version: the body, the continuation text, those of profiles."""
+        agent = self.settings.agent
+        own = [Prompt(text=self.prompt_template, source="", line=self.prompt_line)]
+        if agent.continuation_prompt is not None:
+            own.append(Prompt(text=agent.continuation_prompt, source="agent.continuation_prompt"))
+        of_profiles = ((one.prompt, one.continuation_prompt) for one in agent.profiles)
+        own.extend(prompt for pair in of_profiles for prompt in pair if prompt is not None)
+        return tuple(own)
 
 
 def load_workflow(
@@ -153,7 +167,9 @@ def build_workflow(
     """
     document = split_document(_decoded(source))
     front_matter = parse_front_matter(document.front_matter or "", source=str(source.path))
-    check = FrontMatterCheck(front_matter, source.path.parent, environ, profiles)
+    check = FrontMatterCheck(
+        front_matter, source.path.parent, environ, profiles, files=source.files
+    )
     if not document.terminated:
         check.warnings.append(
             "the front matter has no closing '---': all of the file is read as settings"
@@ -163,18 +179,27 @@ def build_workflow(
         check.add_tracker_faults(validate_tracker(settings))
     if check.faults or settings is None:
         raise SettingsError(check.faults, source=str(source.path), category=check.category())
-    prompt_warnings = check_prompt(document.body, document.body_line) if check_prompt else ()
-    return Workflow(
+    workflow = Workflow(
         path=source.path,
         workflow_id=workflow_id(source.path),
         settings=settings,
         prompt_template=document.body,
         prompt_line=document.body_line,
         warnings=tuple(check.warnings),
-        prompt_warnings=tuple(prompt_warnings),
+        prompt_warnings=(),
         digest=source.digest,
         config=front_matter.values,
     )
+    if check_prompt is None:
+        return workflow
+    found = chain.from_iterable(prompt_findings(one, check_prompt) for one in workflow.prompts)
+    return replace(workflow, prompt_warnings=tuple(found))
+
+
+def prompt_findings(prompt: Prompt, check_prompt: PromptChecker) -> list[str]:
+    """Return the findings on one of a workflow's templates, each with where it stands."""
+    findings = check_prompt(prompt.text, prompt.line)
+    return [f"{prompt.source}: {one}" if prompt.source else one for one in findings]
 
 
 def _decoded(source: WorkflowSource) -> str:

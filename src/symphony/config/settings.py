@@ -16,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
-from symphony.model.issue import normalize_state
+from symphony.model.issue import Issue, normalize_state
 
 from .blocked import CHANGES, changes_of, retry_delays
 from .branches import DEFAULT_BRANCH
@@ -28,6 +28,7 @@ from .policies import (
     effective_turn_sandbox_policy,
     translate_codex_policies,
 )
+from .profiles import Profile, profile_of
 
 __all__ = [
     "DEFAULT_WORKSPACE_DIRECTORY",
@@ -363,11 +364,22 @@ class AgentSettings(_Section):
     """IANA name of the windows' time zone; None: the system's own."""
     after_hours: Literal["continue", "drain"] = "continue"
     """What runs when a window closes: goes on, or ends after its present turn."""
+    profiles: tuple[Profile, ...] = ()
+    """What is different for some issues, in order; the first that fits counts."""
 
     @property
     def max_retry_backoff_s(self) -> float:
         """The cap in seconds."""
         return self.max_retry_backoff_ms / 1000
+
+    def profile_of(self, issue: Issue) -> Profile | None:
+        """Return the first profile that fits the issue's state and labels, or None."""
+        return profile_of(self.profiles, issue)
+
+    def turns_for(self, profile: Profile | None) -> int:
+        """Return how many turns a run under this profile has."""
+        own = None if profile is None else profile.max_turns
+        return self.max_turns if own is None else own
 
     def limit_for_state(self, state: str) -> int:
         """Return how many issues in this state may run: its own limit, else the global one."""
@@ -381,6 +393,10 @@ class CodexSettings(_Section):
 
     command: FilledText = "codex app-server"
     """Shell command, run by ``bash -lc`` in the workspace; only that shell expands it."""
+    model: FilledText | None = None
+    """Model of all turns whose profile names none; None: nothing is sent, Codex decides."""
+    reasoning_effort: FilledText | None = None
+    """Reasoning effort of all turns whose profile names none; None: nothing is sent."""
     approval_policy: TextOrMap = Field(default_factory=default_approval_policy)
     """Codex's ``AskForApproval``, passed on. The default never asks and refuses instead."""
     thread_sandbox: Text = "workspace-write"
@@ -514,6 +530,15 @@ class Settings(_Section):
     webhooks: WebhookSettings = WebhookSettings()
     logging: LoggingSettings = LoggingSettings()
     ledger: LedgerSettings = LedgerSettings()
+
+    def reading_only(self) -> Settings:
+        """Return these settings with policies that let an agent read and nothing else."""
+        narrowed = {
+            "approval_policy": default_approval_policy(),
+            "thread_sandbox": "read-only",
+            "turn_sandbox_policy": {"type": "readOnly", "networkAccess": False},
+        }
+        return self.model_copy(update={"codex": self.codex.model_copy(update=narrowed)})
 
     @property
     def secret_environment_names(self) -> tuple[str, ...]:

@@ -200,6 +200,8 @@ class RunProgress:
     waited_s: float = 0.0
     """Seconds for which a person was waited for; no budget counts them."""
     idle: IdleTurns = NOT_IDLE
+    profile: str | None = None
+    """Name of the profile (``agent.profiles``) under which it works, or None."""
     busy_until_mono: float | None = None
     """A tool call or approval is in flight and counts as alive until then."""
 

@@ -132,6 +132,7 @@ class Attempt:
         )
         self._instructions = Instructions(spec)
         self._completed_turns = 0
+        self._reads_only = False
         self._stopped: Outcome | None = None
         self._last_turn = False
         self._body: asyncio.Task[Outcome] | None = None
@@ -209,18 +210,26 @@ class Attempt:
 
     async def _work(self) -> Outcome:
         frozen = self._context.workflow()
+        settings = self._frozen_settings(frozen.settings)
         workspace = await self._prepare()
         self._phase(Phase.BUILDING_PROMPT)
         prompt = await asyncio.to_thread(self._instructions.first, frozen, self._issue)
         self._phase(Phase.LAUNCHING_AGENT_PROCESS)
         async with self._context.session_options.home_gate.passage():
-            session = await self._open_session(frozen.settings, workspace)
+            session = await self._open_session(settings, workspace)
         refused = self._budget.before_next_turn()
         if refused is not None:
             return refused
         if session.knows_issue:
-            prompt = await asyncio.to_thread(self._instructions.resumed)
+            prompt = await asyncio.to_thread(self._instructions.resumed, frozen, self._issue)
         return await self._turns(session, prompt)
+
+    def _frozen_settings(self, settings: Settings) -> Settings:
+        """Return the settings whose policies hold for this run; a profile may narrow them."""
+        profile = settings.agent.profile_of(self._issue)
+        self._progress.profile = None if profile is None else profile.name
+        self._reads_only = profile is not None and profile.read_only
+        return settings.reading_only() if self._reads_only else settings
 
     async def _prepare(self) -> Workspace:
         # Hooks and git have limits of their own: their silence is no stall.
@@ -297,36 +306,49 @@ class Attempt:
             if self._stopped is not None:
                 return Outcome(kind=OutcomeKind.COMPLETED, stop_reason=self._stopped.stop_reason)
             issue = await self._read_issue_again()
-            settings = self._context.workflow().settings
-            if issue is None or not _continues(issue, settings):
+            workflow = self._context.workflow()
+            if issue is None or not _continues(issue, workflow.settings):
                 return Outcome(kind=OutcomeKind.COMPLETED)
-            if self._last_turn:
-                self._log("info", "Ending after this turn, as ordered", turn=number)
-                return Outcome(kind=OutcomeKind.COMPLETED)
-            goes_nowhere = await self._idle.turn_ended(issue, changed=session.changed)
-            if goes_nowhere is not None:
-                return goes_nowhere
-            if number >= settings.agent.max_turns:
-                self._log("info", "Reached agent.max_turns", turn=number)
+            if not self._last_turn:
+                goes_nowhere = await self._idle.turn_ended(issue, changed=session.changed)
+                if goes_nowhere is not None:
+                    return goes_nowhere
+            last = self._why_last(workflow.settings, number)
+            if last is not None:
+                self._log("info", last, turn=number)
                 return Outcome(kind=OutcomeKind.COMPLETED)
             spent = self._budget.before_next_turn()
             if spent is not None:
                 return spent
             number += 1
             prompt = await asyncio.to_thread(
-                self._instructions.later, settings, self._issue, number
+                self._instructions.later, workflow, self._issue, number
             )
-            self._log("info", "Continuing agent run", turn=f"{number}/{settings.agent.max_turns}")
+            self._log("info", "Continuing agent run", turn=number, profile=self._progress.profile)
+
+    def _why_last(self, settings: Settings, number: int) -> str | None:
+        """Return why there is no further turn in this run though the issue is active, or None."""
+        profile = settings.agent.profile_of(self._issue)
+        self._progress.profile = None if profile is None else profile.name
+        if self._last_turn:
+            return "Ending after this turn, as ordered"
+        if number >= settings.agent.turns_for(profile):
+            return "Reached agent.max_turns"
+        if (profile is not None and profile.read_only) is not self._reads_only:
+            # Policies are frozen for a run; the next one, in the same thread, has the other ones.
+            return "Ending for a profile with other permissions"
+        return None
 
     async def _made_room(self, session: Session, ended: Outcome, number: int) -> bool:
         """Compact a thread whose history is full; False where that can't be done or helped not.
 
         Then the run fails, and the next one begins a new thread with the reason in its prompt.
         """
-        full = ended.code == CONTEXT_WINDOW and self._stopped is None and not self._last_turn
-        if not full or number >= self._context.workflow().settings.agent.max_turns:
+        if ended.code != CONTEXT_WINDOW or self._stopped is not None:
             return False
-        if session.compactions > self._completed_turns:
+        if session.compactions > self._completed_turns or self._budget.before_next_turn():
+            return False
+        if self._why_last(self._context.workflow().settings, number) is not None:
             return False
         self._narrator.happened("compaction_started", {"reason": ended.message})
         self._narrator.call_began(COMPACTION_S)
@@ -340,7 +362,9 @@ class Attempt:
     async def _one_turn(self, session: Session, prompt: str, number: int) -> Outcome | None:
         """Run one turn; return an outcome where it ended the attempt, None where it completed."""
         settings = self._context.workflow().settings
-        turn = session.turn(prompt, idle_s=settings.codex.turn_timeout_s)
+        choice = await session.choose_model(settings, self._issue)
+        self._progress.model = choice.model or self._progress.model
+        turn = session.turn(prompt, choice, idle_s=settings.codex.turn_timeout_s)
         watch = TurnWatch(session.requests, self._narrator, name=self.spec.run_id)
         try:
             async with watch.over(turn), self._budget.over(turn):

@@ -1,9 +1,10 @@
 """What the agent is told in each turn of one run: which text, rendered with what.
 
-The first turn gets the workflow's prompt; a thread that knows the issue from an earlier run gets
-only why it goes on; later turns get the continuation text. A run that has to begin anew although
-an earlier one failed is told why, whatever its template says. Every method may be slow (the
-template engine is imported at its first use) and belongs in a thread. ``prompt`` renders,
+The first turn gets the prompt of the issue's profile, else the workflow's; a thread that knows the
+issue from an earlier run gets only why it goes on; later turns get the continuation text, or the
+whole prompt where the issue has moved to a profile with another one. A run that has to begin anew
+although an earlier one failed is told why, whatever its template says. Every method may be slow
+(the template engine is imported at its first use) and belongs in a thread. ``prompt`` renders,
 ``attempt`` asks.
 """
 
@@ -12,7 +13,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from symphony.config.loading import Workflow
+from symphony.config.profiles import Prompt
 from symphony.config.settings import Settings
+from symphony.errors import PromptError
 from symphony.model.issue import Issue
 from symphony.model.run import RetryKind, RunSpec
 
@@ -30,6 +33,8 @@ class Instructions:
     def __init__(self, spec: RunSpec) -> None:
         self.workspace: str | None = None
         self._spec = spec
+        # The profile whose prompt the thread was told last; None: the workflow's own.
+        self._told: str | None = None
 
     def first(self, workflow: Workflow, issue: Issue) -> str:
         """Return the prompt of a run's first turn in a new thread.
@@ -37,34 +42,51 @@ class Instructions:
         Raises:
             PromptError: It can't be parsed or rendered.
         """
-        from symphony.runner.prompt import PromptTemplate, anew_note
+        from symphony.runner.prompt import anew_note
 
-        spec = self._spec
-        template = PromptTemplate.compile(workflow.prompt_template, workflow.prompt_line)
-        text = self._render(template, workflow.settings, issue, turn=1)
+        spec, settings = self._spec, workflow.settings
+        text, template = self._whole(workflow, issue, turn=1)
         failed = spec.retry_kind in (RetryKind.FAILURE, RetryKind.RECOVERY)
-        if failed and workflow.settings.codex.resume_threads and not template.tells_previous_error:
+        if failed and settings.codex.resume_threads and not template.tells_previous_error:
             text += anew_note(spec.retry_kind, spec.previous_error)
         return text
 
-    def resumed(self) -> str:
-        """Return the prompt of a run's first turn in a thread that knows the issue."""
+    def resumed(self, workflow: Workflow, issue: Issue) -> str:
+        """Return the prompt of a run's first turn in a thread that knows the issue.
+
+        Where profiles have prompts of their own, the one that holds now is told again: nobody
+        knows which one the thread was told last.
+
+        Raises:
+            PromptError: It can't be parsed or rendered.
+        """
         from symphony.runner.prompt import resumption_prompt
 
-        return resumption_prompt(self._spec.retry_kind, self._spec.previous_error)
+        text = resumption_prompt(self._spec.retry_kind, self._spec.previous_error)
+        self._told = _teller(workflow.settings, issue)
+        if all(profile.prompt is None for profile in workflow.settings.agent.profiles):
+            return text
+        return f"{text}\n{_HOLDS_NOW}\n\n{self._whole(workflow, issue, turn=1)[0]}"
 
-    def later(self, settings: Settings, issue: Issue, number: int) -> str:
+    def later(self, workflow: Workflow, issue: Issue, number: int) -> str:
         """Return the prompt of turn ``number``, from 2.
 
         Raises:
             PromptError: The operator's own text can't be parsed or rendered.
         """
-        from symphony.runner.prompt import PromptTemplate, continuation_prompt
+        from symphony.runner.prompt import continuation_prompt
 
-        text = settings.agent.continuation_prompt
+        profile = workflow.settings.agent.profile_of(issue)
+        if self._told != _teller(workflow.settings, issue):
+            whole, _ = self._whole(workflow, issue, turn=number)
+            return f"{_MOVED.format(state=issue.state)}\n\n{whole}"
+        text = None if profile is None else profile.continuation_prompt
+        general = workflow.settings.agent.continuation_prompt
+        if text is None and general is not None:
+            text = Prompt(text=general, source="agent.continuation_prompt")
         if text is None:
-            return continuation_prompt(number, settings.agent.max_turns)
-        return self._render(PromptTemplate.compile(text), settings, issue, turn=number)
+            return continuation_prompt(number, workflow.settings.agent.turns_for(profile))
+        return self._render(text, workflow.settings, issue, turn=number)[0]
 
     def after_compaction(self) -> str:
         """Return the prompt of the turn after a thread's history was summarised."""
@@ -72,16 +94,55 @@ class Instructions:
 
         return COMPACTION_PROMPT
 
+    def _whole(self, workflow: Workflow, issue: Issue, *, turn: int) -> tuple[str, PromptTemplate]:
+        self._told = _teller(workflow.settings, issue)
+        return self._render(_prompt_of(workflow, issue), workflow.settings, issue, turn=turn)
+
     def _render(
-        self, template: PromptTemplate, settings: Settings, issue: Issue, *, turn: int
-    ) -> str:
+        self, prompt: Prompt, settings: Settings, issue: Issue, *, turn: int
+    ) -> tuple[str, PromptTemplate]:
+        from symphony.runner.prompt import PromptTemplate
+
         spec = self._spec
-        return template.render(
-            issue,
-            spec.attempt,
-            retry_kind=spec.retry_kind,
-            turn=turn,
-            max_turns=settings.agent.max_turns,
-            previous_error=spec.previous_error,
-            workspace=self.workspace,
-        )
+        profile = settings.agent.profile_of(issue)
+        try:
+            template = PromptTemplate.compile(prompt.text, prompt.line)
+            text = template.render(
+                issue,
+                spec.attempt,
+                retry_kind=spec.retry_kind,
+                turn=turn,
+                max_turns=settings.agent.turns_for(profile),
+                previous_error=spec.previous_error,
+                workspace=self.workspace,
+                profile=None if profile is None else profile.name,
+            )
+        except PromptError as error:
+            if not prompt.source:
+                raise
+            raise PromptError(error.category, f"{prompt.source}: {error.message}") from error
+        return text, template
+
+
+def _teller(settings: Settings, issue: Issue) -> str | None:
+    """Return the name of the issue's profile where it has a prompt of its own, else None."""
+    profile = settings.agent.profile_of(issue)
+    return None if profile is None or profile.prompt is None else profile.name
+
+
+def _prompt_of(workflow: Workflow, issue: Issue) -> Prompt:
+    """Return the prompt that holds for an issue: its profile's, else the workflow's body."""
+    profile = workflow.settings.agent.profile_of(issue)
+    if profile is not None and profile.prompt is not None:
+        return profile.prompt
+    return Prompt(text=workflow.prompt_template, source="", line=workflow.prompt_line)
+
+
+_HOLDS_NOW = (
+    "The instructions that hold now follow. Where they differ from those above in this thread, "
+    "they count."
+)
+_MOVED = (
+    "The issue is in state {state!r} now, for which other instructions hold. They follow; where "
+    "they differ from those above in this thread, they count. Go on from what the workspace holds."
+)

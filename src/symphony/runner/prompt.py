@@ -77,6 +77,7 @@ VARIABLES = (
     "max_turns",
     "previous_error",
     "workspace",
+    "profile",
 )
 """What a template may read: ``issue`` and ``attempt`` of the SPEC, the others are ours."""
 
@@ -165,6 +166,7 @@ class PromptTemplate:
         max_turns: int | None = None,
         previous_error: str | None = None,
         workspace: str | None = None,
+        profile: str | None = None,
     ) -> str:
         """Return the prompt of a run's first turn.
 
@@ -176,6 +178,7 @@ class PromptTemplate:
             max_turns: The limit of turns of this run.
             previous_error: Why the last attempt failed, or None.
             workspace: Path of the workspace on its host.
+            profile: Name of the issue's profile (``agent.profiles``), or None.
 
         Raises:
             PromptError: ``template_render_error``: unknown variable or filter, wrong argument.
@@ -189,6 +192,7 @@ class PromptTemplate:
                 max_turns=max_turns,
                 previous_error=previous_error,
                 workspace=workspace,
+                profile=profile,
             )
         except LiquidError as error:
             problem = _located(error, self.text, self.first_line)

@@ -24,6 +24,7 @@ from symphony.hosts.base import ExitStatus, Host, HostProcess, ProcessSpec
 from symphony.hosts.launch import codex_argv, codex_environment, launch_error
 from symphony.model.issue import Issue
 from symphony.model.run import Outcome, RunSpec
+from symphony.runner.models import Choice, Models, named
 from symphony.runner.narrator import Narrator
 from symphony.runner.outcomes import exited, outcome_of
 from symphony.runner.requests import RequestPolicy
@@ -127,6 +128,7 @@ class Session:
         self.acted = False
         self.changed = False
         self.compactions = 0
+        self._models: Models | None = None
         self.resumed = False
         self.knows_issue = False
         self._spec = spec
@@ -212,6 +214,7 @@ class Session:
                 cwd=self._workspace,
                 approval_policy=settings.approval_policy or None,
                 sandbox=settings.thread_sandbox or None,
+                model=named(self._settings, self._spec.issue).model,
                 tools=tools,
             )
         for warning in thread.warnings:
@@ -295,7 +298,15 @@ class Session:
             timeout_s=TOOL_LIMIT_S,
         )
 
-    def turn(self, prompt: str, *, idle_s: float) -> codex.Turn:
+    async def choose_model(self, settings: Settings, issue: Issue) -> Choice:
+        """Return what the next turn asks for, by the settings in force now."""
+        if self._models is None:
+            if self.connection is None:
+                raise RuntimeError("the session is not connected")
+            self._models = Models(self.connection)
+        return await self._models.choose(settings, issue)
+
+    def turn(self, prompt: str, choice: Choice, *, idle_s: float) -> codex.Turn:
         """Return the next turn of the thread, not yet started."""
         if self.thread is None:
             raise RuntimeError("the session has no thread yet")
@@ -305,6 +316,8 @@ class Session:
             cwd=self._workspace,
             approval_policy=self._settings.codex.approval_policy or None,
             sandbox_policy=self.sandbox_policy,
+            model=choice.model,
+            effort=choice.effort,
             timeouts=codex.TurnTimeouts(idle_s=idle_s),
             # The narrator sees every event of the connection; the turn itself needs only its end.
             overflow="drop_deltas",

@@ -38,6 +38,7 @@ class _IssueFields(TypedDict):
     issue_title: str
     issue_url: str | None
     state: str
+    profile: str | None
 
 
 def explain(state: SchedulerState, issue: Issue) -> list[Gate]:
@@ -90,7 +91,7 @@ def build_snapshot(
         max_concurrent_agents=state.rules.max_agents,
         config_error=state.config_error,
         tracker_error=state.tracker_error,
-        waiting=tuple(_waiting_row(issue, gate) for issue, gate in state.waiting),
+        waiting=tuple(_waiting_row(state, issue, gate) for issue, gate in state.waiting),
         holds=tuple(_hold_row(hold) for hold in state.holds.values()),
         breakers=state.breaker.rows(state.claims),
         budget=budgets_row(state.books, _shown_issues(state)),
@@ -134,13 +135,13 @@ def _claim_rows(
     for claim in state.claims:
         match claim:
             case Running():
-                rows.running.append(_running_row(claim, progress.get(claim.spec.run_id), now))
+                rows.running.append(_running_row(state, claim, progress, now))
             case RetryQueued():
-                rows.retrying.append(_retrying_row(claim, now))
+                rows.retrying.append(_retrying_row(state, claim, now))
             case Rechecking():
-                rows.retrying.append(_retrying_row(claim.retry, now))
+                rows.retrying.append(_retrying_row(state, claim.retry, now))
             case Blocked():
-                rows.blocked.append(_blocked_row(claim))
+                rows.blocked.append(_blocked_row(state, claim))
             case Cleaning():
                 rows.cleaning.append(claim.issue.identifier)
             case _:
@@ -149,8 +150,10 @@ def _claim_rows(
     return rows
 
 
-def _issue_fields(issue: Issue) -> _IssueFields:
+def _issue_fields(issue: Issue, state: SchedulerState) -> _IssueFields:
+    profile = state.settings.agent.profile_of(issue)
     return {
+        "profile": None if profile is None else profile.name,
         "issue_id": issue.id,
         "issue_identifier": issue.identifier,
         "issue_title": issue.title,
@@ -159,7 +162,10 @@ def _issue_fields(issue: Issue) -> _IssueFields:
     }
 
 
-def _running_row(claim: Running, record: RunProgress | None, now: Instant) -> RunningRow:
+def _running_row(
+    state: SchedulerState, claim: Running, progress: Mapping[RunId, RunProgress], now: Instant
+) -> RunningRow:
+    record = progress.get(claim.spec.run_id)
     if record is None:
         # The same defaults as a record that has seen nothing yet.
         record = RunProgress(
@@ -173,7 +179,7 @@ def _running_row(claim: Running, record: RunProgress | None, now: Instant) -> Ru
             phase=Phase.PREPARING_WORKSPACE,
         )
     return RunningRow(
-        **_issue_fields(claim.issue),
+        **_issue_fields(claim.issue, state),
         run_id=claim.spec.run_id,
         phase=record.phase.value,
         attempt=claim.spec.attempt,
@@ -193,9 +199,9 @@ def _running_row(claim: Running, record: RunProgress | None, now: Instant) -> Ru
     )
 
 
-def _retrying_row(claim: RetryQueued, now: Instant) -> RetryingRow:
+def _retrying_row(state: SchedulerState, claim: RetryQueued, now: Instant) -> RetryingRow:
     return RetryingRow(
-        **_issue_fields(claim.issue),
+        **_issue_fields(claim.issue, state),
         attempt=claim.attempt or 0,
         retry_kind=claim.retry_kind.value,
         due_in_s=max(0.0, claim.due_mono - now.mono),
@@ -207,9 +213,9 @@ def _retrying_row(claim: RetryQueued, now: Instant) -> RetryingRow:
     )
 
 
-def _blocked_row(claim: Blocked) -> BlockedRow:
+def _blocked_row(state: SchedulerState, claim: Blocked) -> BlockedRow:
     return BlockedRow(
-        **_issue_fields(claim.issue),
+        **_issue_fields(claim.issue, state),
         category=claim.category,
         error=claim.error,
         blocked_wall=claim.since_wall,
@@ -222,5 +228,5 @@ def _blocked_row(claim: Blocked) -> BlockedRow:
     )
 
 
-def _waiting_row(issue: Issue, gate: Gate) -> WaitingRow:
-    return WaitingRow(**_issue_fields(issue), gate=gate.name.value, detail=gate.detail)
+def _waiting_row(state: SchedulerState, issue: Issue, gate: Gate) -> WaitingRow:
+    return WaitingRow(**_issue_fields(issue, state), gate=gate.name.value, detail=gate.detail)

@@ -42,6 +42,7 @@ class RunningRow:
     usage: TokenUsage
     stopping: str | None
     """The reason where the run is being ended, or None."""
+    profile: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +62,7 @@ class RetryingRow:
     host: str | None
     workspace_path: str | None
     waiting_for_slot: bool
+    profile: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +83,7 @@ class BlockedRow:
     last_event: str | None
     last_message: Any
     last_event_wall: float | None
+    profile: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,3 +238,4 @@ class WaitingRow:
     state: str
     gate: str
     detail: str
+    profile: str | None = None

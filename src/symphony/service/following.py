@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from symphony.config.loading import Workflow
+from symphony.config.loading import Workflow, prompt_findings
 from symphony.config.settings import Settings
 from symphony.config.store import Broken, Changed, Repaired, WorkflowChange
 from symphony.errors import SymphonyError
@@ -74,10 +74,9 @@ class Following:
         while True:
             self._prompt_changed.clear()
             workflow = self._parts.store.current
-            for fault in await asyncio.to_thread(
-                check_prompt, workflow.prompt_template, workflow.prompt_line
-            ):
-                _log.warning("Prompt template", path=str(workflow.path), problem=fault)
+            for prompt in workflow.prompts:
+                for fault in await asyncio.to_thread(prompt_findings, prompt, check_prompt):
+                    _log.warning("Prompt template", path=str(workflow.path), problem=fault)
             await self._prompt_changed.wait()
 
     async def _follow(self, tracker: Tracker) -> None:

@@ -8,7 +8,8 @@ Neighbours: ``shapes`` has the fields, ``app`` the routes, ``observe.humanize`` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -154,11 +155,17 @@ def present_hours(row: HoursRow) -> shapes.Hours:
     )
 
 
-def present_gates(identifier: str, gates: Sequence[Gate]) -> shapes.Explanation:
-    """Return why an issue may start now or may not: every gate in the order of dispatch."""
+def present_gates(
+    identifier: str, gates: Sequence[Gate], snapshot: Snapshot | None
+) -> shapes.Explanation:
+    """Return why an issue may start now or may not: every gate in the order of dispatch.
+
+    The profile is that of the issue's row in the snapshot.
+    """
     shut = next((gate for gate in gates if not gate.passed), None)
     return shapes.Explanation(
         issue_identifier=identifier,
+        profile=_profile_of(identifier, snapshot),
         eligible=shut is None,
         first_shut=None if shut is None else shut.name.value,
         gates=[
@@ -166,6 +173,16 @@ def present_gates(identifier: str, gates: Sequence[Gate]) -> shapes.Explanation:
             for gate in gates
         ],
     )
+
+
+def _profile_of(identifier: str, snapshot: Snapshot | None) -> str | None:
+    if snapshot is None:
+        return None
+    rows: Iterable[RunningRow | RetryingRow | BlockedRow | WaitingRow] = chain(
+        snapshot.running, snapshot.retrying, snapshot.blocked, snapshot.waiting
+    )
+    of_issue = (row for row in rows if row.issue_identifier == identifier)
+    return next((row.profile for row in of_issue), None)
 
 
 def present_tracker(row: TrackerRow) -> shapes.Tracker:
@@ -186,6 +203,7 @@ def present_tracker(row: TrackerRow) -> shapes.Tracker:
 def present_running(row: RunningRow) -> shapes.Running:
     """Return one running issue."""
     return shapes.Running(
+        profile=row.profile,
         issue_id=row.issue_id,
         issue_identifier=row.issue_identifier,
         issue_url=row.issue_url,
@@ -214,6 +232,7 @@ def present_running(row: RunningRow) -> shapes.Running:
 def present_retrying(row: RetryingRow) -> shapes.Retrying:
     """Return one issue of the retry queue."""
     return shapes.Retrying(
+        profile=row.profile,
         issue_id=row.issue_id,
         issue_identifier=row.issue_identifier,
         issue_url=row.issue_url,
@@ -233,6 +252,7 @@ def present_retrying(row: RetryingRow) -> shapes.Retrying:
 def present_blocked(row: BlockedRow) -> shapes.Blocked:
     """Return one blocked issue."""
     return shapes.Blocked(
+        profile=row.profile,
         issue_id=row.issue_id,
         issue_identifier=row.issue_identifier,
         issue_url=row.issue_url,
@@ -334,6 +354,7 @@ def _find(rows: Sequence[_Row], identifier: str) -> _Row | None:
 
 def _present_waiting(row: WaitingRow) -> shapes.Waiting:
     return shapes.Waiting(
+        profile=row.profile,
         issue_id=row.issue_id,
         issue_identifier=row.issue_identifier,
         issue_title=row.issue_title,

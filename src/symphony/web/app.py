@@ -169,7 +169,7 @@ class Handlers:
         gates = self._backend.explain(identifier)
         if gates is None:
             return error_response(404, "issue_not_found", api.NOT_A_CANDIDATE.format(identifier))
-        return json_response(api.present_gates(identifier, gates))
+        return json_response(api.present_gates(identifier, gates, self._backend.snapshot()))
 
     async def control(self, request: Request) -> Response:
         """``POST /api/v1/control``."""

@@ -66,6 +66,7 @@ class Running(Struct, kw_only=True):
     last_event_at: str | None
     tokens: Tokens
     # Added.
+    profile: str | None
     issue_title: str
     run_id: str
     phase: str
@@ -89,6 +90,7 @@ class Retrying(Struct, kw_only=True):
     worker_host: str | None
     workspace_path: str | None
     # Added.
+    profile: str | None
     issue_title: str
     state: str
     kind: str
@@ -112,6 +114,7 @@ class Blocked(Struct, kw_only=True):
     last_message: str | None
     last_event_at: str | None
     # Added.
+    profile: str | None
     issue_title: str
     category: str
 
@@ -119,6 +122,7 @@ class Blocked(Struct, kw_only=True):
 class Waiting(Struct, kw_only=True):
     """Added: a candidate that may not start now, and the first gate that it failed."""
 
+    profile: str | None
     issue_id: str
     issue_identifier: str
     issue_title: str
@@ -207,6 +211,7 @@ class Explanation(Struct, kw_only=True):
     """Added: ``GET /api/v1/<identifier>/explain``."""
 
     issue_identifier: str
+    profile: str | None
     eligible: bool
     first_shut: str | None
     gates: list[GateAnswer]

@@ -41,6 +41,7 @@ DEFAULTS = {
     "agent.max_retry_backoff_ms": 300_000,
     "agent.continuation_prompt": None,
     "agent.max_concurrent_agents_by_state": {},
+    "agent.profiles": (),
     "agent.unblock_on": ("state", "labels"),
     "agent.blocked_retry_ms": {},
     "agent.active_hours": (),
@@ -51,6 +52,8 @@ DEFAULTS = {
     "breaker.cooldown_ms": 600_000,
     "breaker.max_cooldown_ms": 3_600_000,
     "codex.command": "codex app-server",
+    "codex.model": None,
+    "codex.reasoning_effort": None,
     "codex.approval_policy": {
         "granular": {"sandbox_approval": False, "rules": False, "mcp_elicitations": False}
     },

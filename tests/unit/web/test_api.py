@@ -61,7 +61,7 @@ def test_a_running_row_has_the_fields_of_the_reference(snapshots: ModuleType) ->
 def test_a_running_row_adds_its_title_phase_attempt_host_and_process(
     snapshots: ModuleType,
 ) -> None:
-    row = as_json(api.present_running(snapshots.running(attempt=2, host="build-1")))
+    row = as_json(api.present_running(snapshots.running(attempt=2, host="build-1", profile="docs")))
     assert {key: row[key] for key in row.keys() - RUNNING} == {
         "issue_title": "Make the parser accept empty lines",
         "run_id": "run-MT-101",
@@ -72,6 +72,7 @@ def test_a_running_row_adds_its_title_phase_attempt_host_and_process(
         "thread_id": snapshots.SESSION[:36],
         "runtime_seconds": 785.0,
         "stopping": None,
+        "profile": "docs",
     }
     assert row["worker_host"] == "build-1"
     assert row["tokens"]["cached_input_tokens"] == 60_000
@@ -109,6 +110,7 @@ def test_a_retrying_row_has_the_fields_of_the_reference(snapshots: ModuleType) -
         "kind": "failure",
         "due_in_seconds": 1.2,
         "waiting_for_slot": False,
+        "profile": None,
     }
 
 
@@ -131,6 +133,7 @@ def test_a_blocked_row_has_the_fields_of_the_reference(snapshots: ModuleType) ->
     assert {key: row[key] for key in row.keys() - BLOCKED} == {
         "issue_title": "Choose a colour for the button",
         "category": "turn_input_required",
+        "profile": None,
     }
 
 
@@ -174,6 +177,7 @@ def test_the_state_has_the_fields_of_the_reference_and_ours(snapshots: ModuleTyp
         "state": "Todo",
         "gate": "blockers_done",
         "detail": "waits for MT-101 (In Progress)",
+        "profile": None,
     }
 
 
