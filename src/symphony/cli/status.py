@@ -115,6 +115,13 @@ def describe(payload: Any) -> list[str]:
     lines += [f"  breaker {row['detail']}" for row in payload.get("breakers", ())]
     lines += budget_lines(payload.get("budget"))
     costs = {row["issue_id"]: _cost(row) for row in (payload.get("budget") or {}).get("issues", ())}
+    lines += [
+        f"  host {row['host']}: {row['shortage']}"
+        for row in payload.get("resources", ())
+        if row["shortage"]
+    ]
+    if payload.get("problems", {}).get("places"):
+        lines.append(f"  {payload['problems']['places']}")
     hours = payload.get("active_hours")
     if hours is not None and not hours["open"]:
         lines.append(f"  {hours['detail']}")

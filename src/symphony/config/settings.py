@@ -114,6 +114,13 @@ def _natural(value: object) -> int:
     return number
 
 
+def _percent(value: object) -> int:
+    number = whole_number(value)
+    if number is None or not 0 < number <= 100:
+        raise _fault("must be a percentage from 1 to 100")
+    return number
+
+
 def _port(value: object) -> int:
     number = whole_number(value)
     if number is None or not 0 <= number <= 65535:
@@ -235,6 +242,7 @@ def _state_limits(value: object) -> dict[str, int]:
 Integer = Annotated[int, BeforeValidator(_integer)]
 Positive = Annotated[int, BeforeValidator(_positive)]
 Natural = Annotated[int, BeforeValidator(_natural)]
+Percent = Annotated[int, BeforeValidator(_percent)]
 Port = Annotated[int, BeforeValidator(_port)]
 Boolean = Annotated[bool, BeforeValidator(_boolean)]
 Text = Annotated[str, BeforeValidator(_text)]
@@ -453,6 +461,12 @@ class WorkerSettings(_Section):
 
     ssh_hosts: Texts = ()
     max_concurrent_agents_per_host: Positive | None = None
+    min_free_memory_mb: Natural = 256
+    """MiB of memory that must be free on a host before an agent starts there; 0: not checked."""
+    min_free_disk_mb: Natural = 512
+    """MiB that must be free for workspaces and the daemon's state; 0: not checked."""
+    max_memory_pressure: Percent | None = None
+    """Percent of time for which tasks may wait for memory (``some avg10``); None: not checked."""
 
 
 class ObservabilitySettings(_Section):

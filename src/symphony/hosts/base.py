@@ -12,6 +12,8 @@ from typing import Protocol
 
 from codex_app_server.transport import Transport
 
+from symphony.model.resources import HostResources
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessSpec:
@@ -129,6 +131,13 @@ class Host(Protocol):
 
         Raises:
             HostError: As for ``start``.
+        """
+        ...
+
+    async def resources(self, directories: Sequence[str]) -> HostResources:
+        """Return what this host has left, on the file systems of these directories too.
+
+        Never raises: what can't be read is None in it.
         """
         ...
 

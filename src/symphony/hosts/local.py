@@ -14,13 +14,16 @@ import contextlib
 import functools
 import os
 import resource
+from collections.abc import Sequence
 
 from codex_app_server.transport import FdTransport, Transport
 
 from symphony.errors import HostError
+from symphony.model.resources import HostResources
 
 from .base import CompletedCommand, ExitStatus, ProcessIdentity, ProcessSpec
 from .link import SpawnedRun, SupervisorLink, no_descriptor
+from .resources import read_resources
 from .sweep import INSTANCE, RUN_ID
 
 STDERR_RING = 256 * 1024
@@ -183,6 +186,10 @@ class LocalHost:
     def supervisor_pid(self) -> int | None:
         """Process id of the current supervisor, or None before the first start."""
         return None if self._link is None else self._link.pid
+
+    async def resources(self, directories: Sequence[str]) -> HostResources:
+        """Return what this machine has left (see ``base.Host.resources``)."""
+        return await asyncio.to_thread(read_resources, self._name, directories)
 
     async def open(self) -> None:
         """Start the supervisor ahead of the first run.

@@ -19,7 +19,7 @@ from symphony.model.clock import iso
 from symphony.model.issue import Issue, IssueId, normalize_state
 
 from .events import Hold, HoldKind
-from .placement import Slots, place
+from .placement import LOCAL_HOST, Slots, place
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,21 @@ class BreakerRules:
     window_s: float
     cooldown_s: float
     max_cooldown_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceRules:
+    """What a host must have left; 0 and None are not checked."""
+
+    min_memory_mb: int
+    min_disk_mb: int
+    max_pressure: int | None
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> ResourceRules:
+        """Take them from the settings."""
+        worker = settings.worker
+        return cls(worker.min_free_memory_mb, worker.min_free_disk_mb, worker.max_memory_pressure)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +76,7 @@ class Rules:
     scope: tuple[str | None, Mapping[str, object]]
     breaker: BreakerRules
     hours: ActiveHours | None
+    resources: ResourceRules
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Rules:
@@ -91,6 +107,7 @@ class Rules:
             unblock_on=agent.unblock_on,
             blocked_retry_s={kind: ms / 1000 for kind, ms in agent.blocked_retry_ms.items()},
             scope=(tracker.kind, tracker.provider),
+            resources=ResourceRules.from_settings(settings),
             hours=ActiveHours.of(agent.active_hours, agent.active_hours_timezone),
             breaker=BreakerRules(
                 settings.breaker.failures,
@@ -141,6 +158,8 @@ class GateName(StrEnum):
     BREAKER = "breaker_closed"
     WITHIN_BUDGET = "within_budget"
     HOURS = "active_hours"
+    PLACES = "places_present"
+    RESOURCES = "host_resources"
     GLOBAL_SLOT = "global_slot"
     STATE_SLOT = "state_slot"
     HOST_SLOT = "host_slot"
@@ -164,6 +183,8 @@ _SENTENCES = {
     GateName.NOT_PARKED: "No usage limit holds all work back.",
     GateName.BREAKER: "Failures that all issues share do not hold work back.",
     GateName.WITHIN_BUDGET: "The budgets of the issue, the day and all work are not spent.",
+    GateName.PLACES: "The state directory and the workspace root are where they were.",
+    GateName.RESOURCES: "A host has the free memory and disk that worker.min_free_* ask for.",
     GateName.HOURS: "It is within agent.active_hours, or an operator has lifted them.",
     GateName.GLOBAL_SLOT: "Fewer runs than agent.max_concurrent_agents.",
     GateName.STATE_SLOT: "Fewer runs in this state than agent.max_concurrent_agents_by_state.",
@@ -200,6 +221,8 @@ class View:
         spent: Why nothing may start for the day's or the total budget, or None.
         issue_spent: Why an issue may not start for its own budget, or None.
         hours: Why no work starts at this time of the week, or None.
+        lost: What the daemon stands on and has lost, or None.
+        short: What hosts lack, by host; nothing is placed there.
     """
 
     rules: Rules
@@ -214,6 +237,8 @@ class View:
     spent: str | None = None
     issue_spent: Callable[[IssueId], str | None] = lambda issue_id: None
     hours: str | None = None
+    lost: str | None = None
+    short: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def closed(self) -> bool:
@@ -227,7 +252,14 @@ class View:
             or None in self.holds
             or self.breaker(None) is not None
             or self.hours is not None
+            or self.lost is not None
+            or self.all_short
         )
+
+    @property
+    def all_short(self) -> bool:
+        """No host has resources for another agent."""
+        return bool(self.short) and self.short.keys() >= set(self.rules.hosts or (LOCAL_HOST,))
 
     def place(self, preferred: str | None = None) -> str | None:
         """Return the host for the next run, or None where all are full."""
@@ -238,6 +270,7 @@ class View:
             self.slots,
             preferred=preferred,
             suspects=self.suspects,
+            short=self.short,
         )
 
 
@@ -313,6 +346,17 @@ def _active_hours(issue: Issue, view: View) -> str | None:
     return view.hours
 
 
+def _places_present(issue: Issue, view: View) -> str | None:
+    return view.lost
+
+
+def _host_resources(issue: Issue, view: View) -> str | None:
+    if not view.all_short:
+        return None
+    hosts = view.rules.hosts or (LOCAL_HOST,)
+    return "; ".join(f"{host}: {view.short[host]}" for host in hosts)
+
+
 def _global_slot(issue: Issue, view: View) -> str | None:
     taken, limit = view.slots.total, view.rules.max_agents
     return None if taken < limit else f"{taken} of {limit} slots are taken"
@@ -328,9 +372,11 @@ def _state_slot(issue: Issue, view: View) -> str | None:
 
 
 def _host_slot(issue: Issue, view: View) -> str | None:
-    if view.place() is not None:
+    # Where no host has resources at all, that gate says so.
+    if view.all_short or view.place() is not None:
         return None
-    return f"all {len(view.rules.hosts)} hosts run {view.rules.max_per_host} agents"
+    why = f"all {len(view.rules.hosts)} hosts run {view.rules.max_per_host} agents"
+    return f"{why} or lack resources ({', '.join(view.short)})" if view.short else why
 
 
 _GATES: tuple[tuple[GateName, Callable[[Issue, View], str | None]], ...] = (
@@ -347,6 +393,8 @@ _GATES: tuple[tuple[GateName, Callable[[Issue, View], str | None]], ...] = (
     (GateName.BREAKER, _breaker_closed),
     (GateName.WITHIN_BUDGET, _within_budget),
     (GateName.HOURS, _active_hours),
+    (GateName.PLACES, _places_present),
+    (GateName.RESOURCES, _host_resources),
     (GateName.GLOBAL_SLOT, _global_slot),
     (GateName.STATE_SLOT, _state_slot),
     (GateName.HOST_SLOT, _host_slot),

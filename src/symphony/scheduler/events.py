@@ -15,6 +15,7 @@ from symphony.config.settings import Settings
 from symphony.model.failure import FailureClass
 from symphony.model.issue import Issue, IssueId
 from symphony.model.question import Answer, Question, Reply
+from symphony.model.resources import HostResources
 from symphony.model.run import Outcome, RetryKind, RunId
 from symphony.model.spend import NO_RAISE, NOT_IDLE, Crossing, IdleTurns, Raise, Spend
 from symphony.model.usage import TokenUsage
@@ -390,6 +391,20 @@ class Restored:
 
 
 @dataclass(frozen=True, slots=True)
+class ResourcesRead:
+    """What a host has left; the newest figures of a host count."""
+
+    found: HostResources
+
+
+@dataclass(frozen=True, slots=True)
+class PlacesChecked:
+    """The daemon's own files are gone or replaced, in a sentence; None: they are there again."""
+
+    lost: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class ShutdownRequested:
     """Stop dispatching and end every run; claims stay in the ledger."""
 
@@ -413,5 +428,7 @@ Event = (
     | CleanupEnded
     | ControlRequested
     | Restored
+    | ResourcesRead
+    | PlacesChecked
     | ShutdownRequested
 )

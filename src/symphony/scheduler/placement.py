@@ -59,6 +59,7 @@ def place(
     *,
     preferred: str | None = None,
     suspects: Collection[str] = (),
+    short: Collection[str] = (),
 ) -> str | None:
     """Return the host for the next run, or None where every host is full.
 
@@ -72,10 +73,15 @@ def place(
         slots: What is taken.
         preferred: Where the issue ran last, or None.
         suspects: Hosts that were lost a short while ago.
+        short: Hosts without the resources for another run; never chosen.
     """
     if not hosts:
-        return LOCAL_HOST
-    free = [host for host in hosts if per_host is None or slots.by_host[host] < per_host]
+        return None if LOCAL_HOST in short else LOCAL_HOST
+    free = [
+        host
+        for host in hosts
+        if host not in short and (per_host is None or slots.by_host[host] < per_host)
+    ]
     if preferred in free and preferred not in suspects:
         return preferred
     # min() keeps the first of equals, which is the configured order.

@@ -96,6 +96,8 @@ def build_snapshot(
         breakers=state.breaker.rows(state.claims),
         budget=budgets_row(state.books, _shown_issues(state)),
         hours=state.hours.row(),
+        resources=state.resources.rows(),
+        lost=state.lost,
         shutting_down=state.shutting_down,
         parked=None if park is None else park.reason,
         parked_until_wall=None if park is None else park.until_wall,

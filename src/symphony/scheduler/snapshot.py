@@ -125,6 +125,7 @@ class Snapshot:
         generated_mono: Monotonic seconds, for ages.
         seconds_running: Of ended runs and of the live ones up to now.
         rate_limits: The newest useful rate-limit payload of Codex, as received, or None.
+        lost: Which of the daemon's own files are gone, and what to do, or None.
         config_error: Why the workflow file on disk is not in force, or None.
         tracker_error: Why the last read of the tracker failed, or None.
         waiting: Candidates that may not start now, each with its first failing gate, in dispatch
@@ -154,6 +155,8 @@ class Snapshot:
     breakers: tuple[BreakerRow, ...] = ()
     budget: BudgetsRow | None = None
     hours: HoursRow | None = None
+    resources: tuple[ResourcesRow, ...] = ()
+    lost: str | None = None
     shutting_down: bool = False
     parked: str | None = None
     parked_until_wall: float | None = None
@@ -225,6 +228,22 @@ class HoursRow:
     change_wall: float | None
     override_until_wall: float | None
     sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourcesRow:
+    """What a host has left; None for what could not be read, ``shortage`` where it is too little.
+
+    The figures are as old as half a minute while nothing is short.
+    """
+
+    host: str
+    free_memory_mb: int | None
+    memory_limit: str
+    free_disk_mb: int | None
+    disk_path: str
+    memory_pressure: float | None
+    shortage: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

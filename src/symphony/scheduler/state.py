@@ -26,6 +26,7 @@ from .commands import RefreshPurpose
 from .eligibility import Gate, Rules, View
 from .events import Cause, Hold
 from .hours import Hours
+from .resources import Resources
 
 SUSPECT_S = 60.0
 """How long a host that was lost is chosen last."""
@@ -113,6 +114,8 @@ class SchedulerState:
         breaker: Counts failures that all issues share.
         books: What all work has cost, and the limits on it.
         hours: Whether it is time to work.
+        resources: What the hosts have left.
+        lost: What the daemon stands on and has lost, or None.
     """
 
     settings: Settings
@@ -138,6 +141,8 @@ class SchedulerState:
     holds: dict[str | None, Hold] = field(default_factory=dict)
     breaker: Breaker = field(default_factory=Breaker)
     hours: Hours = field(default_factory=Hours)
+    resources: Resources = field(default_factory=Resources)
+    lost: str | None = None
 
     def new_cause(self) -> Cause:
         """Number a command that may be issued."""
@@ -205,6 +210,8 @@ class SchedulerState:
             spent=self.books.all_shut,
             issue_spent=self.books.issue_shut,
             hours=self.hours.why_shut,
+            lost=self.lost,
+            short=self.resources.short,
         )
 
     def describe_claim(self, issue_id: IssueId) -> str | None:

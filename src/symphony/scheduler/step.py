@@ -27,6 +27,7 @@ from .commands import (
     RefreshPurpose,
     StopRun,
 )
+from .conditions import check_places, judge_resources, take_resources
 from .controls import control, look_at_hours
 from .dispatch import (
     allocate,
@@ -46,8 +47,10 @@ from .events import (
     ControlRequested,
     Event,
     IssuesRefreshed,
+    PlacesChecked,
     RefreshFailed,
     RefreshRequested,
+    ResourcesRead,
     Restored,
     RunEnded,
     RunIssueChanged,
@@ -130,6 +133,10 @@ def _apply(state: SchedulerState, event: Event, now: Instant) -> list[Command]:
             return control(state, event, now) if _is_live(state) else []
         case Restored():
             return _restored(state, event, now)
+        case ResourcesRead():
+            return take_resources(state, event)
+        case PlacesChecked():
+            return check_places(state, event)
         case ShutdownRequested():
             return _shutdown(state)
         case _:
@@ -170,6 +177,7 @@ def _settings_changed(state: SchedulerState, event: SettingsChanged, now: Instan
     state.rules = Rules.from_settings(event.settings)
     commands = [*_config_repaired(state), *change_rules(state, event.settings, now)]
     commands.extend(look_at_hours(state, now))
+    commands.extend(judge_resources(state))
     if not state.rules.breaker.failures:
         commands.extend(state.breaker.reset())
     if state.rules.interval_s != before.interval_s:

@@ -14,11 +14,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from importlib import import_module
 from typing import Any
 
+from symphony.config.settings import Settings
+from symphony.engine.conditions import ConditionWatch
 from symphony.engine.executor import Executor
 from symphony.engine.loop import Loop
 from symphony.engine.publisher import Publisher
@@ -28,6 +30,7 @@ from symphony.engine.spending import SpendReporter
 from symphony.engine.stalls import watch_for_stalls
 from symphony.observe.logs import get_logger
 from symphony.runner.attempt import Attempt, RunnerContext
+from symphony.scheduler.eligibility import ResourceRules
 from symphony.scheduler.events import ShutdownRequested
 from symphony.service.following import Following, tell_warnings
 from symphony.service.options import DaemonOptions, read_clock
@@ -37,6 +40,9 @@ from symphony.service.view import describe
 _log = get_logger(__name__)
 
 Part = Callable[[], Coroutine[Any, Any, None]]
+
+FIRST_LOOK_S = 1.0
+"""How long the start waits for the host's resources: the first poll is to know them."""
 
 FIRST_POLL_S = 1.0
 """How long the rest of the daemon waits for the first poll's answer."""
@@ -111,6 +117,7 @@ class Daemon:
             clock=read_clock,
         )
         executor = self._make_executor(parts, tasks, reporter)
+        watch = await _first_look(parts)
         publisher = Publisher(
             build=parts.view.snapshot,
             publish=parts.bus.publish,
@@ -144,23 +151,17 @@ class Daemon:
                 retention_days=lambda: parts.store.current.settings.ledger.retention_days,
                 clock=read_clock,
             ),
-            "stall watch": partial(
-                watch_for_stalls,
-                progress=parts.view.progress,
-                limit_s=lambda: parts.store.current.settings.codex.stall_timeout_s,
-                now=time.monotonic,
-                post=parts.mailbox.post,
-            ),
+            "condition watch": watch.run,
+            "stall watch": partial(_watch_stalls, parts),
         }
         background = [
             tasks.create_task(self._endless(name, part), name=name)
             for name, part in at_once.items()
         ]
         background.append(tasks.create_task(_warm_up(executor), name="warm-up"))
-        background += [
-            tasks.create_task(self._endless(name, part, after=executor), name=name)
-            for name, part in later.items()
-        ]
+        for name, part in later.items():
+            work = self._endless(name, part, after=executor)
+            background.append(tasks.create_task(work, name=name))
         await self._stop.wait()
         await self._shut_down(parts, executor, background)
 
@@ -260,6 +261,35 @@ class Daemon:
             for task in (ended, forced):
                 task.cancel()
             await asyncio.wait((ended, forced))
+
+
+async def _watch_stalls(parts: Parts) -> None:
+    await watch_for_stalls(
+        progress=parts.view.progress,
+        limit_s=lambda: parts.store.current.settings.codex.stall_timeout_s,
+        now=time.monotonic,
+        post=parts.mailbox.post,
+    )
+
+
+async def _first_look(parts: Parts) -> ConditionWatch:
+    """Return the watch after its first look, which the first poll is to know of."""
+
+    def settings() -> Settings:
+        return parts.store.current.settings
+
+    watch = ConditionWatch(
+        resources=lambda: parts.host.resources(
+            (settings().workspace.path, str(parts.state_dir.root))
+        ),
+        rules=lambda: ResourceRules.from_settings(settings()),
+        places=parts.places,
+        post=parts.mailbox.post,
+    )
+    with suppress(TimeoutError):
+        async with asyncio.timeout(FIRST_LOOK_S):
+            await watch.look()
+    return watch
 
 
 async def _first_poll(executor: Executor) -> None:

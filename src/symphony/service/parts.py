@@ -18,8 +18,9 @@ from typing import Literal
 from codex_app_server.home import HomeError, prepare_home
 
 from symphony.config.loading import build_workflow
+from symphony.config.places import Places
 from symphony.config.settings import Settings
-from symphony.config.state_dir import StateDir, locate
+from symphony.config.state_dir import InstanceLock, StateDir, locate
 from symphony.config.store import WorkflowStore
 from symphony.engine.loop import Mailbox
 from symphony.engine.trackers import TrackerSlot
@@ -61,6 +62,7 @@ class Parts:
     mailbox: Mailbox
     web: WebServer
     session_options: SessionOptions
+    places: Places
 
 
 async def build_parts(options: DaemonOptions, stack: AsyncExitStack) -> Parts:
@@ -81,13 +83,13 @@ async def build_parts(options: DaemonOptions, stack: AsyncExitStack) -> Parts:
     webhooks = take_webhooks(store, options, logs)
     trackers = TrackerSlot(await _first_tracker(options, store, logs))
     stack.push_async_callback(trackers.aclose)
-    codex_home = _codex_home(options, state_dir)
+    session_options = _session_options(options, state_dir, places)
     ledger = await _open_ledger(stack, store, state_dir)
     host = LocalHost(instance=state_dir.instance)
     stack.push_async_callback(host.aclose)
     workspaces = _workspaces(store, trackers, host, options)
-    root = Path(await workspaces.open())
-    stack.enter_context(state_dir.lock_workspaces(root, _scope(settings, store.path.parent)))
+    scope = _scope(settings, store.path.parent)
+    claim = stack.enter_context(state_dir.lock_workspaces(Path(await workspaces.open()), scope))
     state = new_state(settings, workflow_id=store.current.workflow_id, seed=secrets.randbits(128))
     view = View(state, tracker=lambda: trackers.current, webhook_error=webhooks.problem)
     mailbox = Mailbox()
@@ -120,7 +122,18 @@ async def build_parts(options: DaemonOptions, stack: AsyncExitStack) -> Parts:
         bus=bus,
         mailbox=mailbox,
         web=web,
-        session_options=_session_options(options, state_dir, codex_home, places),
+        session_options=session_options,
+        places=_places(state_dir, ledger, claim),
+    )
+
+
+def _places(state_dir: StateDir, ledger: Ledger, claim: InstanceLock) -> Places:
+    return Places(
+        {
+            "the state directory": state_dir.lock_file,
+            "the ledger": ledger.path,
+            "the workspace root": claim.path,
+        }
     )
 
 
@@ -228,11 +241,11 @@ async def _open_ledger(stack: AsyncExitStack, store: WorkflowStore, state_dir: S
 
 
 def _session_options(
-    options: DaemonOptions, state_dir: StateDir, codex_home: Path, places: CodexPlaces
+    options: DaemonOptions, state_dir: StateDir, places: CodexPlaces
 ) -> SessionOptions:
     return SessionOptions(
         environ=options.environ,
-        codex_home=codex_home,
+        codex_home=_codex_home(options, state_dir),
         temp_root=state_dir.cache / "tmp",
         codex_first=places.first,
         codex_last=places.last,

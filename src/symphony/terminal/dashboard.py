@@ -135,6 +135,13 @@ def _head(snapshot: Snapshot, now: Instant, late_s: float, urls: Urls, tps: floa
     lines += _budget(snapshot)
     if snapshot.hours is not None and not snapshot.hours.is_open:
         lines.append(_fact("Active hours: ", snapshot.hours.sentence, "yellow"))
+    lines += [
+        _fact(f"Host {row.host}: ", clean_line(row.shortage, 1000), "red")
+        for row in snapshot.resources
+        if row.shortage is not None
+    ]
+    if snapshot.lost:
+        lines.append(_fact("Files lost: ", clean_line(snapshot.lost, 1000), "red"))
     if snapshot.config_error:
         lines.append(_fact("Config error: ", clean_line(snapshot.config_error, 1000), "red"))
     if snapshot.tracker_error:

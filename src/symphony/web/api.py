@@ -9,6 +9,7 @@ Neighbours: ``shapes`` has the fields, ``app`` the routes, ``observe.humanize`` 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from itertools import chain
 from typing import Any, Literal, TypeVar
 
@@ -106,6 +107,7 @@ def present_state(snapshot: Snapshot) -> shapes.State:
             config=snapshot.config_error,
             tracker=snapshot.tracker_error,
             webhooks=snapshot.webhook_error,
+            places=snapshot.lost,
         ),
         tracker=None if snapshot.tracker is None else present_tracker(snapshot.tracker),
         holds=[
@@ -120,6 +122,7 @@ def present_state(snapshot: Snapshot) -> shapes.State:
         ],
         breakers=[present_breaker(row) for row in snapshot.breakers],
         budget=None if snapshot.budget is None else present_budget(snapshot.budget),
+        resources=[shapes.Resources(**asdict(row)) for row in snapshot.resources],
         active_hours=None if snapshot.hours is None else present_hours(snapshot.hours),
         parked=snapshot.parked,
         parked_until=None

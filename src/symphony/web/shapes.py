@@ -141,11 +141,12 @@ class Polling(Struct, kw_only=True):
 
 
 class Problems(Struct, kw_only=True):
-    """Added: what is wrong with the configuration, the tracker or its webhooks, or null."""
+    """Added: what is wrong with configuration, tracker, webhooks or the daemon's files, or null."""
 
     config: str | None
     tracker: str | None
     webhooks: str | None
+    places: str | None
 
 
 class TrackerRateLimit(Struct, kw_only=True):
@@ -199,6 +200,18 @@ class Hours(Struct, kw_only=True):
     detail: str
 
 
+class Resources(Struct, kw_only=True):
+    """Added: what a host has left, in MiB; ``shortage`` says why nothing starts there, or null."""
+
+    host: str
+    free_memory_mb: int | None
+    memory_limit: str
+    free_disk_mb: int | None
+    disk_path: str
+    memory_pressure: float | None
+    shortage: str | None
+
+
 class GateAnswer(Struct, kw_only=True):
     """Added: one condition of a start."""
 
@@ -240,6 +253,7 @@ class State(Struct, kw_only=True):
     breakers: list[Breaker]
     budget: Budget | None
     active_hours: Hours | None
+    resources: list[Resources]
     parked: str | None
     parked_until: str | None
     shutting_down: bool

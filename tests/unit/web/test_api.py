@@ -167,7 +167,12 @@ def test_the_state_has_the_fields_of_the_reference_and_ours(snapshots: ModuleTyp
         "interval_seconds": 30.0,
     }
     assert state["max_concurrent_agents"] == 10
-    assert state["problems"] == {"config": "bad key", "tracker": None, "webhooks": None}
+    assert state["problems"] == {
+        "config": "bad key",
+        "tracker": None,
+        "webhooks": None,
+        "places": None,
+    }
     assert state["shutting_down"] is False
     assert state["waiting"][0] == {
         "issue_id": "id-MT-9",

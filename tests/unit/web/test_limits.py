@@ -9,7 +9,7 @@ import pytest
 
 from symphony.cli.status import describe
 from symphony.model.clock import Instant
-from symphony.scheduler.snapshot import BreakerRow, HoursRow, Snapshot
+from symphony.scheduler.snapshot import BreakerRow, HoursRow, ResourcesRow, Snapshot
 from symphony.terminal.dashboard import Urls, render
 from symphony.web import api
 from symphony.web.pages import Pages
@@ -111,3 +111,45 @@ def test_the_api_gives_the_hours_in_parts(snapshots: ModuleType) -> None:
     }
     plain = json.loads(api.encode(api.present_state(snapshots.snapshot())))
     assert plain["active_hours"] is None
+
+
+def resources(**changes: object) -> ResourcesRow:
+    fields = {
+        "host": "box",
+        "free_memory_mb": 100,
+        "memory_limit": "machine",
+        "free_disk_mb": 9000,
+        "disk_path": "/srv",
+        "memory_pressure": None,
+        "shortage": "100 MiB of memory are free",
+    }
+    return ResourcesRow(**{**fields, **changes})
+
+
+def test_a_short_host_is_shown_with_what_it_lacks(snapshots: ModuleType) -> None:
+    for text in seen(snapshots, snapshots.snapshot(resources=(resources(),))):
+        assert "100 MiB of memory are free" in text
+        assert "box" in text
+    for text in seen(snapshots, snapshots.snapshot(resources=(resources(shortage=None),))):
+        assert "box" not in text
+
+
+def test_the_api_gives_the_figures_of_a_host(snapshots: ModuleType) -> None:
+    state = json.loads(api.encode(api.present_state(snapshots.snapshot(resources=(resources(),)))))
+    assert state["resources"] == [
+        {
+            "host": "box",
+            "free_memory_mb": 100,
+            "memory_limit": "machine",
+            "free_disk_mb": 9000,
+            "disk_path": "/srv",
+            "memory_pressure": None,
+            "shortage": "100 MiB of memory are free",
+        }
+    ]
+
+
+def test_lost_files_are_shown_everywhere(snapshots: ModuleType) -> None:
+    lost = "the ledger was deleted under the running daemon"
+    for text in seen(snapshots, snapshots.snapshot(lost=lost)):
+        assert lost in text
