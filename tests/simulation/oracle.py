@@ -282,6 +282,8 @@ class Oracle:
         for issue_id, (kind, at) in memory.claims.items():
             if memory.died - at > SURELY_WRITTEN_S and kinds.get(issue_id) != kind:
                 self._fail(f"{issue_id} was {kind} at {at}, is restored as {kinds.get(issue_id)}")
+            # What was too young to be written is as the ledger has it from here on.
+            memory.claims[issue_id] = (kinds.get(issue_id), at)
 
     def _park_restored(self, event: Restored) -> None:
         until, shift, since = self._memory.park
