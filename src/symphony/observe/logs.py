@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import importlib
 import logging
 import logging.handlers
 import queue
@@ -127,10 +128,27 @@ def setup_logging(
 
 def get_logger(name: str) -> FilteringBoundLogger:
     """Return a structlog logger; may be called before ``setup_logging``, and costs little then."""
+    _import_structlog()
     import structlog
 
     logger: FilteringBoundLogger = structlog.get_logger(name)
     return logger
+
+
+def _import_structlog() -> None:
+    """Import structlog for the first time, without rich.
+
+    structlog takes rich along where it is installed, for tracebacks in colour that we don't use:
+    twice its own time and a few mebibytes. The terminal view imports rich when it is shown.
+    """
+    if "structlog" in sys.modules or "rich" in sys.modules:
+        return
+    blocked: dict[str, Any] = {"rich": None}
+    sys.modules.update(blocked)
+    try:
+        importlib.import_module("structlog")
+    finally:
+        del sys.modules["rich"]
 
 
 @contextlib.contextmanager

@@ -143,7 +143,7 @@ class Daemon:
         later: Mapping[str, Part] = {
             "workflow watch": parts.store.watch,
             "tracker watch": following.watch_tracker,
-            "prompt check": following.check_prompts,
+            "prompt check": partial(_once_served, parts, following.check_prompts),
             "surfaces": partial(self._surfaces, parts),
             "retention": partial(
                 keep_pruned,
@@ -299,6 +299,12 @@ async def _first_poll(executor: Executor) -> None:
             await executor.polled.wait()
     except TimeoutError:
         return
+
+
+async def _once_served(parts: Parts, part: Part) -> None:
+    """Run a part that imports a lot only when the API answers: two imports share one processor."""
+    await parts.web.wait_started()
+    await part()
 
 
 async def _warm_up(executor: Executor) -> None:
