@@ -93,11 +93,13 @@ async def test_a_server_that_outlives_its_connection_offers_its_approval_again_o
     asked: list[int | str] = []
     events: list[SupervisorEvent] = []
     transports: list[WebSocketTransport] = []
+    attached = asyncio.Event()
 
     async def decide(request: ServerRequestInfo) -> str:
         asked.append(request.id)
         if len(asked) == 1:
             await asyncio.Event().wait()
+        await attached.wait()
         return "accept"
 
     async with ModelServer(script) as model:
@@ -128,7 +130,12 @@ async def test_a_server_that_outlives_its_connection_offers_its_approval_again_o
                 await thread.live()
                 restored = events[-1]
                 assert (restored.turn_id, restored.still_running) == (cut_off.id, True)
-                await eventually(lambda: not thread.thread.is_busy)
+                goes_on = await thread.attach_turn()
+                assert goes_on is not None
+                assert goes_on.id == cut_off.id
+                attached.set()
+                assert (await goes_on).final_message == "ok"
+                assert not thread.thread.is_busy
                 assert (cache_dir / "made.txt").read_text() == "x\n"
                 assert asked == [asked[0]] * 2
         finally:

@@ -121,3 +121,66 @@ async def test_other_refusals_of_a_resume_are_not_answered_with_a_fork(server, c
     with pytest.raises(RequestError, match="no rollout"):
         await connection.resume_thread("t", fork_when_held=True)
     assert server.requests("thread/fork") == []
+
+
+def _running(turn_id: str, status: str = "inProgress") -> dict[str, object]:
+    return {"data": [{"id": turn_id, "status": status, "items": []}], "nextCursor": None}
+
+
+async def test_a_turn_that_another_client_started_is_attached_to(server, connect):
+    def running(request):
+        # What happens while the reply is on its way is the turn's too.
+        return [
+            server.delta("early", turnId="theirs"),
+            server.reply(request, _running("theirs")),
+            server.message("said", turn="theirs"),
+        ]
+
+    server.answers["thread/turns/list"] = running
+    thread = await (await connect()).resume_thread(server.thread_id)
+    attached = await thread.attach_turn()
+    assert attached is not None
+    assert (attached.id, thread.turn) == ("theirs", attached)
+    server.feed(server.ended(turn="theirs"))
+    events = [event.method async for event in attached]
+    assert events == ["item/agentMessage/delta", "item/completed", "turn/completed"]
+    assert (await attached).final_message == "said"
+    assert not thread.is_busy
+
+
+@pytest.mark.parametrize("answer", [_running("over", "completed"), {"data": []}, {}])
+async def test_nothing_is_attached_to_where_no_turn_runs(server, connect, answer):
+    server.answers["thread/turns/list"] = lambda m: [server.reply(m, answer)]
+    thread = await (await connect()).resume_thread(server.thread_id)
+    thread.linger("over")
+    assert await thread.attach_turn() is None
+    assert (thread.turn, thread.last_turn, thread.is_busy) == (None, None, False)
+
+
+async def test_a_refused_look_for_the_running_turn_leaves_the_thread_as_it_was(server, connect):
+    refused = {"code": -32600, "message": "no"}
+    server.answers["thread/turns/list"] = lambda m: [{"id": m["id"], "error": refused}]
+    thread = await (await connect()).resume_thread(server.thread_id)
+    thread.linger("theirs")
+    with pytest.raises(RequestError, match="no"):
+        await thread.attach_turn()
+    assert (thread.turn, thread.last_turn, thread.is_busy) == (None, None, True)
+    with pytest.raises(TurnInProgress):
+        await thread.run("go")
+
+
+async def test_giving_up_to_attach_leaves_the_turn_alone_and_it_can_be_had_later(server, connect):
+    asked = []
+    server.answers["thread/turns/list"] = lambda m: asked.append(m) or []
+    thread = await (await connect()).resume_thread(server.thread_id)
+    attaching = asyncio.create_task(thread.attach_turn())
+    await server.until(lambda: server.requests("thread/turns/list"))
+    attaching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await attaching
+    again = asyncio.create_task(thread.attach_turn())
+    server.feed(server.reply(asked[0], _running("theirs")))
+    attached = await again
+    assert attached is not None
+    assert attached.id == "theirs"
+    assert server.requests("turn/interrupt") == []

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from codex_app_server import (
     RequestKind,
     ServerRequestHandlers,
     SlowClient,
+    TurnInProgress,
+    TurnInterrupted,
     WebSocketTransport,
 )
 from codex_app_server.websocket import default_socket_path, signed_bearer
@@ -26,6 +29,7 @@ from symphony.demo.script import Exec, Say, turn
 pytest.importorskip("websockets", reason="needs the extra [websocket]")
 SECRET = b"0123456789abcdef0123456789abcdef"
 INFO = ClientInfo("test", "1")
+FREE = {"approval_policy": "never", "sandbox": "danger-full-access"}
 
 
 @pytest.mark.parametrize(
@@ -179,6 +183,56 @@ async def test_an_approval_is_asked_again_of_the_next_client_that_resumes(newest
         assert (await asyncio.wait_for(asked, 20)).kind is RequestKind.COMMAND
         assert await asyncio.wait_for(ended, 20) == "completed"
     assert (real.workspace / "asked.txt").exists()
+
+
+@pytest.mark.codex
+async def test_a_turn_that_outlives_its_connection_is_attached_to_and_awaited(newest_codex) -> None:
+    real = await newest_codex(A=turn(Exec("cat pipe"), Say("ok")))
+    os.mkfifo(real.workspace / "pipe")
+    url = await _listen(real)
+    first = await Connection.open(await WebSocketTransport.connect(url, retry_for_s=20), INFO)
+    thread = await first.start_thread(cwd=str(real.workspace), **FREE)
+    running = thread.run("Issue: A")
+    async for event in running:
+        if event.method == "item/started" and event.data["item"]["type"] == "commandExecution":
+            break
+    await first.aclose()
+    with pytest.raises(ConnectionClosed):
+        await running
+    async with await Connection.open(await WebSocketTransport.connect(url), INFO) as again:
+        resumed = await again.resume_thread(thread.id)
+        attached = await resumed.attach_turn()
+        assert attached is not None
+        assert (attached.id, attached.is_attached) == (running.id, True)
+        assert await resumed.attach_turn() is attached
+        with pytest.raises(TurnInProgress):
+            await resumed.run("Go on")
+        await asyncio.to_thread((real.workspace / "pipe").write_text, "go")
+        result = await attached
+        assert result.final_message == "ok"
+        assert "commandExecution" in [event.data["item"]["type"] for event in result.item_events]
+        assert await resumed.attach_turn() is None
+        assert (await resumed.run("Go on")).status == "completed"
+
+
+@pytest.mark.codex
+async def test_an_attached_turn_is_interrupted_with_its_command(
+    newest_codex, commands_with, eventually
+) -> None:
+    real = await newest_codex(A=turn(Exec("sleep 77.25"), Say("ok")))
+    url = await _listen(real)
+    first = await Connection.open(await WebSocketTransport.connect(url, retry_for_s=20), INFO)
+    thread = await first.start_thread(cwd=str(real.workspace), **FREE)
+    await thread.run("Issue: A").start()
+    await eventually(lambda: commands_with("sleep\x0077.25"))
+    await first.aclose()
+    async with await Connection.open(await WebSocketTransport.connect(url), INFO) as again:
+        attached = await (await again.resume_thread(thread.id)).attach_turn()
+        assert attached is not None
+        await attached.interrupt()
+        with pytest.raises(TurnInterrupted):
+            await attached
+        await eventually(lambda: not commands_with("sleep\x0077.25"))
 
 
 @pytest.mark.codex

@@ -136,6 +136,16 @@ class SupervisedThread:
         """
         return await (await self.live()).run(input, **options)
 
+    async def attach_turn(self, **options: Any) -> Turn | None:
+        """Return the turn that runs, also where the server outlived its connection.
+
+        See `Thread.attach_turn`; what to do with a ``restored`` event that is ``still_running``.
+
+        Raises:
+            CodexError: See `live` and `Thread.attach_turn`.
+        """
+        return await (await self.live()).attach_turn(**options)
+
     async def aclose(self) -> None:
         """Leave the thread; a process of its own ends."""
         await self._unit.leave(self)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from codex_app_server import values
 from codex_app_server.errors import (
+    CodexError,
     InvalidArgument,
     RequestTimeout,
     TurnFailed,
@@ -169,6 +170,69 @@ class Thread:
             method="review/start",
         )
 
+    async def attach_turn(
+        self,
+        *,
+        timeouts: TurnTimeouts | None = None,
+        overflow: Overflow = "coalesce",
+        queue_limit: int = DEFAULT_LIMIT,
+        keep_items: bool = True,
+    ) -> Turn | None:
+        """Return the turn that runs in this thread, also one that was started elsewhere.
+
+        A server that is reached over a WebSocket goes on with a turn when its client is gone.
+        Connect again, resume the thread, and this gives that turn back: iterate it, await it,
+        steer or interrupt it. It knows what happens from now on: earlier items are not in its
+        result (`Connection.threads` lists them), and its usage begins with the last model
+        response before the first report.
+
+        Args:
+            timeouts: Limits from now on; by default an hour of silence.
+            overflow: As for `run`.
+            queue_limit: As for `run`.
+            keep_items: As for `run`.
+
+        Returns:
+            The turn; None where none runs (any more).
+
+        Raises:
+            TurnInProgress: The thread is being compacted.
+            CodexError: As for `Connection.call_raw`.
+        """
+        if self._turn is not None:
+            return await self._turn.start()
+        turn = Turn(
+            self,
+            {},
+            timeouts=timeouts or TurnTimeouts(),
+            start_timeout_s=None,
+            overflow=overflow,
+            limit=queue_limit,
+            keep_items=keep_items,
+            find=self._running_turn,
+        )
+        lingering, last = self._lingering, self.last_turn
+        try:
+            return await turn.start()
+        except _NothingRuns:
+            self.last_turn = last
+            return None
+        except CodexError:
+            # What kept the thread busy goes on.
+            self._lingering, self.last_turn = lingering, last
+            raise
+
+    async def _running_turn(self) -> str:
+        """Return the id of the turn that the server runs in this thread."""
+        params = {"threadId": self.id, "limit": 1, "sortDirection": "desc"}
+        params["itemsView"] = "notLoaded"
+        reply = await self.connection.call("thread/turns/list", params, idempotent=True)
+        turns = reply.get("data") if isinstance(reply, dict) else None
+        for turn in turns if isinstance(turns, list) else ():
+            if isinstance(turn, dict) and turn.get("status") == "inProgress":
+                return str(turn["id"])
+        raise _NothingRuns("no turn runs")
+
     async def compact(self, *, timeout_s: float = COMPACT_S) -> None:
         """Have the model summarise the thread, and wait until that is done.
 
@@ -249,8 +313,9 @@ class Thread:
         """
         if self._turn is not None and self._turn is not turn:
             raise TurnInProgress(thread_id=self.id, turn_id=self._turn.id)
-        if self._lingering is not None:
+        if self._lingering is not None and (not turn.is_attached or self._lingering == COMPACTION):
             raise TurnInProgress(thread_id=self.id, turn_id=self._lingering or None)
+        self._lingering = None
         self._turn = self.last_turn = turn
 
     def linger(self, turn_id: str | None) -> None:
@@ -283,6 +348,10 @@ class Thread:
         """Keep what was translated in values that the caller gave."""
         self.warnings += [warning for warning in warnings if warning not in self.warnings]
         del self.warnings[:-KEPT_WARNINGS]
+
+
+class _NothingRuns(CodexError):
+    """No turn runs in a thread."""
 
 
 def _input_items(value: Input) -> list[Any]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -90,7 +90,7 @@ class TurnResult(Struct, frozen=True, kw_only=True):
 
 
 class Turn:
-    """One turn of a thread. Made by `Thread.run`.
+    """One turn of a thread. Made by `Thread.run`, `Thread.review` and `Thread.attach_turn`.
 
     Iterate it for its events, await it for its `TurnResult`, or both (one iterator at a time).
     The iteration ends after the turn's end whatever its status; only awaiting raises
@@ -109,10 +109,12 @@ class Turn:
         limit: int = DEFAULT_LIMIT,
         keep_items: bool = True,
         method: str = "turn/start",
+        find: Callable[[], Awaitable[str]] | None = None,
     ) -> None:
         self.thread = thread
         self.timeouts = timeouts
         self._method = method
+        self._find = find
         self._params = params
         self._start_timeout_s = start_timeout_s
         self._connection = thread.connection
@@ -165,6 +167,11 @@ class Turn:
         return self._sink.dropped
 
     @property
+    def is_attached(self) -> bool:
+        """Whether it was running when it became known here (`Thread.attach_turn`)."""
+        return self._find is not None
+
+    @property
     def waiting(self) -> bool:
         """Whether it waits for an approval or an answer of a person."""
         return bool(self._machine.waiting) or self._connection.waits_for_answer(self.thread.id)
@@ -191,8 +198,10 @@ class Turn:
         try:
             await asyncio.wait([self._starting])
         except asyncio.CancelledError:
-            with contextlib.suppress(CodexError):
-                await self.interrupt()
+            # A turn that ran before is not ended by giving up to attach to it.
+            if not self.is_attached:
+                with contextlib.suppress(CodexError):
+                    await self.interrupt()
             raise
         if self._starting.cancelled():
             raise ConnectionClosed("the connection was closed here")
@@ -311,17 +320,11 @@ class Turn:
         self._machine.baseline = self.thread.usage_total
         self._connection.expect(self)
         try:
-            reply = await self._connection.call(
-                self._method, self._params, timeout_s=self._start_timeout_s
-            )
-            turn = reply.get("turn") if isinstance(reply, dict) else None
-            turn_id = turn.get("id") if isinstance(turn, dict) else None
-            if not isinstance(turn_id, str):
-                raise UnexpectedReply(self._method, "no turn.id")
+            turn_id = await (self._ask_to_start() if self._find is None else self._find())
         except RequestTimeout as error:
-            turn_id = self._machine.early_turn_id()
-            if turn_id is not None:
-                self._connection.bind(self, turn_id)
+            began = None if self.is_attached else self._machine.early_turn_id()
+            if began is not None:
+                self._connection.bind(self, began)
                 with contextlib.suppress(CodexError):
                     await self.interrupt()
             self._fail(error)
@@ -330,6 +333,16 @@ class Turn:
             self._fail(error)
             raise
         self._connection.bind(self, turn_id)
+
+    async def _ask_to_start(self) -> str:
+        reply = await self._connection.call(
+            self._method, self._params, timeout_s=self._start_timeout_s
+        )
+        turn = reply.get("turn") if isinstance(reply, dict) else None
+        turn_id = turn.get("id") if isinstance(turn, dict) else None
+        if not isinstance(turn_id, str):
+            raise UnexpectedReply(self._method, "no turn.id")
+        return turn_id
 
     def bound(self, turn_id: str, now: float) -> list[Event]:
         """Learn the id from the connection; return early events that are not this turn's."""
