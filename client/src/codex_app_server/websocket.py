@@ -7,7 +7,7 @@ nobody before its certificate is checked (``wss``), and to no other address: red
 What differs from a pipe. The server goes on when its clients are gone: turns run, approvals wait.
 The next client that connects and resumes the thread (`Connection.resume_thread`) is asked again,
 with the same ids; of several clients the first answer counts. A client that does not read is cut
-by the server (`SlowClient`), while a pipe makes it wait. Observed on 0.163 to 0.169, where
+by the server (`SlowClient`), while a pipe makes it wait. Observed on 0.125 to 0.169, where
 WebSockets are marked experimental.
 
 Needs the extra ``codex-app-server[websocket]``; importing this module does not.
@@ -269,6 +269,8 @@ class WebSocketTransport:
             return SlowClient(f"{self.url} cut this client, which read too slowly")
         if error.sent is not None and error.sent.code == MESSAGE_TOO_BIG:
             return ConnectionClosed(f"{self.url} sent a message over the limit")
+        if error.sent is not None and "ping timeout" in error.sent.reason:
+            return ConnectionClosed(f"{self.url} answered no ping in time and was given up")
         if error.rcvd is None:
             return ConnectionClosed(f"{self.url} is gone: the connection broke")
         words = error.rcvd.reason or "without a reason"
