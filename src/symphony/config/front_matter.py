@@ -29,6 +29,8 @@ _LINE_BREAK = re.compile("\r\n|[\n\v\f\r\x85\u2028\u2029]")
 _TAG = "tag:yaml.org,2002:"
 _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False}
 _BOOLEANS["FALSE"] = False
+_NOT_IN_1_2 = re.compile(r"_|^[+-]?0b", re.IGNORECASE)
+"""Numbers of YAML 1.1 that the library still reads, and that are text in 1.2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +185,8 @@ class _Decoder:
 
     def _scalar(self, node: ScalarNode, kind: str) -> Any:
         text: str = node.value
+        if kind in ("int", "float") and _NOT_IN_1_2.search(text):
+            return text
         try:
             match kind:
                 case "str" | "timestamp" | "value" | "merge":
@@ -194,9 +198,7 @@ class _Decoder:
                 case "int":
                     return _integer(text)
                 case "float":
-                    return float(
-                        text.replace("_", "").replace(".inf", "inf").replace(".nan", "nan")
-                    )
+                    return float(text.replace(".inf", "inf").replace(".nan", "nan"))
         except ValueError:
             raise self.fault(f"a value is not a YAML {kind}", node) from None
         raise self.fault(f"the tag {str(node.tag)!r} is not supported here", node)
@@ -236,9 +238,8 @@ class _Decoder:
 
 
 def _integer(text: str) -> int:
-    digits = text.replace("_", "")
-    based = digits.lstrip("+-")[:2].lower() in ("0x", "0o", "0b")
-    return int(digits, 0 if based else 10)
+    based = text.lstrip("+-")[:2].lower() in ("0x", "0o")
+    return int(text, 0 if based else 10)
 
 
 def _line(node: Node) -> int:
