@@ -249,6 +249,8 @@ class Attempt:
         return workspace
 
     async def _open_session(self, settings: Settings, workspace: Workspace) -> Session:
+        if self.spec.thread_id is not None:
+            self._narrator.resuming()
         try:
             session = await self._connected(settings, workspace)
             thread = await session.open(
@@ -262,6 +264,8 @@ class Attempt:
         self._progress.model = model if isinstance(model, str) else None
         if session.resumed:
             self._narrator.resumed(thread.id)
+        else:
+            self._narrator.began_anew()
         await self._record(self._context.ledger.run_thread(self.spec.run_id, thread.id))
         return session
 

@@ -75,7 +75,7 @@ class Narrator:
         self._spent = spent
         self._in_flight = 0
         self._unmeasured: set[str] = set()
-        self._spoke = False
+        self._spoke = self._resuming = False
         self.sign = asyncio.Event()
 
     def batch(self, events: Sequence[codex.Event]) -> None:
@@ -112,6 +112,14 @@ class Narrator:
         progress.last_event_wall = now.wall
         self._history(event, progress.last_message)
 
+    def resuming(self) -> None:
+        """Take note that an earlier thread is asked for: its total may be told at once."""
+        self._resuming = True
+
+    def began_anew(self) -> None:
+        """Take note that the earlier thread was not to be had."""
+        self._resuming = False
+
     def resumed(self, thread_id: str) -> None:
         """Take note that this thread was used before: its first total is not this run's."""
         self._unmeasured.add(thread_id)
@@ -143,16 +151,18 @@ class Narrator:
             return
         window = usage.model_context_window
         counted = _counts(total, window)
+        progress = self._progress
+        if self._resuming and not self._spoke:
+            # Codex repeats the total of a resumed thread before the agent has done anything: 0.125
+            # under the new turn's id, later ones at once, even before resumed() is called.
+            self._unmeasured.discard(event.thread_id)
+            progress.meter.set_baseline(event.thread_id, counted)
+            return
         if event.thread_id in self._unmeasured:
-            # A resumed thread's total holds what earlier runs have counted: all of it where Codex
-            # repeats it before the agent has done anything (0.125 under the new turn's id, later
-            # ones under the last turn's), else all but the answer that this report is about.
+            # Where it has not, earlier runs have counted all but the answer of this report.
             self._unmeasured.discard(event.thread_id)
             newest = _counts(usage.last, window) if usage.last is not None else TokenUsage()
-            if not self._spoke:
-                newest = TokenUsage()
-            self._progress.meter.set_baseline(event.thread_id, counted.since(newest))
-        progress = self._progress
+            progress.meter.set_baseline(event.thread_id, counted.since(newest))
         added = progress.meter.report(event.thread_id, counted)
         model = progress.models.get(event.thread_id, progress.model)
         progress.cost.add(added, self._price_of(model))

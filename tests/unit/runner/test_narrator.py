@@ -70,15 +70,16 @@ AGENT = event("item/started", threadId="t", turnId="u", item={"type": "reasoning
 
 
 @pytest.mark.parametrize(
-    ("events", "used"),
+    ("events", "used", "repeats_early"),
     [
-        ([usage(500, 100), AGENT, usage(530, 30)], 30),
-        ([AGENT, usage(530, 30), AGENT, usage(540, 10)], 40),
-        ([usage(500, 100)], 0),
+        ([usage(500, 100), AGENT, usage(530, 30)], 30, False),
+        ([usage(500, 100), AGENT, usage(530, 30), AGENT, usage(540, 10)], 40, True),
+        ([AGENT, usage(530, 30), AGENT, usage(540, 10)], 40, False),
+        ([usage(500, 100)], 0, False),
     ],
 )
 def test_a_resumed_thread_is_charged_with_its_own_tokens_alone(
-    events: list[Event], used: int
+    events: list[Event], used: int, repeats_early: bool
 ) -> None:
     """Codex repeats the old total at a resume, before the agent has done anything, or does not."""
     progress = make_progress()
@@ -87,11 +88,16 @@ def test_a_resumed_thread_is_charged_with_its_own_tokens_alone(
     )
     narrator.call_began(1.0)  # a hook before the session
     narrator.call_ended()
+    narrator.resuming()
+    if repeats_early:
+        narrator.batch(events[:1])
+        events = events[1:]
     narrator.resumed("t")
 
     narrator.batch(events)
 
     assert progress.usage.total_tokens == used
+    assert progress.cost.unpriced_tokens == used
 
 
 def test_a_full_context_window_is_not_counted_as_spent() -> None:
