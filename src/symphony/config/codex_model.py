@@ -31,6 +31,9 @@ def model_of(command: str, environ: Mapping[str, str]) -> NamedModel | None:
     options = _options(words)
     if "model" in options:
         return NamedModel(options["model"], "codex.command")
+    if not words or not os.path.basename(words[0]).startswith("codex"):
+        # A wrapper may choose another home, another profile or another agent.
+        return None
     path = _home(environ) / "config.toml"
     config = _read(path)
     profile = options.get("profile") or config.get("profile")
