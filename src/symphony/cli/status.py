@@ -120,8 +120,11 @@ def describe(payload: Any) -> list[str]:
         for row in payload.get("resources", ())
         if row["shortage"]
     ]
-    if payload.get("problems", {}).get("places"):
-        lines.append(f"  {payload['problems']['places']}")
+    problems = payload.get("problems", {})
+    if problems.get("places"):
+        lines.append(f"  {problems['places']}")
+    if problems.get("ledger"):
+        lines.append(f"  the ledger can't be written: {problems['ledger']}")
     hours = payload.get("active_hours")
     if hours is not None and not hours["open"]:
         lines.append(f"  {hours['detail']}")

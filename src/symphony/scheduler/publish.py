@@ -55,6 +55,7 @@ def build_snapshot(
     rate_limits: Any,
     tracker: TrackerRow | None = None,
     webhook_error: str | None = None,
+    ledger_error: str | None = None,
 ) -> Snapshot:
     """Return the view of this moment.
 
@@ -66,13 +67,13 @@ def build_snapshot(
         rate_limits: The newest useful payload of Codex, as received, or None.
         tracker: The tracker in force.
         webhook_error: What is wrong with the webhooks, or None.
+        ledger_error: Why the ledger can't be written, or None.
     """
     rows = _claim_rows(state, progress, now)
     live = TokenUsage()
     for row in rows.running:
         live = live + row.usage
-    poll, park = state.poll, state.park
-    wait_s = None if poll.next_mono is None else max(0.0, poll.next_mono - now.mono)
+    park = state.park
     return Snapshot(
         sequence=sequence,
         generated_wall=now.wall,
@@ -85,9 +86,7 @@ def build_snapshot(
         usage=state.usage + live,
         seconds_running=state.seconds + sum(row.runtime_s for row in rows.running),
         rate_limits=rate_limits,
-        polling=PollingRow(
-            checking=poll.checking, next_poll_in_s=wait_s, interval_s=state.rules.interval_s
-        ),
+        polling=_polling_row(state, now),
         max_concurrent_agents=state.rules.max_agents,
         config_error=state.config_error,
         tracker_error=state.tracker_error,
@@ -103,6 +102,7 @@ def build_snapshot(
         parked_until_wall=None if park is None else park.until_wall,
         tracker=tracker,
         webhook_error=webhook_error,
+        ledger_error=ledger_error,
     )
 
 
@@ -110,6 +110,15 @@ def _shown_issues(state: SchedulerState) -> list[IssueId]:
     """Return the issues whose spend a snapshot shows: those of its rows."""
     waiting = (issue.id for issue, _ in state.waiting)
     return list(dict.fromkeys((*(claim.issue.id for claim in state.claims), *waiting)))
+
+
+def _polling_row(state: SchedulerState, now: Instant) -> PollingRow:
+    poll = state.poll
+    return PollingRow(
+        checking=poll.checking,
+        next_poll_in_s=None if poll.next_mono is None else max(0.0, poll.next_mono - now.mono),
+        interval_s=state.rules.interval_s,
+    )
 
 
 def _hold_row(hold: Hold) -> HoldRow:

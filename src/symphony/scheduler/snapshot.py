@@ -125,6 +125,7 @@ class Snapshot:
         generated_mono: Monotonic seconds, for ages.
         seconds_running: Of ended runs and of the live ones up to now.
         rate_limits: The newest useful rate-limit payload of Codex, as received, or None.
+        ledger_error: Why what happens can't be recorded, or None.
         lost: Which of the daemon's own files are gone, and what to do, or None.
         config_error: Why the workflow file on disk is not in force, or None.
         tracker_error: Why the last read of the tracker failed, or None.
@@ -157,6 +158,7 @@ class Snapshot:
     hours: HoursRow | None = None
     resources: tuple[ResourcesRow, ...] = ()
     lost: str | None = None
+    ledger_error: str | None = None
     shutting_down: bool = False
     parked: str | None = None
     parked_until_wall: float | None = None

@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import sys
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +92,7 @@ async def build_parts(options: DaemonOptions, stack: AsyncExitStack) -> Parts:
     scope = _scope(settings, store.path.parent)
     claim = stack.enter_context(state_dir.lock_workspaces(Path(await workspaces.open()), scope))
     state = new_state(settings, workflow_id=store.current.workflow_id, seed=secrets.randbits(128))
-    view = View(state, tracker=lambda: trackers.current, webhook_error=webhooks.problem)
+    view = _view(state, trackers, ledger, webhooks.problem)
     mailbox = Mailbox()
     bus = SnapshotBus(view.snapshot)
     stack.callback(bus.close)
@@ -124,6 +125,20 @@ async def build_parts(options: DaemonOptions, stack: AsyncExitStack) -> Parts:
         web=web,
         session_options=session_options,
         places=_places(state_dir, ledger, claim),
+    )
+
+
+def _view(
+    state: SchedulerState,
+    trackers: TrackerSlot,
+    ledger: Ledger,
+    webhook_error: Callable[[], str | None],
+) -> View:
+    return View(
+        state,
+        tracker=lambda: trackers.current,
+        webhook_error=webhook_error,
+        ledger_error=lambda: ledger.degraded,
     )
 
 

@@ -26,6 +26,7 @@ class View:
         state: The scheduler's.
         tracker: Returns the tracker in force.
         webhook_error: Returns what is wrong with the webhooks, or None.
+        ledger_error: Returns why the ledger can't be written, or None.
 
     Attributes:
         progress: Live records of the runs; the executor adds and removes them.
@@ -37,10 +38,12 @@ class View:
         *,
         tracker: Callable[[], Tracker],
         webhook_error: Callable[[], str | None],
+        ledger_error: Callable[[], str | None],
     ) -> None:
         self._state = state
         self._tracker = tracker
         self._webhook_error = webhook_error
+        self._ledger_error = ledger_error
         self._sequence = 0
         self._rate_limits: dict[str, Any] | None = None
         self.progress: dict[RunId, RunProgress] = {}
@@ -56,6 +59,7 @@ class View:
             rate_limits=self._rate_limits,
             tracker=tracker_row(self._tracker()),
             webhook_error=self._webhook_error(),
+            ledger_error=self._ledger_error(),
         )
 
     def keep_rate_limits(self, limits: Mapping[str, Any]) -> None:

@@ -140,6 +140,8 @@ def _head(snapshot: Snapshot, now: Instant, late_s: float, urls: Urls, tps: floa
         for row in snapshot.resources
         if row.shortage is not None
     ]
+    if snapshot.ledger_error:
+        lines.append(_fact("Ledger error: ", clean_line(snapshot.ledger_error, 1000), "red"))
     if snapshot.lost:
         lines.append(_fact("Files lost: ", clean_line(snapshot.lost, 1000), "red"))
     if snapshot.config_error:

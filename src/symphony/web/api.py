@@ -22,6 +22,7 @@ from symphony.scheduler.eligibility import Gate
 from symphony.scheduler.snapshot import (
     BlockedRow,
     BreakerRow,
+    HoldRow,
     HoursRow,
     RetryingRow,
     RunningRow,
@@ -108,18 +109,10 @@ def present_state(snapshot: Snapshot) -> shapes.State:
             tracker=snapshot.tracker_error,
             webhooks=snapshot.webhook_error,
             places=snapshot.lost,
+            ledger=snapshot.ledger_error,
         ),
         tracker=None if snapshot.tracker is None else present_tracker(snapshot.tracker),
-        holds=[
-            shapes.Hold(
-                issue=row.identifier,
-                kind=row.kind,
-                reason=row.reason,
-                by=row.by,
-                since=iso(row.since_wall),
-            )
-            for row in snapshot.holds
-        ],
+        holds=[_present_hold(row) for row in snapshot.holds],
         breakers=[present_breaker(row) for row in snapshot.breakers],
         budget=None if snapshot.budget is None else present_budget(snapshot.budget),
         resources=[shapes.Resources(**asdict(row)) for row in snapshot.resources],
@@ -129,6 +122,16 @@ def present_state(snapshot: Snapshot) -> shapes.State:
         if snapshot.parked_until_wall is None
         else iso(snapshot.parked_until_wall),
         shutting_down=snapshot.shutting_down,
+    )
+
+
+def _present_hold(row: HoldRow) -> shapes.Hold:
+    return shapes.Hold(
+        issue=row.identifier,
+        kind=row.kind,
+        reason=row.reason,
+        by=row.by,
+        since=iso(row.since_wall),
     )
 
 

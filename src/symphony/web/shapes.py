@@ -141,12 +141,13 @@ class Polling(Struct, kw_only=True):
 
 
 class Problems(Struct, kw_only=True):
-    """Added: what is wrong with configuration, tracker, webhooks or the daemon's files, or null."""
+    """Added: what is wrong with configuration, tracker, webhooks, files or ledger, or null."""
 
     config: str | None
     tracker: str | None
     webhooks: str | None
     places: str | None
+    ledger: str | None
 
 
 class TrackerRateLimit(Struct, kw_only=True):

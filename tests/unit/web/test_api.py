@@ -172,6 +172,7 @@ def test_the_state_has_the_fields_of_the_reference_and_ours(snapshots: ModuleTyp
         "tracker": None,
         "webhooks": None,
         "places": None,
+        "ledger": None,
     }
     assert state["shutting_down"] is False
     assert state["waiting"][0] == {

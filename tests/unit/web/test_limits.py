@@ -153,3 +153,8 @@ def test_lost_files_are_shown_everywhere(snapshots: ModuleType) -> None:
     lost = "the ledger was deleted under the running daemon"
     for text in seen(snapshots, snapshots.snapshot(lost=lost)):
         assert lost in text
+
+
+def test_a_ledger_that_can_not_be_written_is_shown_everywhere(snapshots: ModuleType) -> None:
+    for text in seen(snapshots, snapshots.snapshot(ledger_error="database or disk is full")):
+        assert "database or disk is full" in text
