@@ -32,7 +32,16 @@ def test_importing_the_package_imports_nothing_else() -> None:
 
 
 ELSEWHERE = {
-    *("exec", "exec_usage", "messages", "recording", "scripted", "session", "supervisor"),
+    *(
+        "exec",
+        "exec_command",
+        "exec_usage",
+        "messages",
+        "recording",
+        "scripted",
+        "session",
+        "supervisor",
+    ),
     *("testing", "unattended", "websocket", "accounts", "asking", "extras", "subagents"),
     *("protocol.exec_events", "protocol.requests", "protocol.types"),
 }

@@ -18,15 +18,13 @@ import asyncio
 import contextlib
 import os
 import signal
-import tempfile
 import time
 import uuid
-from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, Unpack
 
 import msgspec
-from msgspec import Struct
 
 from codex_app_server import values
 from codex_app_server.cleanup import sweep
@@ -40,6 +38,14 @@ from codex_app_server.errors import (
     TurnTimeout,
 )
 from codex_app_server.events import Event
+from codex_app_server.exec_command import (
+    ExecOrder,
+    approval_config,
+    encoded_prompt,
+    flag_words,
+    schema_file,
+    translated_arguments,
+)
 from codex_app_server.exec_usage import recorded_total
 from codex_app_server.home import config_arguments
 from codex_app_server.launch import LaunchOptions, LaunchPlan, plan_launch
@@ -53,7 +59,6 @@ from codex_app_server.turns import TurnResult, TurnTimeouts
 
 __all__ = ["ExecClient", "ExecRun"]
 
-LAST = "last"
 EXIT_S = 5.0
 SIGNAL_S = 2.0
 STDERR_IN_ERROR = 1000
@@ -135,16 +140,16 @@ class ExecClient:
             InvalidArgument: An empty prompt or a value that no version knows.
         """
         warnings: list[str] = []
-        flags, overrides = _translated(arguments, warnings)
-        overrides |= {**(config or {}), **_approvals(approval_policy, warnings)}
+        flags, overrides = translated_arguments(arguments, warnings)
+        overrides |= {**(config or {}), **approval_config(approval_policy, warnings)}
         mode = values.sandbox_mode(sandbox, warnings)
         words = ["--json", *flags, *config_arguments(overrides)]
         words += ["--skip-git-repo-check"] * skip_git_repo_check + ["--ephemeral"] * ephemeral
-        words += _flags({"--model": model, "--sandbox": mode, "--cd": cwd})
+        words += flag_words({"--model": model, "--sandbox": mode, "--cd": cwd})
         words += [f"--image={os.fspath(image)}" for image in images]
         return ExecRun(
             self,
-            _Order(_encoded(prompt), tuple(words), resume, output_schema),
+            ExecOrder(encoded_prompt(prompt), tuple(words), resume, output_schema),
             timeouts=timeouts or TurnTimeouts(),
             warnings=warnings,
             sink=Sink(overflow, queue_limit),
@@ -154,25 +159,6 @@ class ExecClient:
     def plan(self, words: Sequence[str]) -> LaunchPlan:
         """Decide how to start ``codex`` with these words."""
         return plan_launch(self._codex, self._options, words)
-
-
-class _Order(Struct, frozen=True):
-    """What a run is to do."""
-
-    stdin: bytes
-    words: tuple[str, ...]
-    resume: str | None
-    schema: Mapping[str, Any] | None
-
-    def command(self, schema_path: str | None) -> list[str]:
-        words = ["exec", *self.words]
-        if schema_path is not None:
-            words += ["--output-schema", schema_path]
-        if self.resume == LAST:
-            words += ["resume", "--last"]
-        elif self.resume is not None:
-            words += ["resume", self.resume]
-        return [*words, "-"]
 
 
 class ExecRun:
@@ -190,7 +176,7 @@ class ExecRun:
     def __init__(
         self,
         client: ExecClient,
-        order: _Order,
+        order: ExecOrder,
         *,
         timeouts: TurnTimeouts,
         warnings: list[str],
@@ -335,7 +321,7 @@ class ExecRun:
     async def _live(self) -> None:
         """The whole life of the process; never raises but for a fault of ours."""
         try:
-            with _schema_file(self._order.schema) as schema_path:
+            with schema_file(self._order.schema) as schema_path:
                 self._plan = plan = self._client.plan(self._order.command(schema_path))
                 await self._learn_baseline(plan)
                 self._transport = await plan.spawn()
@@ -514,65 +500,3 @@ def _message(line: bytes | Oversized) -> dict[str, Any] | None:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     return message if isinstance(message, dict) else None
-
-
-def _encoded(prompt: str) -> bytes:
-    if not prompt.strip():
-        raise InvalidArgument("prompt is empty: codex exec would refuse it")
-    try:
-        return prompt.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidArgument(
-            "prompt: text with a lone surrogate cannot be sent; decode it with errors='replace'"
-        ) from error
-
-
-def _approvals(policy: Any, warnings: list[str]) -> dict[str, Any]:
-    """Return a policy as configuration, which is how exec takes it."""
-    policy = values.approval_policy(policy, warnings)
-    if policy not in (None, "never"):
-        warnings.append(f"approval_policy: exec asks nobody, so {policy!r} means to refuse")
-    return {} if policy is None else {"approval_policy": policy}
-
-
-def _flags(flags: Mapping[str, str | os.PathLike[str] | None]) -> list[str]:
-    pairs = ((flag, os.fspath(value)) for flag, value in flags.items() if value is not None)
-    return [word for pair in pairs for word in pair]
-
-
-def _translated(arguments: Sequence[str], warnings: list[str]) -> tuple[list[str], dict[str, Any]]:
-    """Return the arguments that exec takes, and as configuration those that it once took."""
-    kept: list[str] = []
-    config: dict[str, Any] = {}
-    words = iter(arguments)
-    for word in words:
-        name, _, value = word.partition("=")
-        if name in ("--ask-for-approval", "-a"):
-            value = value or next(words, "")
-            config["approval_policy"] = values.approval_policy(value, warnings)
-            warnings.append(f"arguments: exec refuses {name}, sent -c approval_policy={value}")
-        elif word == "--full-auto":
-            kept += ["--sandbox", "workspace-write"]
-            warnings.append("arguments: --full-auto is gone, sent --sandbox workspace-write")
-        else:
-            kept.append(word)
-    return kept, config
-
-
-@contextlib.contextmanager
-def _schema_file(schema: Mapping[str, Any] | None) -> Iterator[str | None]:
-    """Write a schema to a file of its own while the block runs."""
-    if schema is None:
-        yield None
-        return
-    content = encode_message(schema)
-    try:
-        handle, path = tempfile.mkstemp(prefix="codex-schema-", suffix=".json")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-    except OSError as error:
-        raise CodexError(f"cannot write the output schema: {error.strerror}") from error
-    try:
-        yield path
-    finally:
-        os.unlink(path)
