@@ -42,6 +42,7 @@ def make_app() -> cyclopts.App:
     app.command(drain, name="drain")
     app.command(stop, name="stop")
     app.command(retry, name="retry")
+    app.command(answer, name="answer")
     app.command(explain, name="explain")
     app.command("symphony.cli.breaker:app", name="breaker")
     app.command("symphony.cli.budget:app", name="budget")
@@ -139,12 +140,15 @@ def resume(
     issue: IssueName = None,
     /,
     *,
+    park: Annotated[
+        bool, Parameter(help="Lift the wait for a usage limit's reset instead.", negative=())
+    ] = False,
     reason: Reason = "",
     workflow: OfWorkflow = DEFAULT_WORKFLOW,
     instance: Instance = None,
 ) -> int:
     """Lift a pause or drain; what was stopped runs again."""
-    return _order("resume", issue, reason, workflow, instance)
+    return _order("unpark" if park else "resume", issue, reason, workflow, instance)
 
 
 def drain(
@@ -176,6 +180,36 @@ def retry(
 ) -> int:
     """Run what waits for a retry or is blocked now."""
     return _order("retry", issue, reason, workflow, instance)
+
+
+def answer(
+    issue: Annotated[str, Parameter(help="Identifier of the blocked issue.")],
+    text: Annotated[str | None, Parameter(help="The answer, in your own words.")] = None,
+    /,
+    *,
+    option: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="One of the proposed answers: its label or number, or ID=LABEL.", negative=()
+        ),
+    ] = (),
+    approve: Annotated[bool, Parameter(help="Approve what was asked, once.", negative=())] = False,
+    decline: Annotated[bool, Parameter(help="Refuse what was asked.", negative=())] = False,
+    workflow: OfWorkflow = DEFAULT_WORKFLOW,
+    instance: Instance = None,
+) -> int:
+    """Answer what the agent of a blocked issue asked; the issue goes on at once."""
+    from symphony.cli.control import answer as give_answer
+
+    return give_answer(
+        issue,
+        text,
+        options=option,
+        approve=approve,
+        decline=decline,
+        workflow=workflow,
+        instance=instance,
+    )
 
 
 def _order(

@@ -1,11 +1,15 @@
-"""``symphony pause``, ``resume``, ``drain``, ``stop``, ``retry`` and ``explain``."""
+"""``symphony pause``, ``resume``, ``drain``, ``stop``, ``retry``, ``answer`` and ``explain``."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from symphony.cli.status import request
+from symphony.errors import ControlError
 
 _SAID = {
     "pause": "paused: nothing new starts, what runs goes on",
@@ -13,6 +17,8 @@ _SAID = {
     "drain": "draining: nothing new starts, what runs ends after its turn",
     "stop": "stopping: agents are ended and their issues wait for 'symphony resume'",
     "retry": "retrying now",
+    "unpark": "no longer parked: a usage limit that still holds will park it again",
+    "answer": "answered: it is queued and goes on in its thread",
 }
 
 
@@ -25,8 +31,46 @@ def order(
         ControlError: No daemon runs, or it refused.
     """
     body = {"action": action, "issue": issue, "reason": reason}
-    request(workflow, "POST", "/api/v1/control", body=body, instance=instance)
-    print(f"{issue or 'all work'}: {_SAID[action]}")
+    return _give(body, workflow=workflow, instance=instance)
+
+
+def answer(
+    issue: str,
+    text: str | None,
+    *,
+    options: Sequence[str],
+    approve: bool,
+    decline: bool,
+    workflow: Path,
+    instance: str | None,
+) -> int:
+    """Answer what the agent of a blocked issue asked.
+
+    Raises:
+        ControlError: No daemon runs, or the answer does not fit; ``invalid_request`` where it is
+            both yes and no.
+    """
+    if approve and decline:
+        raise ControlError("invalid_request", "--approve and --decline exclude each other")
+    decision = "approve" if approve else "decline" if decline else None
+    body = {
+        "action": "answer",
+        "issue": issue,
+        "text": text or "",
+        "options": list(options),
+        "decision": decision,
+    }
+    return _give(body, workflow=workflow, instance=instance)
+
+
+def _give(body: Mapping[str, Any], *, workflow: Path, instance: str | None) -> int:
+    taken = request(workflow, "POST", "/api/v1/control", body=body, instance=instance)
+    print(f"{body['issue'] or 'all work'}: {_SAID[body['action']]}")
+    if not taken.get("durable", True):
+        print(
+            "warning: the ledger can't be written; the order counts, but a crash would forget it",
+            file=sys.stderr,
+        )
     return 0
 
 

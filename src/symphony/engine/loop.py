@@ -26,15 +26,30 @@ class Mailbox:
     def __init__(self) -> None:
         self._events: deque[Event] = deque()
         self._arrived = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._empty.set()
 
     def post(self, event: Event) -> None:
         """Add an event; the loop takes events in this order."""
         self._events.append(event)
+        self._empty.clear()
         self._arrived.set()
 
     def take(self) -> Event | None:
         """Return the oldest event, or None."""
-        return self._events.popleft() if self._events else None
+        event = self._events.popleft() if self._events else None
+        if not self._events:
+            self._empty.set()
+        return event
+
+    async def caught_up(self) -> None:
+        """Return once what was posted before is taken and the commands of it are under way.
+
+        A step follows its event at once, so that only the start of its writes is left to wait for.
+        """
+        await self._empty.wait()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
 
     async def wait(self, timeout_s: float | None) -> None:
         """Return once an event is there or the time is up."""

@@ -3,8 +3,9 @@
 The first turn gets the prompt of the issue's profile, else the workflow's; a thread that knows the
 issue from an earlier run gets only why it goes on; later turns get the continuation text, or the
 whole prompt where the issue has moved to a profile with another one. A run that has to begin anew
-although an earlier one failed is told why, whatever its template says. Every method may be slow
-(the template engine is imported at its first use) and belongs in a thread. ``prompt`` renders,
+although an earlier one failed is told why, whatever its template says; so is one whose agent had
+asked something, with the answer. Every method may be slow (the template engine is imported at its
+first use) and belongs in a thread. ``prompt`` renders,
 ``attempt`` asks.
 """
 
@@ -18,6 +19,7 @@ from symphony.config.settings import Settings
 from symphony.errors import PromptError
 from symphony.model.issue import Issue
 from symphony.model.run import RetryKind, RunSpec
+from symphony.runner.replies import answer_note, answer_text, question_text
 
 if TYPE_CHECKING:
     from symphony.runner.prompt import PromptTemplate
@@ -47,8 +49,11 @@ class Instructions:
         spec, settings = self._spec, workflow.settings
         text, template = self._whole(workflow, issue, turn=1)
         failed = spec.retry_kind in (RetryKind.FAILURE, RetryKind.RECOVERY)
+        failed = failed or (spec.retry_kind is RetryKind.UNBLOCKED and spec.reply is None)
         if failed and settings.codex.resume_threads and not template.tells_previous_error:
             text += anew_note(spec.retry_kind, spec.previous_error)
+        if spec.reply is not None and not template.tells_answer:
+            text += "\n" + answer_note(spec.reply)
         return text
 
     def resumed(self, workflow: Workflow, issue: Issue) -> str:
@@ -62,7 +67,12 @@ class Instructions:
         """
         from symphony.runner.prompt import resumption_prompt
 
-        text = resumption_prompt(self._spec.retry_kind, self._spec.previous_error)
+        reply = self._spec.reply
+        text = resumption_prompt(
+            self._spec.retry_kind, self._spec.previous_error, is_answered=reply is not None
+        )
+        if reply is not None:
+            text += answer_note(reply)
         self._told = _teller(workflow.settings, issue)
         if all(profile.prompt is None for profile in workflow.settings.agent.profiles):
             return text
@@ -116,6 +126,8 @@ class Instructions:
                 previous_error=spec.previous_error,
                 workspace=self.workspace,
                 profile=None if profile is None else profile.name,
+                question=None if spec.reply is None else question_text(spec.reply),
+                answer=None if spec.reply is None else answer_text(spec.reply),
             )
         except PromptError as error:
             if not prompt.source:

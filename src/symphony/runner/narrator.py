@@ -8,6 +8,7 @@ snapshot is built, not when an event arrives.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -47,6 +48,9 @@ _PREAMBLE = _QUIET | {
     "thread/settings/updated",
     "turn/started",
 }
+_STARTED_KEPT = 16
+"""Items that an approval may be about are remembered, undecoded; larger ones are not."""
+_STARTED_BYTES = 256 * 1024
 _KEPT = frozenset({"item/completed", "turn/completed", "error", "warning", "turn/plan/updated"})
 
 
@@ -74,6 +78,7 @@ class Narrator:
         self._price_of = price_of
         self._spent = spent
         self._in_flight = 0
+        self._started: deque[codex.Event] = deque(maxlen=_STARTED_KEPT)
         self._unmeasured: set[str] = set()
         self._spoke = self._resuming = False
         self.sign = asyncio.Event()
@@ -97,11 +102,21 @@ class Narrator:
                     self._rate_limits(limits)
             elif method in _KEPT:
                 self._history(method, event)
+            elif method == "item/started" and len(event.raw) <= _STARTED_BYTES:
+                self._started.append(event)
         newest = next((event for event in reversed(events) if event.method not in _QUIET), None)
         if newest is not None:
             progress.last_event = "notification"
             progress.last_message = newest
             progress.last_event_wall = now.wall
+
+    def item(self, item_id: str | None) -> Mapping[str, Any] | None:
+        """Return an item as it was started, where it is one of the last ones; else None."""
+        for event in reversed(self._started):
+            item = event.data.get("item")
+            if isinstance(item, Mapping) and item.get("id") == item_id:
+                return item
+        return None
 
     def happened(self, event: str, detail: Mapping[str, Any] | None = None) -> None:
         """Record one of our own events (SPEC 10.4), such as ``session_started``."""

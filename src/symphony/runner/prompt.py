@@ -78,6 +78,8 @@ VARIABLES = (
     "previous_error",
     "workspace",
     "profile",
+    "question",
+    "answer",
 )
 """What a template may read: ``issue`` and ``attempt`` of the SPEC, the others are ours."""
 
@@ -133,6 +135,11 @@ class PromptTemplate:
         return _compiled(text, first_line)
 
     @property
+    def tells_answer(self) -> bool:
+        """Whether the template itself shows what an operator has answered."""
+        return "answer" in self._template.analyze(include_partials=False).globals
+
+    @property
     def tells_previous_error(self) -> bool:
         """Whether the template itself shows why the last attempt failed."""
         return "previous_error" in self._template.analyze(include_partials=False).globals
@@ -167,18 +174,23 @@ class PromptTemplate:
         previous_error: str | None = None,
         workspace: str | None = None,
         profile: str | None = None,
+        question: str | None = None,
+        answer: str | None = None,
     ) -> str:
         """Return the prompt of a run's first turn.
 
         Args:
             issue: The newest snapshot of the issue.
             attempt: None on the first run, else the retry or continuation count from 1.
-            retry_kind: ``continuation``, ``failure`` or ``recovery``; None on the first run.
+            retry_kind: ``continuation``, ``failure``, ``recovery`` or ``unblocked``; None on the
+                first run.
             turn: The turn within this run, from 1.
             max_turns: The limit of turns of this run.
             previous_error: Why the last attempt failed, or None.
             workspace: Path of the workspace on its host.
             profile: Name of the issue's profile (``agent.profiles``), or None.
+            question: What the agent asked before, where a person has answered.
+            answer: What the person said, or None.
 
         Raises:
             PromptError: ``template_render_error``: unknown variable or filter, wrong argument.
@@ -193,6 +205,8 @@ class PromptTemplate:
                 previous_error=previous_error,
                 workspace=workspace,
                 profile=profile,
+                question=question,
+                answer=answer,
             )
         except LiquidError as error:
             problem = _located(error, self.text, self.first_line)
@@ -229,12 +243,17 @@ def continuation_prompt(turn: int, max_turns: int) -> str:
     )
 
 
-def resumption_prompt(retry_kind: str | None, previous_error: str | None) -> str:
-    """Return what the agent is told first in a run that goes on in its issue's last thread."""
+def resumption_prompt(
+    retry_kind: str | None, previous_error: str | None, *, is_answered: bool = False
+) -> str:
+    """Return what the agent is told first in a run that goes on in its issue's last thread.
+
+    With ``is_answered`` the answer to what it had asked follows.
+    """
     return (
         "You go on with the issue of this thread.\n"
         "\n"
-        f"- {_why(retry_kind, previous_error)}\n"
+        f"- {_why(retry_kind, previous_error, is_answered=is_answered)}\n"
         "- Look at the workspace and the issue first: either may have changed since.\n"
         "- The instructions are above in this thread; don't start over and don't repeat them.\n"
         "- Finish what is left. Don't end the turn while the issue is active unless you can't go "
@@ -269,8 +288,16 @@ def anew_note(retry_kind: str | None, previous_error: str | None) -> str:
     )
 
 
-def _why(retry_kind: str | None, previous_error: str | None) -> str:
+def _why(retry_kind: str | None, previous_error: str | None, *, is_answered: bool = False) -> str:
     match retry_kind:
+        case "unblocked" if is_answered:
+            return "The run before this one ended because a person was needed. The answer is below."
+        case "unblocked":
+            return (
+                "The run before this one ended because something else had to happen first: "
+                f"{previous_error or 'no reason was given'}. Nobody has answered here; see whether "
+                "the issue tells what has changed, and decide yourself what you can."
+            )
         case "failure":
             return f"The run before this one failed: {previous_error or 'no reason was given'}."
         case "recovery":

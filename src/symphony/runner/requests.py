@@ -18,8 +18,10 @@ import codex_app_server as codex
 from codex_app_server import RequestKind, ServerRequestInfo, ServerRequestRecord
 from codex_app_server.approvals import Policy
 
+from symphony.model.question import Decision, Question, Reply
 from symphony.model.run import Outcome, OutcomeKind
 from symphony.runner.narrator import Narrator
+from symphony.runner.questions import Redact, question_of
 
 _MCP_QUESTION = "mcp_tool_call_approval_"
 _PREFERRED_LABELS = ("Approve this Session", "Approve Once")
@@ -32,12 +34,24 @@ class RequestPolicy:
     Args:
         approval_policy: As given to Codex; only the string ``never`` grants.
         narrator: Told what was asked and answered.
+        reply: An operator's answer to what an earlier run asked: exactly that is approved once, or
+            refused without a further question.
+        redact: Takes registered secrets out of what is asked.
     """
 
-    def __init__(self, approval_policy: Any, narrator: Narrator) -> None:
+    def __init__(
+        self,
+        approval_policy: Any,
+        narrator: Narrator,
+        *,
+        reply: Reply | None = None,
+        redact: Redact = str,
+    ) -> None:
         self._grants = approval_policy == "never"
         self._refuses = refuses_all(approval_policy)
         self._narrator = narrator
+        self._decided = reply if reply is not None and reply.decision is not None else None
+        self._redact = redact
         self._asked = asyncio.Event()
         self.blocked: Outcome | None = None
 
@@ -68,6 +82,10 @@ class RequestPolicy:
             return
 
     async def _need_approval(self, request: ServerRequestInfo) -> str:
+        question = self._question(request)
+        decision = self._decision_on(question)
+        if decision is not None:
+            return decision
         what = {
             RequestKind.COMMAND: "run a command",
             RequestKind.LEGACY_COMMAND: "run a command",
@@ -80,6 +98,7 @@ class RequestPolicy:
             OutcomeKind.APPROVAL_REQUIRED,
             "approval_required",
             f"codex turn requires approval to {what}{_detail(request.params)}",
+            question,
         )
         return "decline" if request.kind is RequestKind.PERMISSIONS else "cancel"
 
@@ -89,6 +108,7 @@ class RequestPolicy:
             OutcomeKind.INPUT_REQUIRED,
             "turn_input_required",
             "codex MCP elicitation requires operator input" + (f": {asked}" if asked else ""),
+            self._question(request),
         )
         return "cancel"
 
@@ -101,13 +121,34 @@ class RequestPolicy:
             OutcomeKind.INPUT_REQUIRED,
             "turn_input_required",
             f"codex turn requires operator input{_question_text(questions)}",
+            self._question(request),
         )
         return None
 
-    def _block(self, kind: OutcomeKind, category: str, message: str) -> None:
+    def _question(self, request: ServerRequestInfo) -> Question:
+        return question_of(request, self._narrator.item(request.item_id), self._redact)
+
+    def _decision_on(self, question: Question) -> str | None:
+        """Return what an operator has said to exactly this: an approval counts once."""
+        decided = self._decided
+        if decided is None or decided.question is None or not question.subject:
+            return None
+        if decided.question.subject != question.subject:
+            return None
+        if decided.decision is Decision.DECLINE:
+            return "decline"
+        self._decided = None
+        self._narrator.happened("approval_granted", {"by": decided.by, "what": question.detail})
+        return "accept"
+
+    def _block(self, kind: OutcomeKind, category: str, message: str, question: Question) -> None:
         if self.blocked is None:
             self.blocked = Outcome(
-                kind=kind, category=category, message=message[:600], retryable=False
+                kind=kind,
+                category=category,
+                message=self._redact(message)[:600],
+                retryable=False,
+                question=question,
             )
         self._asked.set()
 

@@ -65,6 +65,7 @@ class SessionOptions:
         codex_last: A directory with a native ``codex`` for when PATH has none, or None.
         instance: The daemon's marker, by which a later start finds leftovers.
         home_gate: Lets one app-server set a fresh CODEX_HOME up before others use it.
+        redact: Takes registered secrets out of what agents ask of people.
     """
 
     environ: Mapping[str, str]
@@ -74,6 +75,7 @@ class SessionOptions:
     codex_last: Path | None
     instance: str
     home_gate: HomeGate
+    redact: Callable[[str], str] = str
 
 
 class HomeGate:
@@ -406,7 +408,9 @@ async def launch_session(
     )
     return Session(
         process=process,
-        requests=RequestPolicy(settings.codex.approval_policy, narrator),
+        requests=RequestPolicy(
+            settings.codex.approval_policy, narrator, reply=spec.reply, redact=options.redact
+        ),
         spec=spec,
         workspace=workspace,
         settings=settings,

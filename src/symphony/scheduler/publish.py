@@ -30,6 +30,7 @@ from .snapshot import (
     WaitingRow,
 )
 from .state import SchedulerState
+from .unblocking import ways_of
 
 
 class _IssueFields(TypedDict):
@@ -236,6 +237,9 @@ def _blocked_row(state: SchedulerState, claim: Blocked) -> BlockedRow:
         last_event=claim.last_event,
         last_message=claim.last_message,
         last_event_wall=claim.last_event_wall,
+        question=claim.question,
+        unblock_by=tuple(way.value for way in ways_of(claim, state.rules)),
+        until_wall=claim.until_wall,
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from symphony.model.clock import iso
+from symphony.model.question import Question
 from symphony.model.usage import TokenUsage
 
 from .budget_rows import BudgetsRow
@@ -67,7 +68,13 @@ class RetryingRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockedRow:
-    """One issue that waits for a person or a time."""
+    """One issue that waits for a person or a time.
+
+    Attributes:
+        question: What its agent asked, or None where it asked nothing.
+        unblock_by: What ends the block (``scheduler.blocks.Way``), the best way first.
+        until_wall: When it ends by itself (epoch seconds), or None.
+    """
 
     issue_id: str
     issue_identifier: str
@@ -84,6 +91,9 @@ class BlockedRow:
     last_message: Any
     last_event_wall: float | None
     profile: str | None = None
+    question: Question | None = None
+    unblock_by: tuple[str, ...] = ()
+    until_wall: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

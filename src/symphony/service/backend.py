@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from symphony.errors import LedgerError
@@ -10,6 +11,7 @@ from symphony.hosts.lineage import descends_from
 from symphony.ledger import Ledger
 from symphony.model.clock import Instant
 from symphony.model.failure import FailureClass
+from symphony.model.question import Answer
 from symphony.model.spend import NO_RAISE, Raise
 from symphony.observe.bus import SnapshotBus
 from symphony.scheduler.books import budgets_row
@@ -21,13 +23,18 @@ from symphony.scheduler.events import ControlAction, ControlRequested, Event, Re
 from symphony.scheduler.publish import explain
 from symphony.scheduler.snapshot import Snapshot
 from symphony.scheduler.state import SchedulerState, refresh_coalesced
+from symphony.scheduler.unblocking import unanswerable
 from symphony.web.backend import RefreshReceipt, Refusal
+
+DURABLE_LIMIT_S = 5.0
+"""How long an order waits for the disk before it is told to be taken all the same."""
 
 
 class EngineBackend:
     """Serves the web surface from the bus, the mailbox and the ledger; waits for no tracker.
 
     Args:
+        caught_up: Returns once what was posted has been taken by the scheduler.
         workspace_path: Where the workspace of an identifier lies or would lie.
         supervisor_pid: The ancestor of all processes of runs, or None while there is none.
     """
@@ -39,6 +46,7 @@ class EngineBackend:
         state: SchedulerState,
         ledger: Ledger,
         post: Callable[[Event], None],
+        caught_up: Callable[[], Awaitable[None]],
         clock: Callable[[], Instant],
         workspace_path: Callable[[str], str | None],
         supervisor_pid: Callable[[], int | None],
@@ -47,6 +55,7 @@ class EngineBackend:
         self._state = state
         self._ledger = ledger
         self._post = post
+        self._caught_up = caught_up
         self._clock = clock
         self._workspace_path = workspace_path
         self._supervisor_pid = supervisor_pid
@@ -105,6 +114,24 @@ class EngineBackend:
     def budget(self) -> BudgetsRow | None:
         """Return what all work has cost, by issue; None before the ledger has been read."""
         return budgets_row(self._state.books) if self._state.started else None
+
+    def answer(self, identifier: str, answer: Answer) -> str | None:
+        """Give an answer to the scheduler; see ``web.backend.Backend``."""
+        problem = unanswerable(self._state, identifier, answer)
+        if problem is None:
+            order = ControlRequested(ControlAction.ANSWER, identifier, answer=answer)
+            self._post(order)
+        return problem
+
+    async def settled(self) -> bool:
+        """Wait until orders are carried out and durable; see ``web.backend.Backend``."""
+        try:
+            async with asyncio.timeout(DURABLE_LIMIT_S):
+                await self._caught_up()
+                await self._ledger.flush()
+        except (TimeoutError, LedgerError):
+            return False
+        return True
 
     def is_agent(self, pid: int) -> bool:
         """Tell whether a process belongs to a run."""

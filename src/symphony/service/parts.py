@@ -84,7 +84,7 @@ async def build_parts(options: DaemonOptions, stack: AsyncExitStack) -> Parts:
     webhooks = take_webhooks(store, options, logs)
     trackers = TrackerSlot(await _first_tracker(options, store, logs))
     stack.push_async_callback(trackers.aclose)
-    session_options = _session_options(options, state_dir, places)
+    session_options = _session_options(options, state_dir, places, logs)
     ledger = await _open_ledger(stack, store, state_dir)
     host = LocalHost(instance=state_dir.instance)
     stack.push_async_callback(host.aclose)
@@ -102,6 +102,7 @@ async def build_parts(options: DaemonOptions, stack: AsyncExitStack) -> Parts:
             state=state,
             ledger=ledger,
             post=mailbox.post,
+            caught_up=mailbox.caught_up,
             clock=read_clock,
             workspace_path=workspaces.path_for,
             supervisor_pid=lambda: host.supervisor_pid,
@@ -256,7 +257,7 @@ async def _open_ledger(stack: AsyncExitStack, store: WorkflowStore, state_dir: S
 
 
 def _session_options(
-    options: DaemonOptions, state_dir: StateDir, places: CodexPlaces
+    options: DaemonOptions, state_dir: StateDir, places: CodexPlaces, logs: LogHandle
 ) -> SessionOptions:
     return SessionOptions(
         environ=options.environ,
@@ -266,6 +267,7 @@ def _session_options(
         codex_last=places.last,
         instance=state_dir.instance,
         home_gate=HomeGate(),
+        redact=logs.redactor.text,
     )
 
 

@@ -269,13 +269,14 @@ def _blocked(snapshot: Snapshot) -> list[Text]:
 
 
 def _blocked_row(row: BlockedRow) -> Text:
+    why = row.error if row.question is None else f"asks: {row.question.text}"
     return Text.assemble(
         "│  ",
         ("■", "red"),
         " ",
         (clean_line(row.issue_identifier, 40), "red"),
         (f" {row.category}", "yellow"),
-        (f" {clean_line(row.error, _ERROR_CHARS)}", "dim"),
+        (f" {clean_line(why, _ERROR_CHARS)}", "dim"),
     )
 
 

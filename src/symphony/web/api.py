@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from symphony.model.clock import iso
+from symphony.model.question import Question
 from symphony.model.usage import TokenUsage
 from symphony.observe.humanize import humanize
 from symphony.scheduler.eligibility import Gate
@@ -273,6 +274,33 @@ def present_blocked(row: BlockedRow) -> shapes.Blocked:
         last_event_at=_iso(row.last_event_wall),
         issue_title=row.issue_title,
         category=row.category,
+        question=None if row.question is None else row.question.text,
+        options=[] if row.question is None else list(row.question.choices),
+        unblock_by=list(row.unblock_by),
+        blocked_until=_iso(row.until_wall),
+        asked=None if row.question is None else _present_asked(row.question),
+    )
+
+
+def _present_asked(question: Question) -> shapes.Asked:
+    return shapes.Asked(
+        kind=question.kind.value,
+        text=question.text,
+        detail=question.detail,
+        wants_decision=question.kind.wants_decision,
+        asks=[
+            shapes.AskedItem(
+                id=ask.id,
+                header=ask.header,
+                text=ask.text,
+                options=[
+                    shapes.AskedOption(label=one.label, description=one.description)
+                    for one in ask.options
+                ],
+                is_secret=ask.is_secret,
+            )
+            for ask in question.asks
+        ],
     )
 
 

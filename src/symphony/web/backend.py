@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from symphony.model.failure import FailureClass
+from symphony.model.question import Answer
 from symphony.model.spend import NO_RAISE, Raise
 from symphony.scheduler.budget_rows import BudgetsRow
 from symphony.scheduler.eligibility import Gate
@@ -75,6 +76,19 @@ class Backend(Protocol):
 
     def budget(self) -> BudgetsRow | None:
         """Return what all work has cost, by issue; None before the ledger has been read."""
+
+    def answer(self, identifier: str, answer: Answer) -> str | None:
+        """Give an authorised answer to what the agent of a blocked issue asked.
+
+        Returns:
+            Why it can't be given, or None where it was.
+        """
+
+    async def settled(self) -> bool:
+        """Wait until the orders that were given are carried out and in the ledger.
+
+        False where the ledger does not take them: they count, but a crash would forget them.
+        """
 
     def is_agent(self, pid: int) -> bool:
         """Tell whether a process belongs to a run; True in doubt."""

@@ -1,6 +1,7 @@
 """Orders of operators: ``POST /api/v1/control``, on the control socket only.
 
-Role: reads and checks an order, judges who gives it, and hands it to the backend.
+Role: reads and checks an order, judges who gives it, hands it to the backend, and says that it is
+taken once it is in the ledger.
 Invariant: nothing but a process of the daemon's user that does not descend from a run is obeyed.
 Neighbours: ``peers`` says who asks; the scheduler carries orders out.
 """
@@ -14,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from symphony.model.failure import FailureClass
+from symphony.model.question import Answer, Decision
 from symphony.model.spend import NO_RAISE, Raise
 
 from .backend import Backend, Refusal
@@ -40,18 +42,34 @@ class Order(msgspec.Struct, forbid_unknown_fields=True):
     """The body: an action, of one issue or of all work.
 
     ``failure_class`` is for the breaker's, ``amounts`` are for a raise, ``for_seconds`` is for an
-    override of the active hours, which 0 ends.
+    override of the active hours, which 0 ends; ``text``, ``options`` and ``decision`` are an
+    answer's.
     """
 
     action: Literal[
-        "pause", "resume", "drain", "stop", "retry", "reset_breaker", "raise", "override_hours"
+        "pause",
+        "resume",
+        "drain",
+        "stop",
+        "retry",
+        "reset_breaker",
+        "raise",
+        "override_hours",
+        "unpark",
+        "answer",
     ]
     issue: str | None = None
     reason: str = ""
     failure_class: FailureClass | None = None
     amounts: Amounts | None = None
     for_seconds: Annotated[float, msgspec.Meta(ge=0, le=MAX_OVERRIDE_S)] = 0.0
+    text: str = ""
+    options: list[str] = []
+    decision: Decision | None = None
 
+
+ANSWER_LIMIT = 16_000
+"""Characters of an answer: it becomes part of a prompt."""
 
 _decode = msgspec.json.Decoder(Order).decode
 
@@ -68,6 +86,12 @@ async def obey(request: Request, backend: Backend) -> Response:
     fault = _fault_of(order)
     if fault is not None:
         return error_response(400, "invalid_request", fault)
+    if order.action == "answer":
+        said = Answer(text=order.text, options=tuple(order.options), decision=order.decision)
+        problem = backend.answer(order.issue or "", said)
+        if problem is not None:
+            return error_response(409, "answer_refused", problem)
+        return await _accepted(order, backend)
     taken = backend.control(
         order.action,
         order.issue,
@@ -84,15 +108,21 @@ async def obey(request: Request, backend: Backend) -> Response:
         return error_response(
             404, "issue_not_found", f"{order.issue} is not running, waiting, blocked or held"
         )
-    return json_response(
-        {"accepted": True, "action": order.action, "issue": order.issue}, status=202
-    )
+    return await _accepted(order, backend)
+
+
+async def _accepted(order: Order, backend: Backend) -> Response:
+    durable = await backend.settled()
+    body = {"accepted": True, "action": order.action, "issue": order.issue, "durable": durable}
+    return json_response(body, status=202)
 
 
 def _fault_of(order: Order) -> str | None:
     """Say what is wrong with an order that can be read, or None."""
     if order.issue is not None and not order.issue.strip():
         return "issue: the identifier is blank"
+    if order.action == "unpark" and order.issue is not None:
+        return "unpark is for all work; to try one issue, retry it"
     if order.action == "drain" and order.issue is not None:
         return "drain is for all work; stop or pause one"
     if order.action in ("reset_breaker", "override_hours") and order.issue is not None:
@@ -105,6 +135,18 @@ def _fault_of(order: Order) -> str | None:
         return "raise needs issue (an identifier, 'day' or 'total') and amounts"
     if order.action != "raise" and order.amounts is not None:
         return f"amounts: belong to raise, not to {order.action}"
+    return _answer_fault_of(order)
+
+
+def _answer_fault_of(order: Order) -> str | None:
+    if order.action != "answer":
+        if order.text or order.options or order.decision is not None:
+            return f"text, options and decision belong to answer, not to {order.action}"
+        return None
+    if order.issue is None:
+        return "issue: an answer needs the issue that asked"
+    if len(order.text) > ANSWER_LIMIT:
+        return f"text: an answer has at most {ANSWER_LIMIT} characters, got {len(order.text)}"
     return None
 
 

@@ -156,7 +156,8 @@ def _blocked(row: BlockedRow, now: float) -> dict[str, Any]:
         "row": row,
         "session": _short(row.session_id),
         "ago": format_wait(now - row.blocked_wall),
-        "error": clean_line(row.error, 300),
+        "error": clean_line(row.error if row.question is None else row.question.text, 300),
+        "unblock_by": ", ".join(row.unblock_by),
         "latest": _latest(row, now),
     }
 

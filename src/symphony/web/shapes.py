@@ -117,6 +117,38 @@ class Blocked(Struct, kw_only=True):
     profile: str | None
     issue_title: str
     category: str
+    question: str | None
+    options: list[str]
+    unblock_by: list[str]
+    blocked_until: str | None
+    asked: Asked | None
+
+
+class AskedOption(Struct, kw_only=True):
+    """Added: an answer that the agent proposes."""
+
+    label: str
+    description: str
+
+
+class AskedItem(Struct, kw_only=True):
+    """Added: one question of a request."""
+
+    id: str
+    header: str
+    text: str
+    options: list[AskedOption]
+    is_secret: bool
+
+
+class Asked(Struct, kw_only=True):
+    """Added: all that a request of the agent asked of a person."""
+
+    kind: str
+    text: str
+    detail: str
+    wants_decision: bool
+    asks: list[AskedItem]
 
 
 class Waiting(Struct, kw_only=True):
