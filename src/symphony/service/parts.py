@@ -109,8 +109,7 @@ async def build_parts(options: DaemonOptions, stack: AsyncExitStack) -> Parts:
         ),
         webhooks=webhooks,
     )
-    stack.callback(web.close)
-    _listen(web, options, settings, state_dir)
+    _listen(stack, web, options, settings, state_dir)
     return Parts(
         store=store,
         state_dir=state_dir,
@@ -272,9 +271,14 @@ def _session_options(
 
 
 def _listen(
-    web: WebServer, options: DaemonOptions, settings: Settings, state_dir: StateDir
+    stack: AsyncExitStack,
+    web: WebServer,
+    options: DaemonOptions,
+    settings: Settings,
+    state_dir: StateDir,
 ) -> None:
     """Open the sockets: a port that is in use is told now, before anything has started."""
+    stack.callback(web.close)
     web.listen_control(state_dir.socket)
     port = options.port if options.port is not None else settings.server.port
     if port is not None:

@@ -1,4 +1,4 @@
-"""The real Codex asks, the daemon is killed and started anew, a person answers, the issue is done."""
+"""The real Codex asks, its daemon is killed, a person answers another one, the issue is done."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from symphony.model.question import Ask, Option, Question, QuestionKind
 from symphony.model.usage import TokenUsage
 from symphony.web import api
 from symphony.web.backend import RefreshReceipt
@@ -134,6 +135,48 @@ def test_a_blocked_row_has_the_fields_of_the_reference(snapshots: ModuleType) ->
         "issue_title": "Choose a colour for the button",
         "category": "turn_input_required",
         "profile": None,
+        "question": None,
+        "options": [],
+        "unblock_by": [],
+        "blocked_until": None,
+        "asked": None,
+    }
+
+
+def test_a_blocked_row_tells_what_was_asked_and_what_ends_the_block(snapshots: ModuleType) -> None:
+    options = (Option(label="Red", description="warm"), Option(label="Blue"))
+    question = Question(
+        kind=QuestionKind.INPUT,
+        text="Which colour?",
+        asks=(Ask(id="q", text="Which colour?", header="Colour", options=options),),
+    )
+    row = as_json(
+        api.present_blocked(
+            snapshots.blocked(
+                question=question, unblock_by=("answer", "time"), until_wall=snapshots.WALL
+            )
+        )
+    )
+    assert (row["question"], row["options"]) == ("Which colour?", ["Red", "Blue"])
+    assert row["unblock_by"] == ["answer", "time"]
+    assert row["blocked_until"] == "2030-03-17T17:46:40Z"
+    assert row["asked"] == {
+        "kind": "input",
+        "text": "Which colour?",
+        "detail": "",
+        "wants_decision": False,
+        "asks": [
+            {
+                "id": "q",
+                "header": "Colour",
+                "text": "Which colour?",
+                "options": [
+                    {"label": "Red", "description": "warm"},
+                    {"label": "Blue", "description": ""},
+                ],
+                "is_secret": False,
+            }
+        ],
     }
 
 
