@@ -154,7 +154,14 @@ async def test_fifty_threads_live_in_one_process(codex_binary: Path, cache_dir: 
         env = {"HOME": str(cache_dir), "PATH": os.environ["PATH"]}
 
         async def start() -> Codex:
-            return await Codex.start(codex_binary, env=env, env_mode="replace", codex_home=home)
+            # Fifty login shells start at once; a busy machine takes its time.
+            return await Codex.start(
+                codex_binary,
+                env=env,
+                env_mode="replace",
+                codex_home=home,
+                request_timeout_s=120,
+            )
 
         async with Supervisor(start) as supervisor:
             opening = (supervisor.start_thread(cwd=folder, **FREE) for folder in folders)
