@@ -73,7 +73,7 @@ async def test_the_end_of_the_connection_is_told_after_the_last_event(server, co
         await events.next(5)
 
 
-async def test_closing_ends_a_reader_that_waits(connect):
+async def test_closing_ends_a_reader_that_waits(connect, eventually):
     connection = await connect()
     events = connection.subscribe()
 
@@ -81,7 +81,7 @@ async def test_closing_ends_a_reader_that_waits(connect):
         return [event async for event in events]
 
     reader = asyncio.create_task(read())
-    await asyncio.sleep(0)
+    await eventually(lambda: events._wake is not None)
     events.close()
     assert await reader == []
 

@@ -32,12 +32,12 @@ async def _read_all(transport: FdTransport | SubprocessTransport) -> bytes:
     return found
 
 
-async def test_bytes_pass_both_ways_and_the_end_is_empty() -> None:
+async def test_bytes_pass_both_ways_and_the_end_is_empty(eventually: Any) -> None:
     transport, feed, drain = await _pipes()
     os.write(feed, b"a\nb")
     assert await transport.receive() == b"a\nb"
     waiting = asyncio.create_task(transport.receive())
-    await asyncio.sleep(0)
+    await eventually(lambda: transport._receiving is not None)
     os.write(feed, b"c")
     assert await waiting == b"c"
     await transport.send(b"out\n")
@@ -50,12 +50,13 @@ async def test_bytes_pass_both_ways_and_the_end_is_empty() -> None:
     os.close(drain)
 
 
-async def test_a_reader_that_lags_holds_the_sender_and_gets_everything_in_order() -> None:
+async def test_a_reader_that_lags_holds_the_sender_and_gets_everything_in_order(
+    eventually: Any,
+) -> None:
     transport, feed, drain = await _pipes()
     line = b"x" * 700_000 + b"\n"
     sends = [asyncio.create_task(transport.send(line[:-1] + b"%d\n" % n)) for n in range(5)]
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    await eventually(lambda: len(transport._drained) == 4)
     assert not all(task.done() for task in sends)
     sends[3].cancel()
     received = b""
@@ -83,12 +84,11 @@ async def test_a_closed_reader_is_a_typed_error_and_its_last_words_are_read() ->
     await transport.aclose()
 
 
-async def test_closing_wakes_the_reader_and_the_sender() -> None:
+async def test_closing_wakes_the_reader_and_the_sender(eventually: Any) -> None:
     transport, feed, drain = await _pipes()
     reading = asyncio.create_task(transport.receive())
     sending = asyncio.create_task(transport.send(b"x" * 3_000_000))
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    await eventually(lambda: transport._receiving is not None and transport._drained)
     await transport.aclose()
     assert await reading == b""
     with pytest.raises(ConnectionClosed):

@@ -98,7 +98,7 @@ async def test_replies_that_come_before_their_requests_are_matched(server, conne
     assert (await turn).turn_id == "u"
 
 
-async def test_a_sub_agents_end_is_not_the_turns(server, connect) -> None:
+async def test_a_sub_agents_end_is_not_the_turns(server, connect, eventually) -> None:
     server.answers["turn/start"] = lambda m: [
         server.reply(m, {"turn": {"id": server.turn_id}}),
         server.event(
@@ -111,9 +111,8 @@ async def test_a_sub_agents_end_is_not_the_turns(server, connect) -> None:
     ]
     thread = await (await connect()).start_thread()
     turn = await thread.run("go").start()
-    await asyncio.sleep(0)
+    await eventually(lambda: turn.children == {CHILD})
     assert not turn.done
-    assert turn.children == {CHILD}
     server.feed(server.message("parent"), server.ended())
     assert (await turn).final_message == "parent"
 
