@@ -25,7 +25,8 @@ class Fault:
     """What one request gets instead of its answer.
 
     ``edit`` changes the JSON of the true answer; ``body`` and ``status`` replace it; ``abort``
-    closes the connection; ``cut`` sends only the first half; ``hold`` keeps it open until the end.
+    closes the connection; ``cut`` sends only the first half; ``hold`` keeps it open until the end,
+    ``gate`` until it is set.
     """
 
     edit: Callable[[Any], Any] | None = None
@@ -35,6 +36,7 @@ class Fault:
     abort: bool = False
     cut: bool = False
     hold: bool = False
+    gate: asyncio.Event | None = None
     only: str = ""
     """Applies to the first request whose label, method and target as a rule, holds this text."""
     before: Callable[[], None] | None = None
@@ -163,6 +165,8 @@ class RestServer:
             if fault.hold:
                 await self._over.wait()
                 return False
+            if fault.gate is not None:
+                await fault.gate.wait()
         writer.write(self._bytes(call, self._faulty(call, fault), fault))
         await writer.drain()
         return not (fault is not None and fault.cut)
