@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -354,11 +354,22 @@ class FrontMatterCheck:
                 )
 
     def _check_prices(self, settings: Settings) -> None:
+        for model, place in self._models(settings):
+            fault = unpriced_fault(settings.budget, model, place)
+            if fault is not None:
+                self._fault("budget.prices", fault)
+                return
+
+    def _models(self, settings: Settings) -> Iterator[tuple[str | None, str]]:
+        """Yield the models that turns will ask for, as far as they are written, and where."""
+        for profile in settings.agent.profiles:
+            if profile.model is not None:
+                yield profile.model, f"agent.profiles.{profile.name}.model"
+        if settings.codex.model is not None:
+            yield settings.codex.model, "codex.model"
+            return
         named = model_of(settings.codex.command, self.environ)
-        model, place = (None, "") if named is None else named
-        fault = unpriced_fault(settings.budget, model, place)
-        if fault is not None:
-            self._fault("budget.prices", fault)
+        yield (None, "") if named is None else named
 
     def _fault_at(self, keys: tuple[str, ...], problem: str, value: object = None) -> None:
         # Names of models hold dots, so the line is found by the keys and not by the path.

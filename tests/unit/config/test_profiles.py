@@ -143,6 +143,23 @@ def test_a_profile_that_can_never_be_used_is_warned_of(load: Loader) -> None:
 
 
 @pytest.mark.parametrize(
+    ("front", "place"),
+    [
+        ("agent: {profiles: {a: {model: dear}}}", "agent.profiles.a.model"),
+        ("codex: {model: dear}", "codex.model"),
+    ],
+)
+def test_a_model_without_a_price_is_refused_where_money_is_limited(
+    load: Loader, front: str, place: str
+) -> None:
+    budget = (
+        "budget: {day: {usd: 5}, prices: {cheap: {input_per_million: 1, output_per_million: 2}}}"
+    )
+    with pytest.raises(SettingsError, match=rf"no price for the model 'dear' \({place}\)"):
+        load.front(f"{budget}\n{front}")
+
+
+@pytest.mark.parametrize(
     ("content", "problem"),
     [
         (b"caf\xe9", "must name a file of UTF-8 text"),
