@@ -16,6 +16,7 @@ from symphony.engine.recovery import recover
 from symphony.engine.spending import SpendReporter
 from symphony.engine.stalls import watch_for_stalls
 from symphony.engine.trackers import TrackerSlot
+from symphony.model.allowance import Allowance
 from symphony.model.clock import Instant
 from symphony.model.issue import IssueId
 from symphony.model.question import Answer
@@ -33,6 +34,7 @@ from symphony.scheduler.events import (
     ControlRequested,
     Event,
     IssuesRefreshed,
+    PaceObserved,
     RefreshFailed,
     RefreshRequested,
     RunEnded,
@@ -101,6 +103,7 @@ class Lifetime:
         self.sections = sections
         self.settings: Settings = settings_of(sections)
         self.rng = Random(f"life {world.scenario.seed} {number}")
+        self._pace_rng = Random(f"pace {world.scenario.seed} {number}")
         self.loop = VirtualLoop(world.timeline, lambda: self.rng.uniform(0.0005, 0.02))
         self.state: SchedulerState = new_state(
             self.settings, workflow_id="wf", seed=self.rng.getrandbits(128)
@@ -163,6 +166,7 @@ class Lifetime:
             progress=self.progress,
             describe=str,
             before_poll=self.look_at_file,
+            observe_pace=self._observe_pace,
         )
         publisher = Publisher(
             build=self._build,
@@ -267,6 +271,9 @@ class Lifetime:
 
     def _post_from_executor(self, event: Event) -> None:
         weather, rng = self.world.weather, self.rng
+        if isinstance(event, PaceObserved):
+            self.mailbox.post(event)
+            return
         if isinstance(event, RunEnded):
             self.oracle.run_reported(event)
             self.mailbox.post(event)
@@ -280,6 +287,16 @@ class Lifetime:
             self.mailbox.post(event)
         if rng.random() < weather.answer_doubled:
             self._later(event)
+
+    def _observe_pace(self) -> PaceObserved:
+        """What a tracker may say of its budgets, true or not; and webhooks that come and go."""
+        rng = self._pace_rng
+        if rng.random() < 0.5:
+            return PaceObserved((), rng.random() < 0.2)
+        limit = rng.choice([None, 60, 5_000])
+        remaining = rng.randrange((limit or 100) + 1)
+        reset_in_s = rng.choice([-5.0, 0.0, 20.0, 3_600.0])
+        return PaceObserved((Allowance("", limit, remaining, reset_in_s),), rng.random() < 0.2)
 
     def _later(self, event: Event) -> None:
         delay_s = self.rng.choice([0.0, 0.2, 4.0, 9.0, 40.0])

@@ -552,8 +552,15 @@ class Oracle:
         live = self._live.get(command.run_id)
         self._must(live is not None, lambda: f"{command} of no live run")
         assert live is not None
-        if live.stop is command.reason and isinstance(self._event, RunSilent):
-            # Told once more because it stays silent; that it had a reason was judged before.
+        follows = command.reason in (
+            StopReason.TERMINAL,
+            StopReason.INACTIVE,
+            StopReason.UNROUTABLE,
+        )
+        told = live.stop is command.reason or (live.stop is not None and follows)
+        if told and isinstance(self._event, RunSilent):
+            # Told once more because it stays silent; that it had a reason was judged before, and
+            # the tracker may have shown another one since.
             return self._must_be_silent(command)
         self._must(live.stop is None, lambda: f"{command} after {live.stop}")
         live.stop = command.reason
@@ -841,6 +848,7 @@ class Oracle:
             blocked == set(self._blocks), lambda: f"blocked {blocked}, should be {self._blocks}"
         )
         self._nothing_is_late()
+        self._polls_go_on()
         self._must(
             state.usage == self._usage, lambda: f"totals {state.usage}, should be {self._usage}"
         )
@@ -851,6 +859,17 @@ class Oracle:
         # In the middle of a backlog the records may be ahead of the claims; nobody looks then.
         if self._world.steps % 8 == 0 and self._life.mailbox.is_empty:
             self._look()
+
+    def _polls_go_on(self) -> None:
+        """Whatever the tracker says of its budgets, the next poll has a near end."""
+        poll, rules = self._life.state.poll, self._life.state.rules
+        now = self._world.timeline.now()
+        longest_s = max(rules.interval_s, rules.webhook_interval_s, rules.longest_interval_s)
+        limit = max(now.mono, poll.not_before_mono, poll.ended_mono + longest_s)
+        self._must(
+            poll.next_mono is None or poll.next_mono <= limit,
+            lambda: f"the next poll is at {poll.next_mono}, should be by {limit}",
+        )
 
     def _look(self) -> None:
         now = self._world.timeline.now()

@@ -137,7 +137,11 @@ def _sections(rng: Random, interval_s: float) -> dict[str, Any]:
             "terminal_states": TERMINAL,
             "required_labels": rng.choice([(), (), ("agent",)]),
         },
-        "polling": {"interval_ms": int(interval_s * 1000)},
+        "polling": {
+            "interval_ms": int(interval_s * 1000),
+            "max_interval_ms": int(interval_s * 3000),
+        },
+        "webhooks": {"poll_interval_ms": int(interval_s * 2000)},
         "agent": {
             "max_concurrent_agents": rng.randint(1, 5),
             "max_turns": rng.randint(1, 4),

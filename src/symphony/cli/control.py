@@ -86,4 +86,6 @@ def explain(issue: str, *, workflow: Path, instance: str | None) -> int:
         print(f"{'ok  ' if gate['passed'] else 'SHUT'}  {gate['gate']:<16} {gate['detail']}")
     if answer["profile"] is not None:
         print(f"profile {answer['profile']}")
+    if answer.get("slowed"):
+        print(f"Polls are slowed: {answer['slowed']}.")
     return 0 if answer["eligible"] else 1

@@ -126,11 +126,18 @@ class PollingSettings(_Section):
 
     interval_ms: Positive = 30_000
     """Milliseconds between two polls."""
+    max_interval_ms: Positive = 600_000
+    """Milliseconds beyond which a tracker's rate limit never stretches the interval."""
 
     @property
     def interval_s(self) -> float:
         """The interval in seconds."""
         return self.interval_ms / 1000
+
+    @property
+    def max_interval_s(self) -> float:
+        """``max_interval_ms`` in seconds."""
+        return self.max_interval_ms / 1000
 
 
 class WorkspaceSettings(_Section):
@@ -331,6 +338,8 @@ class WebhookSettings(_Section):
     """``$NAME`` of the variable with the secret that deliveries are signed with; None: none."""
     silence_hours: Positive = 24
     """Hours without a delivery after which the operator is told."""
+    poll_interval_ms: Positive = 120_000
+    """Milliseconds between two polls while deliveries come, if longer than the usual interval."""
 
     @property
     def secret_name(self) -> str | None:
@@ -341,6 +350,11 @@ class WebhookSettings(_Section):
     def silence_s(self) -> float:
         """``silence_hours`` in seconds."""
         return self.silence_hours * 3600.0
+
+    @property
+    def poll_interval_s(self) -> float:
+        """``poll_interval_ms`` in seconds."""
+        return self.poll_interval_ms / 1000
 
 
 class LoggingSettings(_Section):

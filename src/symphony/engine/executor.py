@@ -49,6 +49,7 @@ class Executor:
         describe: Turns a run's newest event into a line for people.
         before_poll: Called before candidates are read (the workflow file is looked at again, in
             case its watch missed something: SPEC 6.2).
+        observe_pace: Returns what the distance of the polls depends on; asked after each read.
         retire: Closes trackers that a reload has replaced; called after each run with those that
             the runs left are bound to.
     """
@@ -66,6 +67,7 @@ class Executor:
         progress: dict[RunId, RunProgress],
         describe: Callable[[Any], str],
         before_poll: Callable[[], None] = lambda: None,
+        observe_pace: Callable[[], e.PaceObserved] | None = None,
         retire: Callable[[Sequence[Tracker]], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
         self._tasks = tasks
@@ -79,6 +81,7 @@ class Executor:
         self._ended: list[RunId] = []
         self._describe = describe
         self._before_poll = before_poll
+        self._observe_pace = observe_pace
         self._retire = retire
         self._running: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
@@ -187,9 +190,15 @@ class Executor:
                 issues = await self._tracker().fetch_issues_by_states(command.states)
         except Exception as error:
             category, message, retry_after_s = _tracker_fault(error)
-            self._post(e.CandidatesFailed(command.cause, category, message, retry_after_s))
+            self._answer(e.CandidatesFailed(command.cause, category, message, retry_after_s))
         else:
-            self._post(e.CandidatesFetched(command.cause, issues))
+            self._answer(e.CandidatesFetched(command.cause, issues))
+
+    def _answer(self, event: e.Event) -> None:
+        """Post the answer of a read, after what the tracker has said of its budgets with it."""
+        if self._observe_pace is not None:
+            self._post(self._observe_pace())
+        self._post(event)
 
     async def _refresh(self, command: c.RefreshIssues) -> None:
         try:
@@ -199,9 +208,9 @@ class Executor:
                 )
         except Exception as error:
             category, message, retry_after_s = _tracker_fault(error)
-            self._post(e.RefreshFailed(command.cause, category, message, retry_after_s))
+            self._answer(e.RefreshFailed(command.cause, category, message, retry_after_s))
         else:
-            self._post(e.IssuesRefreshed(command.cause, issues))
+            self._answer(e.IssuesRefreshed(command.cause, issues))
 
     def _owners(self) -> dict[IssueId, Tracker]:
         return {attempt.spec.issue_id: attempt.tracker for attempt in self._attempts.values()}

@@ -69,6 +69,8 @@ class Rules:
     hosts: tuple[str, ...]
     max_per_host: int | None
     interval_s: float
+    webhook_interval_s: float
+    longest_interval_s: float
     max_backoff_s: float
     stall_timeout_s: float
     unblock_on: tuple[str, ...]
@@ -101,7 +103,9 @@ class Rules:
             },
             hosts=tuple(hosts),
             max_per_host=worker.max_concurrent_agents_per_host,
-            interval_s=settings.polling.interval_ms / 1000,
+            interval_s=settings.polling.interval_s,
+            webhook_interval_s=settings.webhooks.poll_interval_s,
+            longest_interval_s=settings.polling.max_interval_s,
             max_backoff_s=agent.max_retry_backoff_ms / 1000,
             stall_timeout_s=settings.codex.stall_timeout_ms / 1000,
             unblock_on=agent.unblock_on,

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, NewType
 
 from symphony.config.settings import Settings
+from symphony.model.allowance import Allowance
 from symphony.model.failure import FailureClass
 from symphony.model.issue import Issue, IssueId
 from symphony.model.question import Answer, Question, Reply
@@ -34,6 +35,19 @@ class RefreshRequested:
     """Somebody (API, webhook, watcher of a board) wants a poll now."""
 
     source: str = "api"
+
+
+@dataclass(frozen=True, slots=True)
+class PaceObserved:
+    """What the distance of the polls depends on, as of the tracker's last answer.
+
+    Attributes:
+        allowances: The tracker's budgets of requests, those that it told.
+        webhooks: Webhooks are configured and well.
+    """
+
+    allowances: tuple[Allowance, ...]
+    webhooks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -412,6 +426,7 @@ class ShutdownRequested:
 Event = (
     WakeUp
     | RefreshRequested
+    | PaceObserved
     | SettingsChanged
     | ConfigBroken
     | ConfigRepaired

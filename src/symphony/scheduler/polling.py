@@ -2,9 +2,14 @@
 
 Dispatch waits until the reconcile read is answered or has failed (SPEC 7.4). The next cycle begins
 one interval after the end of this one: ticks that a slow tracker swallowed are not made up for.
+``pacing`` says how long that interval is. A tracker that can't be read is a warning when it begins,
+or changes, and a line when it is over; not one for each poll.
 """
 
 from __future__ import annotations
+
+import re
+from typing import Final
 
 from symphony.model.clock import Instant
 
@@ -17,9 +22,11 @@ from .commands import (
     RefreshPurpose,
 )
 from .dispatch import allocate
-from .events import CandidatesFailed, CandidatesFetched, RefreshFailed
+from .events import CandidatesFailed, CandidatesFetched, PaceObserved, RefreshFailed
 from .reconcile import reconcile_ids
 from .state import Asked, Pending, SchedulerState
+
+_SECONDS: Final = re.compile(r"\d+(?= s\b)")
 
 
 def begin_poll(state: SchedulerState, now: Instant) -> list[Command]:
@@ -87,7 +94,11 @@ def _read_failed(
 ) -> list[Command]:
     state.poll.error = event.message
     state.read_failed(event.message, event.retry_after_s, now=now)
-    return [Note(Level.WARNING, message, {"category": event.category, "error": event.message})]
+    # Both reads of a cycle fail alike, and a countdown is no other failure.
+    told = _SECONDS.sub("…", event.message)
+    level = Level.DEBUG if told == state.poll.warned else Level.WARNING
+    state.poll.warned = told
+    return [Note(level, message, {"category": event.category, "error": event.message})]
 
 
 def end_poll(state: SchedulerState, now: Instant) -> list[Command]:
@@ -98,8 +109,13 @@ def end_poll(state: SchedulerState, now: Instant) -> list[Command]:
     held, poll.held = poll.held, None
     commands = [] if held is None else allocate(state, now, held)
     state.tracker_error = poll.error
+    if poll.error is None and poll.warned is not None:
+        poll.warned = None
+        commands.append(Note(Level.INFO, "the tracker can be read again"))
     poll.ended_mono = now.mono
-    delay_s = 0.0 if poll.again else state.rules.interval_s
+    poll.pace.end_cycle()
+    planned_s = _plan(state, now)
+    delay_s = 0.0 if poll.again else planned_s
     poll.next_mono = max(now.mono + delay_s, poll.not_before_mono)
     poll.again = False
     return [*commands, *begin_poll(state, now)]
@@ -108,6 +124,28 @@ def end_poll(state: SchedulerState, now: Instant) -> list[Command]:
 def replan_poll(state: SchedulerState, now: Instant) -> None:
     """Measure a changed interval from the end of the last cycle."""
     poll = state.poll
+    planned_s = _plan(state, now)
     if poll.next_mono is not None:
-        due = max(poll.ended_mono + state.rules.interval_s, poll.not_before_mono)
+        due = max(poll.ended_mono + planned_s, poll.not_before_mono)
         poll.next_mono = max(now.mono, due)
+
+
+def pace_observed(state: SchedulerState, event: PaceObserved, now: Instant) -> list[Command]:
+    """Take over what the tracker said of its budgets; the end of the cycle plans with it."""
+    pace = state.poll.pace
+    were_well = pace.webhooks
+    pace.observe(event.allowances, webhooks=event.webhooks, mono=now.mono)
+    if were_well and not pace.webhooks:
+        # Nothing wakes the poll any more: the wait that was planned for that is too long.
+        replan_poll(state, now)
+    return []
+
+
+def _plan(state: SchedulerState, now: Instant) -> float:
+    rules = state.rules
+    return state.poll.pace.plan(
+        rules.interval_s,
+        floor_s=rules.webhook_interval_s,
+        longest_s=rules.longest_interval_s,
+        mono=now.mono,
+    )

@@ -118,7 +118,8 @@ def _polling_row(state: SchedulerState, now: Instant) -> PollingRow:
     return PollingRow(
         checking=poll.checking,
         next_poll_in_s=None if poll.next_mono is None else max(0.0, poll.next_mono - now.mono),
-        interval_s=state.rules.interval_s,
+        interval_s=poll.pace.interval_s or state.rules.interval_s,
+        reason=poll.pace.reason,
     )
 
 

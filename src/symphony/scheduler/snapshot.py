@@ -98,11 +98,17 @@ class BlockedRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PollingRow:
-    """When the tracker is read next."""
+    """When the tracker is read next.
+
+    Attributes:
+        interval_s: Between two polls; longer than configured where there is a reason.
+        reason: Why it is, or None.
+    """
 
     checking: bool
     next_poll_in_s: float | None
     interval_s: float
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,7 @@ from .commands import RefreshPurpose
 from .eligibility import Gate, Rules, View
 from .events import Cause, Hold
 from .hours import Hours
+from .pacing import Pace
 from .resources import Resources
 
 SUSPECT_S = 60.0
@@ -70,6 +71,8 @@ class Poll:
         not_before_mono: The tracker asked to be left alone until then.
         again: Somebody asked for a poll during the cycle: another follows.
         error: Why a read of this cycle failed, or None.
+        warned: What the log was last told of failed reads, without seconds; None: they succeed.
+        pace: How far apart the cycles are.
     """
 
     next_mono: float | None = None
@@ -80,6 +83,8 @@ class Poll:
     held: Sequence[Issue] | None = None
     again: bool = False
     error: str | None = None
+    warned: str | None = None
+    pace: Pace = field(default_factory=Pace)
 
     @property
     def checking(self) -> bool:

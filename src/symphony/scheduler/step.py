@@ -47,6 +47,7 @@ from .events import (
     ControlRequested,
     Event,
     IssuesRefreshed,
+    PaceObserved,
     PlacesChecked,
     RefreshFailed,
     RefreshRequested,
@@ -68,6 +69,7 @@ from .polling import (
     begin_poll,
     candidates_failed,
     candidates_fetched,
+    pace_observed,
     reconcile_answered,
     reconcile_failed,
     replan_poll,
@@ -105,6 +107,8 @@ def _apply(state: SchedulerState, event: Event, now: Instant) -> list[Command]:
             return _wake_up(state, now)
         case RefreshRequested():
             return request_poll(state, now) if _is_live(state) else []
+        case PaceObserved():
+            return pace_observed(state, event, now)
         case SettingsChanged():
             return _settings_changed(state, event, now)
         case ConfigBroken():
@@ -141,6 +145,10 @@ def _apply(state: SchedulerState, event: Event, now: Instant) -> list[Command]:
             return _shutdown(state)
         case _:
             assert_never(event)
+
+
+def _paces(rules: Rules) -> tuple[float, float, float]:
+    return rules.interval_s, rules.webhook_interval_s, rules.longest_interval_s
 
 
 def _is_live(state: SchedulerState) -> bool:
@@ -180,7 +188,7 @@ def _settings_changed(state: SchedulerState, event: SettingsChanged, now: Instan
     commands.extend(judge_resources(state))
     if not state.rules.breaker.failures:
         commands.extend(state.breaker.reset())
-    if state.rules.interval_s != before.interval_s:
+    if _paces(state.rules) != _paces(before):
         replan_poll(state, now)
     if state.rules.scope != before.scope:
         # What the former tracker showed no longer counts, and a poll of this one is due.
@@ -188,6 +196,7 @@ def _settings_changed(state: SchedulerState, event: SettingsChanged, now: Instan
         state.poll.not_before_mono = 0.0
         state.poll.held = None
         state.waiting = ()
+        state.poll.pace.forget()
         if _is_live(state):
             commands.extend(request_poll(state, now))
     _judge_waiting(state)

@@ -34,6 +34,7 @@ from symphony.scheduler.eligibility import ResourceRules
 from symphony.scheduler.events import ShutdownRequested
 from symphony.service.following import Following, tell_warnings
 from symphony.service.options import DaemonOptions, read_clock
+from symphony.service.pace import observe_pace
 from symphony.service.parts import Parts, build_parts, takes_terminal
 from symphony.service.view import describe
 
@@ -192,6 +193,9 @@ class Daemon:
             progress=parts.view.progress,
             describe=describe,
             before_poll=parts.store.recheck,
+            observe_pace=lambda: observe_pace(
+                parts.trackers.current, webhooks=parts.web.is_woken, wall=time.time()
+            ),
             retire=parts.trackers.close_unbound,
         )
 

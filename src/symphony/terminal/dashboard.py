@@ -125,8 +125,12 @@ def _head(snapshot: Snapshot, now: Instant, late_s: float, urls: Urls, tps: floa
         _fact("Tokens: ", tokens, "yellow"),
         _fact("Rate Limits: ", limits.line if limits else "unavailable", "" if limits else "dim"),
         *_url_lines(urls),
+        *_tracker_lines(snapshot, now),
         _fact("Next refresh: ", _next_refresh(snapshot, late_s), "cyan"),
     ]
+    if snapshot.polling.reason:
+        pace = f"every {format_wait(snapshot.polling.interval_s)}: {snapshot.polling.reason}"
+        lines.append(_fact("Slowed: ", clean_line(pace, 1000), "yellow"))
     if snapshot.shutting_down:
         lines.append(_fact("Shutting down: ", "runs are being ended", "yellow"))
     lines += [
@@ -148,6 +152,8 @@ def _head(snapshot: Snapshot, now: Instant, late_s: float, urls: Urls, tps: floa
         lines.append(_fact("Config error: ", clean_line(snapshot.config_error, 1000), "red"))
     if snapshot.tracker_error:
         lines.append(_fact("Tracker error: ", clean_line(snapshot.tracker_error, 1000), "red"))
+    if snapshot.webhook_error:
+        lines.append(_fact("Webhooks: ", clean_line(snapshot.webhook_error, 1000), "yellow"))
     return lines
 
 
@@ -160,6 +166,22 @@ def _budget(snapshot: Snapshot) -> list[Text]:
             text = f"{name}: {' | '.join(limit.sentence for limit in row.limits)}"
             lines.append(_fact("Budget: ", row.shut or text, "red" if row.shut else "yellow"))
     return lines
+
+
+def _tracker_lines(snapshot: Snapshot, now: Instant) -> list[Text]:
+    """Return the line of a tracker that is reached over HTTP: what was asked, what is left."""
+    tracker = snapshot.tracker
+    if tracker is None or tracker.requests is None:
+        return []
+    text = f"{tracker.kind} | {format_count(tracker.requests)} requests"
+    if tracker.not_modified:
+        text += f", {format_count(tracker.not_modified)} not modified"
+    if tracker.remaining is not None:
+        of = f" of {format_count(tracker.limit)}" if tracker.limit is not None else ""
+        text += f" | {format_count(tracker.remaining)}{of} left"
+    if tracker.reset_wall is not None and tracker.reset_wall > now.wall:
+        text += f", reset in {format_wait(tracker.reset_wall - now.wall)}"
+    return [_fact("Tracker: ", text, "cyan")]
 
 
 def _next_refresh(snapshot: Snapshot, late_s: float) -> str:

@@ -116,6 +116,9 @@ class RequestMeter(Protocol):
     def rate_limit(self) -> RateLimit | None: ...
 
     @property
+    def rate_limits(self) -> Mapping[str, RateLimit]: ...
+
+    @property
     def requests(self) -> int: ...
 
     @property

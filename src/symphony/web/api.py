@@ -103,6 +103,7 @@ def present_state(snapshot: Snapshot) -> shapes.State:
             checking=snapshot.polling.checking,
             next_poll_in_seconds=_tenths(snapshot.polling.next_poll_in_s),
             interval_seconds=snapshot.polling.interval_s,
+            reason=snapshot.polling.reason,
         ),
         max_concurrent_agents=snapshot.max_concurrent_agents,
         problems=shapes.Problems(
@@ -179,6 +180,7 @@ def present_gates(
             shapes.GateAnswer(gate=gate.name.value, passed=gate.passed, detail=gate.detail)
             for gate in gates
         ],
+        slowed=None if snapshot is None else snapshot.polling.reason,
     )
 
 

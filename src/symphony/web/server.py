@@ -62,6 +62,11 @@ class WebServer:
         self.port: int | None = None
 
     @property
+    def is_woken(self) -> bool:
+        """Whether webhooks come and are well (``Webhooks.wakes``)."""
+        return self._webhooks is not None and self._webhooks.wakes
+
+    @property
     def url(self) -> str | None:
         """The dashboard's address for people, or None without TCP."""
         return None if self.port is None else dashboard_url(self._host, self.port)

@@ -165,11 +165,12 @@ class Waiting(Struct, kw_only=True):
 
 
 class Polling(Struct, kw_only=True):
-    """Added: when the tracker is read next."""
+    """Added: when the tracker is read next; ``reason`` says why that is slower than configured."""
 
     checking: bool
     next_poll_in_seconds: float | None
     interval_seconds: float
+    reason: str | None = None
 
 
 class Problems(Struct, kw_only=True):
@@ -261,6 +262,8 @@ class Explanation(Struct, kw_only=True):
     eligible: bool
     first_shut: str | None
     gates: list[GateAnswer]
+    slowed: str | None = None
+    """Why the tracker is read less often than configured, or null."""
 
 
 class State(Struct, kw_only=True):

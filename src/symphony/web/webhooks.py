@@ -93,6 +93,7 @@ class Webhooks:
         self._wall = wall
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._heard_wall = wall()
+        self._accepted = False
         self._rejected = 0
         self._last_reason = ""
         self._warned_wall: float | None = None
@@ -114,10 +115,15 @@ class Webhooks:
             self._reject(kind, fault)
             return fault
         self._heard_wall = self._wall()
-        self._rejected, self._silence_told = 0, False
+        self._rejected, self._silence_told, self._accepted = 0, False, True
         if self._known(_marks(kind, headers, body)):
             return Verdict("duplicate")
         return Verdict("accepted")
+
+    @property
+    def wakes(self) -> bool:
+        """Whether deliveries come and are well, so that the poll need not look often by itself."""
+        return self._accepted and self._config() is not None and self.problem() is None
 
     def problem(self) -> str | None:
         """Return what an operator should look at, or None: rejected deliveries, or silence."""

@@ -23,6 +23,7 @@ DEFAULTS = {
     "tracker.provider": {},
     "tracker.required_labels": (),
     "polling.interval_ms": 30_000,
+    "polling.max_interval_ms": 600_000,
     "workspace.on_dirty": "keep_aside",
     "workspace.kept_days": 14,
     "workspace.kept_count": 50,
@@ -84,6 +85,7 @@ DEFAULTS = {
     "budget.no_progress_turns": 10,
     "webhooks.secret": None,
     "webhooks.silence_hours": 24,
+    "webhooks.poll_interval_ms": 120_000,
     "logging.format": "logfmt",
     "ledger.retention_days": 90,
 }

@@ -15,7 +15,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from symphony.model.clock import Instant
-from symphony.scheduler.snapshot import PollingRow, Snapshot
+from symphony.scheduler.snapshot import PollingRow, Snapshot, TrackerRow
 from symphony.terminal.dashboard import TerminalView, Urls, fit_height, render
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -113,6 +113,32 @@ def test_text_of_an_agent_cannot_move_the_cursor_or_break_the_columns(
 )
 def test_the_next_refresh_is_told(polling: PollingRow, text: str, snapshots: ModuleType) -> None:
     assert f"│ Next refresh: {text}\n" in draw(snapshots, snapshots.snapshot(polling=polling))
+
+
+def test_the_tracker_s_budget_and_slowed_polls_are_told(snapshots: ModuleType) -> None:
+    tracker = TrackerRow(
+        kind="github",
+        limit=5_000,
+        remaining=12,
+        reset_wall=snapshots.WALL + 90,
+        requests=1_234,
+        not_modified=56,
+    )
+    slow = PollingRow(checking=False, next_poll_in_s=300.0, interval_s=600.0, reason="12 are left")
+    screen = draw(snapshots, snapshots.snapshot(tracker=tracker, polling=slow), width=160)
+    assert (
+        "│ Tracker: github | 1,234 requests, 56 not modified | 12 of 5,000 left, reset in" in screen
+    )
+    assert "│ Slowed: every 10m" in screen
+    assert ": 12 are left\n" in screen
+    local = draw(snapshots, snapshots.snapshot(tracker=TrackerRow(kind="local")))
+    assert "Tracker:" not in local
+    assert "Slowed:" not in local
+
+
+def test_what_is_wrong_with_the_webhooks_is_told(snapshots: ModuleType) -> None:
+    screen = draw(snapshots, snapshots.snapshot(webhook_error="3 deliveries\nwere rejected"))
+    assert "│ Webhooks: 3 deliveries were rejected\n" in screen
 
 
 def test_ages_and_countdowns_go_on_between_snapshots(snapshots: ModuleType) -> None:

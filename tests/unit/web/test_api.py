@@ -208,6 +208,7 @@ def test_the_state_has_the_fields_of_the_reference_and_ours(snapshots: ModuleTyp
         "checking": False,
         "next_poll_in_seconds": 12.3,
         "interval_seconds": 30.0,
+        "reason": None,
     }
     assert state["max_concurrent_agents"] == 10
     assert state["problems"] == {

@@ -120,6 +120,21 @@ def test_another_signature_is_refused(signature: str) -> None:
     assert code == "webhook_signature_invalid"
 
 
+def test_the_poll_may_rest_while_deliveries_come_and_are_well() -> None:
+    desk = Desk("github", SECRET)
+    assert not desk.hooks.wakes
+    assert desk.judge("github", b"Hello, World!", x_hub_signature_256=GITHUB) == "accepted"
+    assert desk.hooks.wakes
+    desk.judge("github", b"Hello, World!", x_hub_signature_256="sha256=0")
+    assert not desk.hooks.wakes
+    desk.judge("github", b"Hello, World!", x_hub_signature_256=GITHUB)
+    assert desk.hooks.wakes
+    desk.now += 3600
+    assert not desk.hooks.wakes
+    desk.config = None
+    assert not desk.hooks.wakes
+
+
 def test_only_the_configured_tracker_is_heard() -> None:
     desk = Desk("jira", SECRET)
     assert (
