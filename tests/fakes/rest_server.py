@@ -89,6 +89,7 @@ class RestServer:
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._over = asyncio.Event()
+        self._gates: set[asyncio.Event] = set()
 
     @property
     def url(self) -> str:
@@ -124,6 +125,8 @@ class RestServer:
     ) -> None:
         assert self._server is not None
         self._over.set()
+        for gate in self._gates:
+            gate.set()
         self._server.close()
         for writer in list(self._writers):
             writer.close()
@@ -166,6 +169,7 @@ class RestServer:
                 await self._over.wait()
                 return False
             if fault.gate is not None:
+                self._gates.add(fault.gate)
                 await fault.gate.wait()
         writer.write(self._bytes(call, self._faulty(call, fault), fault))
         await writer.drain()

@@ -142,7 +142,7 @@ async def test_only_so_many_calls_run_at_a_time(
 ) -> None:
     headers = {"Authorization": "Bearer ghp_test"}
     http = HttpClient(
-        provider="GitHub", headers=headers, base_url=github_server.url, max_concurrent=3
+        provider="GitHub", headers=headers, base_url=github_server.url, max_concurrent=2
     )
     gate, second = asyncio.Event(), asyncio.Event()
     github_server.faults.append(github_fakes.Fault(gate=gate, only=LIST))
