@@ -215,7 +215,8 @@ class Attempt:
         self._phase(Phase.BUILDING_PROMPT)
         prompt = await asyncio.to_thread(self._instructions.first, frozen, self._issue)
         self._phase(Phase.LAUNCHING_AGENT_PROCESS)
-        async with self._context.session_options.home_gate.passage():
+        options = self._context.session_options
+        async with options.home_gate.passage(options.codex_home):
             session = await self._open_session(settings, workspace)
         refused = self._budget.before_next_turn()
         if refused is not None:

@@ -24,6 +24,7 @@ from symphony.hosts.base import ExitStatus, Host, HostProcess, ProcessSpec
 from symphony.hosts.launch import codex_argv, codex_environment, launch_error
 from symphony.model.issue import Issue
 from symphony.model.run import Outcome, RunSpec
+from symphony.runner.backfill import free_backfill
 from symphony.runner.models import Choice, Models, named
 from symphony.runner.narrator import Narrator
 from symphony.runner.outcomes import exited, outcome_of
@@ -82,7 +83,8 @@ class HomeGate:
     """Lets the first app-server set the CODEX_HOME up alone.
 
     Several that start at once in a fresh home race for its databases, and the losers exit. Once one
-    has answered the handshake, the gate stands open.
+    has answered the handshake, the gate stands open. Before that, what one that was killed has left
+    half done is freed.
     """
 
     def __init__(self) -> None:
@@ -90,14 +92,20 @@ class HomeGate:
         self._open = False
 
     @asynccontextmanager
-    async def passage(self) -> AsyncIterator[None]:
+    async def passage(self, codex_home: Path) -> AsyncIterator[None]:
         """Hold this while an app-server starts, until it has answered the handshake."""
         if self._open:
             yield
             return
         async with self._first:
+            await self._free(codex_home)
             yield
             self._open = True
+
+    async def _free(self, codex_home: Path) -> None:
+        # Those that have waited meanwhile find the gate open, and app-servers behind it.
+        if not self._open and await asyncio.to_thread(free_backfill, codex_home):
+            _log.warning("Codex was killed while it filled its index; that begins again")
 
 
 class Session:
