@@ -282,8 +282,10 @@ class Oracle:
         for issue_id, (kind, at) in memory.claims.items():
             if memory.died - at > SURELY_WRITTEN_S and kinds.get(issue_id) != kind:
                 self._fail(f"{issue_id} was {kind} at {at}, is restored as {kinds.get(issue_id)}")
-            # What was too young to be written is as the ledger has it from here on.
-            memory.claims[issue_id] = (kinds.get(issue_id), at)
+            if memory.died - at <= SURELY_WRITTEN_S:
+                # Too young to be surely written: from here on it is as the ledger has it.
+                memory.claims[issue_id] = (kinds.get(issue_id), at)
+                memory.saved.pop(issue_id, None)
 
     def _park_restored(self, event: Restored) -> None:
         until, shift, since = self._memory.park
