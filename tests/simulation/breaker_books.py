@@ -128,9 +128,12 @@ class BreakerBooks:
     def _run_ended(self, live: Live, event: RunEnded) -> None:
         is_canary = event.run_id == self._canary
         outcome, issue_id = event.outcome, live.spec.issue_id
-        by_us = live.stop not in (None, StopReason.STALLED)
+        # What the tracker shows of a run that is ending may change the reason; no command says so.
+        claim = self._life.state.claims.run(event.run_id)
+        stop = live.stop if claim is None else claim.stopping
+        by_us = stop not in (None, StopReason.STALLED)
         has_worked = outcome.kind in _GOOD if not by_us else outcome.kind is OutcomeKind.COMPLETED
-        if live.stop in (StopReason.TERMINAL, StopReason.INACTIVE):
+        if stop in (StopReason.TERMINAL, StopReason.INACTIVE):
             has_worked = has_worked or event.usage.total_tokens > 0
         if has_worked:
             self._forget_closed()

@@ -20,6 +20,7 @@ from symphony.model.allowance import Allowance
 from symphony.model.clock import Instant
 from symphony.model.issue import IssueId
 from symphony.model.question import Answer
+from symphony.model.resources import HostResources
 from symphony.model.run import RunId, RunProgress, RunSpec
 from symphony.model.spend import Raise
 from symphony.scheduler.claims import Blocked
@@ -37,6 +38,7 @@ from symphony.scheduler.events import (
     PaceObserved,
     RefreshFailed,
     RefreshRequested,
+    ResourcesRead,
     RunEnded,
     SettingsChanged,
     ShutdownRequested,
@@ -141,6 +143,8 @@ class Lifetime:
         restored = await recover(
             self.ledger, instance="sim", clock=self.clock, sweep=self.world.sweep
         )
+        for host in sorted(self.world.short):
+            self.tell_resources(host)
         self.mailbox.post(restored)
         self.is_up = True
         async with asyncio.TaskGroup() as tasks:
@@ -356,6 +360,11 @@ class Lifetime:
             self.sections = self.file
             self.settings = settings_of(self.file)
             self.mailbox.post(SettingsChanged(self.settings))
+
+    def tell_resources(self, host: str) -> None:
+        """What the watch of the host has read."""
+        free_mb = 1 if host in self.world.short else 9000
+        self.mailbox.post(ResourcesRead(HostResources(host=host, free_memory_mb=free_mb)))
 
     def refresh(self) -> None:
         if not self.is_dead:

@@ -49,6 +49,7 @@ from symphony.scheduler.events import (
     Event,
     IssuesRefreshed,
     RefreshFailed,
+    ResourcesRead,
     Restored,
     RestoredClaim,
     RunEnded,
@@ -111,6 +112,7 @@ class Oracle:
         self._parked_until = 0.0
         self._breaker = BreakerBooks(life, self._fail)
         self._lifted_until = 0.0
+        self._short: set[str] = set()
         self._config_broken = self._stopping = False
         self._moved_board = False
         self._last_cause_of_former_board = 0
@@ -178,6 +180,9 @@ class Oracle:
             case RunIssueChanged():
                 if event.run_id in self._live:
                     self._show(event.issue)
+            case ResourcesRead(found):
+                is_short = (found.free_memory_mb or 0) < 256
+                self._short = (self._short - {found.host}) | ({found.host} if is_short else set())
             case RunEnded():
                 self._run_ended(event)
             case ControlRequested():
@@ -476,6 +481,7 @@ class Oracle:
         self._must(
             self._now >= self._parked_until - TOLERANCE_S, lambda: f"{spec} starts while parked"
         )
+        self._must(spec.host not in self._short, lambda: f"{spec} starts on a short host")
         windows = self._settings.agent.active_hours
         self._must(
             is_within(windows, self._world.timeline.wall) or self._now < self._lifted_until,

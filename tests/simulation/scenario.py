@@ -47,6 +47,7 @@ class Weather:
     people: float = 0.0
     orders: float = 0.0
     model_outages: float = 0.0
+    shortages: float = 0.0
     asks: float = 0.0
     answers: float = 0.0
     hasty_stops: float = 0.0
@@ -121,6 +122,7 @@ def _weather(rng: Random) -> Weather:
         people=rng.choice([1.0, 6.0, 30.0]),
         orders=some(0.5, 4.0),
         model_outages=some(0.5, 2.0),
+        shortages=some(0.5, 3.0),
         asks=rng.choice([0.02, 0.3, 0.6]),
         answers=rng.choice([0.0, 6.0, 60.0]),
         hasty_stops=some(0.5, 4.0),

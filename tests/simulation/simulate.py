@@ -248,6 +248,9 @@ class Simulation:
         world.is_quiet = True
         world.disk_fails = world.model_is_down = False
         world.dead_hosts.clear()
+        for host in sorted(world.short):
+            world.short.discard(host)
+            self._tell_resources(host)
         for tracker in world.trackers.values():
             tracker.is_down = False
         world.board.go_quiet()
@@ -383,6 +386,22 @@ class Simulation:
     def _recover_tracker(self) -> None:
         for tracker in self.world.trackers.values():
             tracker.is_down = False
+
+    def shortage(self) -> None:
+        host = self._rng.choice(self._sections["worker"]["ssh_hosts"] or ["local"])
+        self._note(f"host {host} runs out of memory")
+        self.world.short.add(host)
+        self._tell_resources(host)
+
+        def recover() -> None:
+            self.world.short.discard(host)
+            self._tell_resources(host)
+
+        self._timeline.after(self._rng.choice([20.0, 600.0, 3000.0]), recover)
+
+    def _tell_resources(self, host: str) -> None:
+        if self._life is not None and self._life.is_up:
+            self._life.tell_resources(host)
 
     def model_outage(self) -> None:
         self._note("the model is down")
@@ -562,6 +581,7 @@ _FATES: dict[str, Callable[[Simulation], None]] = {
     "people": Simulation.meddle,
     "orders": Simulation.order,
     "model_outages": Simulation.model_outage,
+    "shortages": Simulation.shortage,
     "answers": Simulation.answer,
     "hasty_stops": Simulation.stop_in_haste,
 }

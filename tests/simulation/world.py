@@ -131,6 +131,7 @@ class World:
     counts: Counter[str] = field(default_factory=Counter)
     is_quiet: bool = False
     model_is_down: bool = False
+    short: set[str] = field(default_factory=set)
     traces: bool = False
     sweeps: bool = True
     memory: Memory = field(default_factory=Memory)
