@@ -3,6 +3,7 @@
 SymphonyError
 ├── ConfigError             the workflow file or a setting: name the key and the mend;
 │   │                       codex_not_found, logs_root_unusable, workflow_exists
+│   ├── RefusedForNow       workspace_locked
 │   ├── WorkflowFileError   missing_workflow_file, workflow_parse_error,
 │   │                       workflow_front_matter_not_a_map
 │   ├── SettingsError       invalid_workflow_config: every fault at once
@@ -52,6 +53,10 @@ class SymphonyError(Exception):
 
 class ConfigError(SymphonyError):
     """The configuration can't be used; at start that is fatal, later the last good one stays."""
+
+
+class RefusedForNow(ConfigError):
+    """A version of the workflow file is valid but can't be put in force yet; it is tried again."""
 
 
 class WorkflowFileError(ConfigError):

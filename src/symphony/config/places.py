@@ -25,6 +25,14 @@ class Places:
     def __init__(self, files: Mapping[str, Path]) -> None:
         self._files = {name: (path, _identity(path)) for name, path in files.items()}
 
+    def move(self, name: str, path: Path) -> None:
+        """Look for one of them at another path from here on.
+
+        Raises:
+            OSError: It is not there.
+        """
+        self._files[name] = (path, _identity(path))
+
     def lost(self) -> str | None:
         """Say what is gone, and what to do; None while everything is where it was."""
         gone = [

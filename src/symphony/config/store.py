@@ -3,9 +3,9 @@
 Invariant: ``current`` is always a valid workflow whose settings and prompts come from one version
 of the file and of the prompt files that it names; a broken edit, an unreadable or a deleted file
 sets ``problem`` and changes nothing else. A version of the file is parsed once and reported once,
-however often it is looked at. The service owns the store, runs ``watch`` and turns its changes into
-events of the mailbox; the tick calls ``recheck`` before it dispatches, for changes that the watch
-missed.
+however often it is looked at; only one that was refused for now is tried again. The service owns
+the store, runs ``watch`` and turns its changes into events of the mailbox; the tick calls
+``recheck`` before it dispatches, for changes that the watch missed.
 
 Everything here runs in the event loop's thread: an edit costs one parse (tens of milliseconds), a
 look at an unchanged file one ``stat``, a read of ``current`` nothing.
@@ -22,13 +22,17 @@ from dataclasses import dataclass
 
 from watchfiles import awatch
 
-from symphony.errors import ConfigError
+from symphony.errors import ConfigError, RefusedForNow
 
 from .files import FileStamp, settled_stamp, stamp_of
 from .loading import Workflow, WorkflowSource, read_workflow
 
 RECHECK_INTERVAL_S = 1.0
 """Longest time until a change is seen where the system reports none (network file systems)."""
+
+
+REFUSED_RETRY_S = 5.0
+"""How long until a version that was refused for now is tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,13 @@ class WorkflowStore:
         ConfigError: On construction, where the file is not valid: at start that is fatal.
     """
 
-    def __init__(self, path: str | os.PathLike[str], build: Builder) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        build: Builder,
+        *,
+        refused_retry_s: float = REFUSED_RETRY_S,
+    ) -> None:
         source = read_workflow(path)
         self.path = source.path
         self.current = build(source)
@@ -77,6 +87,8 @@ class WorkflowStore:
         self._stamp: FileStamp | None = settled_stamp(source.stamp, time.time_ns())
         # What the version last looked at names, and what the one in force does.
         self._files = self._files_in_force = source.files
+        self._refused_retry_s = refused_retry_s
+        self._again_at: float | None = None
         self._subscribers: list[Callable[[WorkflowChange], None]] = []
 
     def subscribe(self, callback: Callable[[WorkflowChange], None]) -> Callable[[], None]:
@@ -92,10 +104,12 @@ class WorkflowStore:
 
         Costs one ``stat`` where the file is unchanged. Subscribers are told before it returns.
         """
+        again = self._again_at is not None and time.monotonic() >= self._again_at
         if (
             self._stamp is not None
             and stamp_of(self.path) == self._stamp
             and self._files.untouched()
+            and not again
         ):
             return
         try:
@@ -104,10 +118,11 @@ class WorkflowStore:
             self._unreadable(error)
             return
         self._stamp = settled_stamp(source.stamp, time.time_ns())
-        if source.digest == self._seen and self._files.same_content():
+        is_seen = source.digest == self._seen and self._files.same_content()
+        if is_seen and not again:
             return
-        self._seen = source.digest
-        self._take(source)
+        self._seen, self._again_at = source.digest, None
+        self._take(source, again=is_seen)
 
     async def watch(self, recheck_interval_s: float = RECHECK_INTERVAL_S) -> None:
         """Follow the file until cancelled.
@@ -147,7 +162,7 @@ class WorkflowStore:
         if not already_told:
             self._broken(error)
 
-    def _take(self, source: WorkflowSource) -> None:
+    def _take(self, source: WorkflowSource, *, again: bool) -> None:
         was_broken = self.problem is not None
         if source.digest == self.current.digest and self._files_in_force.same_content():
             self._files = self._files_in_force
@@ -156,7 +171,10 @@ class WorkflowStore:
             try:
                 workflow = self._build(source)
             except ConfigError as error:
-                self._broken(error)
+                if isinstance(error, RefusedForNow):
+                    self._again_at = time.monotonic() + self._refused_retry_s
+                if not again or str(error) != str(self.problem):
+                    self._broken(error)
                 return
             self.problem, self.current = None, workflow
             self._files_in_force = source.files

@@ -13,7 +13,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from importlib import import_module
@@ -37,6 +37,7 @@ from symphony.service.options import DaemonOptions, read_clock
 from symphony.service.pace import observe_pace
 from symphony.service.parts import Parts, build_parts, takes_terminal
 from symphony.service.view import describe
+from symphony.trackers.base import Tracker
 
 _log = get_logger(__name__)
 
@@ -182,7 +183,13 @@ class Daemon:
             on_rate_limits=parts.view.keep_rate_limits,
             on_spend=reporter.touch,
         )
-        return Executor(
+
+        async def retire(bound: Sequence[Tracker]) -> None:
+            """Give back what ended runs have needed: replaced trackers, former locks."""
+            await parts.trackers.close_unbound(bound)
+            parts.locks.release_unused(attempt.spec.run_id for attempt in executor.attempts)
+
+        executor = Executor(
             tasks=tasks,
             post=parts.mailbox.post,
             clock=read_clock,
@@ -196,8 +203,9 @@ class Daemon:
             observe_pace=lambda: observe_pace(
                 parts.trackers.current, webhooks=parts.web.is_woken, wall=time.time()
             ),
-            retire=parts.trackers.close_unbound,
+            retire=retire,
         )
+        return executor
 
     async def _endless(self, name: str, part: Part, *, after: Executor | None = None) -> None:
         """Run a part that is not meant to end; its failure ends the daemon in stages."""

@@ -16,7 +16,7 @@ from symphony.scheduler.events import (
     SettingsChanged,
 )
 from symphony.service.options import DaemonOptions
-from symphony.service.parts import Parts, build_tracker
+from symphony.service.parts import WORKSPACE_ROOT, Parts, build_tracker
 from symphony.service.webhooks import register_secrets
 from symphony.trackers.base import Tracker
 
@@ -42,6 +42,8 @@ class Following:
                 tell_warnings(workflow)
                 register_secrets(workflow.settings, self._options, self._parts.logs)
                 self._exchange_tracker(workflow.settings)
+                self._parts.locks.release_unused()
+                self._parts.places.move(WORKSPACE_ROOT, self._parts.locks.path)
                 self._prompt_changed.set()
                 self._parts.mailbox.post(SettingsChanged(workflow.settings))
             case Broken(error):

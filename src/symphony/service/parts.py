@@ -6,8 +6,6 @@ being built: a fault here ends the start with one message and leaves nothing beh
 
 from __future__ import annotations
 
-import json
-import os
 import secrets
 import sys
 from collections.abc import Callable
@@ -18,7 +16,7 @@ from typing import Literal
 
 from codex_app_server.home import HomeError, prepare_home
 
-from symphony.config.loading import build_workflow
+from symphony.config.loading import Workflow, WorkflowSource, build_workflow
 from symphony.config.places import Places
 from symphony.config.settings import Settings
 from symphony.config.state_dir import InstanceLock, StateDir, locate
@@ -33,17 +31,21 @@ from symphony.observe.logs import LogHandle, get_logger, setup_logging
 from symphony.runner.session import HomeGate, SessionOptions
 from symphony.scheduler.state import SchedulerState, new_state
 from symphony.service.backend import EngineBackend
+from symphony.service.locks import WorkspaceLocks
 from symphony.service.options import DaemonOptions, read_clock
 from symphony.service.preflight import CodexPlaces, check_codex_command, find_codex
 from symphony.service.view import View
 from symphony.service.webhooks import secret_names, take_webhooks
 from symphony.trackers import registry
 from symphony.trackers.base import ChecksAtStart, Tracker
-from symphony.trackers.local_board import board_folder
 from symphony.web.server import WebServer
 from symphony.workspaces.manager import Workspaces
 
 _log = get_logger(__name__)
+
+
+WORKSPACE_ROOT = "the workspace root"
+"""The name of the lock on the root among the places."""
 
 
 @dataclass(slots=True)
@@ -64,6 +66,7 @@ class Parts:
     web: WebServer
     session_options: SessionOptions
     places: Places
+    locks: WorkspaceLocks
 
 
 async def build_parts(options: DaemonOptions, stack: AsyncExitStack) -> Parts:
@@ -72,27 +75,26 @@ async def build_parts(options: DaemonOptions, stack: AsyncExitStack) -> Parts:
     Raises:
         SymphonyError: The daemon can't start: configuration, state directory, port, tracker.
     """
-    store, places = await _load(options)
+    store, places, locks = await _load(options)
     settings = store.current.settings
     state_dir = locate(
         store.path, instance=options.instance, logs_root=options.logs_root, env=options.environ
     )
     state_dir.prepare()
     stack.enter_context(state_dir.lock())
-    logs = _open_logs(options, settings, state_dir)
-    stack.callback(logs.close)
+    logs = _open_logs(stack, options, settings, state_dir)
     webhooks = take_webhooks(store, options, logs)
-    trackers = TrackerSlot(await _first_tracker(options, store, logs))
-    stack.push_async_callback(trackers.aclose)
+    trackers = await _trackers(stack, options, store, logs)
     session_options = _session_options(options, state_dir, places, logs)
     ledger = await _open_ledger(stack, store, state_dir)
     host = LocalHost(instance=state_dir.instance)
     stack.push_async_callback(host.aclose)
     workspaces = _workspaces(store, trackers, host, options)
-    scope = _scope(settings, store.path.parent)
-    claim = stack.enter_context(state_dir.lock_workspaces(Path(await workspaces.open()), scope))
+    claim = locks.open(state_dir, settings, Path(await workspaces.open()))
+    stack.callback(locks.close)
     state = new_state(settings, workflow_id=store.current.workflow_id, seed=secrets.randbits(128))
     view = _view(state, trackers, ledger, webhooks.problem)
+    locks.live = view.progress.keys
     mailbox = Mailbox()
     bus = SnapshotBus(view.snapshot)
     stack.callback(bus.close)
@@ -125,6 +127,7 @@ async def build_parts(options: DaemonOptions, stack: AsyncExitStack) -> Parts:
         web=web,
         session_options=session_options,
         places=_places(state_dir, ledger, claim),
+        locks=locks,
     )
 
 
@@ -147,19 +150,9 @@ def _places(state_dir: StateDir, ledger: Ledger, claim: InstanceLock) -> Places:
         {
             "the state directory": state_dir.lock_file,
             "the ledger": ledger.path,
-            "the workspace root": claim.path,
+            WORKSPACE_ROOT: claim.path,
         }
     )
-
-
-def _scope(settings: Settings, base_dir: Path) -> str:
-    """Say which issues this daemon works on; equal for two daemons that would claim the same."""
-    tracker = settings.tracker
-    provider = dict(tracker.provider)
-    if tracker.kind == "local":
-        provider["path"] = os.path.abspath(board_folder(provider, base_dir))
-    chosen = {"kind": tracker.kind, "provider": provider, "labels": sorted(tracker.required_labels)}
-    return json.dumps(chosen, sort_keys=True, default=str)
 
 
 def _workspaces(
@@ -193,19 +186,23 @@ def takes_terminal(options: DaemonOptions, settings: Settings) -> bool:
     )
 
 
-async def _load(options: DaemonOptions) -> tuple[WorkflowStore, CodexPlaces]:
+async def _load(options: DaemonOptions) -> tuple[WorkflowStore, CodexPlaces, WorkspaceLocks]:
     base_dir = options.workflow_path.absolute().parent
-    store = WorkflowStore(
-        options.workflow_path,
-        lambda source: build_workflow(
+    locks = WorkspaceLocks()
+
+    def build(source: WorkflowSource) -> Workflow:
+        workflow = build_workflow(
             source,
             environ=options.environ,
             profiles=registry.PROFILES,
             validate_tracker=lambda settings: registry.validate(
                 settings.tracker, options.environ, base_dir
             ),
-        ),
-    )
+        )
+        locks.allow(workflow)
+        return workflow
+
+    store = WorkflowStore(options.workflow_path, build)
     places = find_codex(options.environ)
     await check_codex_command(
         store.current.settings.codex.command,
@@ -213,10 +210,12 @@ async def _load(options: DaemonOptions) -> tuple[WorkflowStore, CodexPlaces]:
         fallback=places.last,
         tell=lambda text: print(f"symphony: {text}", file=sys.stderr, flush=True),
     )
-    return store, places
+    return store, places, locks
 
 
-def _open_logs(options: DaemonOptions, settings: Settings, state_dir: StateDir) -> LogHandle:
+def _open_logs(
+    stack: AsyncExitStack, options: DaemonOptions, settings: Settings, state_dir: StateDir
+) -> LogHandle:
     lines: Literal["none", "warnings", "all"] = "none" if options.quiet else "all"
     handle = setup_logging(
         state_dir.logs_root,
@@ -225,7 +224,16 @@ def _open_logs(options: DaemonOptions, settings: Settings, state_dir: StateDir) 
     )
     for warning in state_dir.warnings:
         _log.warning("State directory", problem=warning)
+    stack.callback(handle.close)
     return handle
+
+
+async def _trackers(
+    stack: AsyncExitStack, options: DaemonOptions, store: WorkflowStore, logs: LogHandle
+) -> TrackerSlot:
+    slot = TrackerSlot(await _first_tracker(options, store, logs))
+    stack.push_async_callback(slot.aclose)
+    return slot
 
 
 async def _first_tracker(options: DaemonOptions, store: WorkflowStore, logs: LogHandle) -> Tracker:

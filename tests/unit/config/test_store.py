@@ -20,7 +20,13 @@ from symphony.config.store import (
     WorkflowChange,
     WorkflowStore,
 )
-from symphony.errors import ConfigError, SettingFault, SettingsError, WorkflowFileError
+from symphony.errors import (
+    ConfigError,
+    RefusedForNow,
+    SettingFault,
+    SettingsError,
+    WorkflowFileError,
+)
 
 if TYPE_CHECKING:
     from .conftest import Loader
@@ -332,3 +338,30 @@ class TestWatch:
             change = await heard_after(board, lambda n: replace(board.path, text(prompt=f"V{n}.")))
         assert isinstance(missing, Broken)
         assert isinstance(change, Changed)
+
+
+def test_a_version_that_is_refused_for_now_is_tried_again_and_told_once(load: Loader) -> None:
+    refusals = ["held by pid 7", "held by pid 7", "held by pid 8"]
+
+    def build(source: WorkflowSource) -> Workflow:
+        workflow = build_workflow(source, environ=load.environ, profiles=load.profiles)
+        if workflow.settings.polling.interval_ms == 2000 and refusals:
+            raise RefusedForNow("workspace_locked", refusals.pop(0))
+        return workflow
+
+    path = load.write(text())
+    store = WorkflowStore(path, build, refused_retry_s=0.0)
+    told: list[WorkflowChange] = []
+    store.subscribe(told.append)
+    load.write(text(2000))
+
+    for _ in range(5):
+        store.recheck()
+
+    first, second, changed, repaired = told
+    assert isinstance(first, Broken)
+    assert isinstance(second, Broken)
+    assert [first.error.message, second.error.message] == ["held by pid 7", "held by pid 8"]
+    assert isinstance(changed, Changed)
+    assert isinstance(repaired, Repaired)
+    assert store.current.settings.polling.interval_ms == 2000
