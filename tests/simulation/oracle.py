@@ -762,6 +762,7 @@ class Oracle:
             self._is_blocked(claim, STOPPED)
             return
         self._must(issue_id not in self._put_down, lambda: f"{claim} though it is stopped")
+        self._memory.stopped.pop(issue_id, None)
         block, due = self._blocks.get(issue_id), self._due.get(issue_id)
         if event.action is ControlAction.UNPARK:
             self._must(due is not None, lambda: f"{claim} waited for nothing")

@@ -257,7 +257,10 @@ class Simulation:
         self._file = self._sections
         tracker = {**self._sections["tracker"], "provider": {"board": "one"}}
         agent = {**self._sections["agent"], "active_hours": ()}
-        self._set_file({**self._sections, "tracker": tracker, "agent": agent})
+        # A limit that is smaller than what any turn takes would never let one end.
+        given = self._sections.get("budget", {})
+        budget = {scope: limits for scope, limits in given.items() if scope not in ("turn", "run")}
+        self._set_file({**self._sections, "tracker": tracker, "agent": agent, "budget": budget})
         self._tend()
 
     def _tend(self) -> None:
