@@ -761,6 +761,9 @@ class Oracle:
             self._due.pop(issue_id, None)
             self._is_blocked(claim, STOPPED)
             return
+        if event.action is ControlAction.ANSWER:
+            # A stop finds a blocked issue blocked; whoever answers after it wants it to go on.
+            self._put_down.discard(issue_id)
         self._must(issue_id not in self._put_down, lambda: f"{claim} though it is stopped")
         self._memory.stopped.pop(issue_id, None)
         block, due = self._blocks.get(issue_id), self._due.get(issue_id)
