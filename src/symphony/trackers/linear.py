@@ -127,7 +127,8 @@ class LinearTracker:
             if self._viewer_id is None:
                 self._viewer_id = await self._reads.viewer_id()
             assignee = self._viewer_id
-        return Routing(assignee, self._terminal)
+        settings = self._settings
+        return Routing(assignee, self._terminal, settings.team, settings.blocked_anywhere)
 
 
 def validate(

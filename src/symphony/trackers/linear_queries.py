@@ -26,6 +26,7 @@ _ISSUE = f"""
       branchName
       url
       assignee {{ id }}
+      team {{ key }}
       labels(first: $relationFirst) {{ {_LABELS} }}
       inverseRelations(first: $relationFirst) {{ {_RELATIONS} }}
       createdAt

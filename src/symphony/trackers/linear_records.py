@@ -25,10 +25,14 @@ class Routing:
     Attributes:
         assignee_id: Only issues of this user; None for all.
         terminal: Keys of the states in which a blocker blocks no more.
+        team: Only issues of the team with this key, in lower case; None for all.
+        blocked_anywhere: Whether open blockers hold an issue back in every state, not only in Todo.
     """
 
     assignee_id: str | None
     terminal: frozenset[str]
+    team: str | None = None
+    blocked_anywhere: bool = False
 
 
 def to_issue(node: object, routing: Routing) -> Issue:
@@ -47,7 +51,7 @@ def to_issue(node: object, routing: Routing) -> Issue:
         identifier=_required(node.get("identifier"), "identifier"),
         title=_required(node.get("title"), "title"),
         state=state,
-        dispatchable=_is_dispatchable(state, assignee_id, blocked_by, routing),
+        dispatchable=_is_ours(node, assignee_id, routing) and _is_free(state, blocked_by, routing),
         description=_string(node.get("description")),
         priority=_integer(node.get("priority")),
         branch_name=_text(node.get("branchName")),
@@ -60,13 +64,16 @@ def to_issue(node: object, routing: Routing) -> Issue:
     )
 
 
-def _is_dispatchable(
-    state: str, assignee_id: str | None, blocked_by: Sequence[BlockerRef], routing: Routing
-) -> bool:
-    """Ours by assignee, and not waiting in Todo for a blocker that is open or unknown."""
+def _is_ours(node: Mapping[str, Any], assignee_id: str | None, routing: Routing) -> bool:
     if routing.assignee_id is not None and assignee_id != routing.assignee_id:
         return False
-    return normalize_state(state) != "todo" or all(
+    return routing.team is None or (_text(_get(node, "team", "key")) or "").lower() == routing.team
+
+
+def _is_free(state: str, blocked_by: Sequence[BlockerRef], routing: Routing) -> bool:
+    """Not waiting, in Todo or by setting anywhere, for a blocker that is open or unknown."""
+    waits = routing.blocked_anywhere or normalize_state(state) == "todo"
+    return not waits or all(
         blocker.state is not None and normalize_state(blocker.state) in routing.terminal
         for blocker in blocked_by
     )

@@ -19,7 +19,16 @@ from .rest_settings import ProviderReader
 DEFAULT_ENDPOINT: Final = "https://api.linear.app/graphql"
 KEY_VARIABLE: Final = "LINEAR_API_KEY"
 ASSIGNEE_VARIABLE: Final = "LINEAR_ASSIGNEE"
-KEYS: Final = ("endpoint", "api_key", "project_slug", "assignee", "tool_scope", "read_only")
+KEYS: Final = (
+    "endpoint",
+    "api_key",
+    "project_slug",
+    "assignee",
+    "team",
+    "blockers",
+    "tool_scope",
+    "read_only",
+)
 
 _REFERENCE: Final = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
 
@@ -33,6 +42,8 @@ class LinearSettings:
         api_key: The token, sent as it is in ``Authorization``.
         project_slug: ``slugId`` of the project that is the scope.
         assignee: A user id, ``me``, or None for everybody.
+        team: Key of the team whose issues are dispatched, in lower case; None for all.
+        blocked_anywhere: Whether open blockers hold an issue back in every state.
         tool_scope: ``project``, ``team`` or ``any``.
         read_only: Whether the tool only reads.
         secret_environment_names: Variables that agents and hooks must not inherit.
@@ -43,6 +54,8 @@ class LinearSettings:
     project_slug: str
     assignee: str | None
     secret_environment_names: tuple[str, ...]
+    team: str | None = None
+    blocked_anywhere: bool = False
     tool_scope: str = "project"
     read_only: bool = False
 
@@ -64,6 +77,10 @@ def resolve(
         slug = ""
     assignee = _assignee(provider.get("assignee"), environ, faults)
     reader = ProviderReader(provider, environ, faults)
+    team = provider.get("team")
+    if team is not None and (not isinstance(team, str) or not team.strip()):
+        reader.fault("team", "must be the key of a team, such as ENG; leave it out for all", team)
+    blockers = reader.choice("blockers", ("todo", "any"))
     tool_scope = reader.choice("tool_scope", ("project", "team", "any"))
     read_only = reader.flag("read_only")
     reader.known_keys(KEYS)
@@ -75,6 +92,8 @@ def resolve(
         project_slug=slug.strip(),
         assignee=assignee,
         secret_environment_names=secret_environment_names(provider),
+        team=team.strip().lower() if isinstance(team, str) else None,
+        blocked_anywhere=blockers == "any",
         tool_scope=tool_scope,
         read_only=read_only,
     )

@@ -127,3 +127,26 @@ def test_any_json_is_an_issue_or_malformed(changes: dict[str, Any], complete: bo
     assert all(text.strip() for text in (issue.id, issue.identifier, issue.title, issue.state))
     assert all(label == label.strip().lower() for label in issue.labels)
     assert issue.priority is None or type(issue.priority) is int
+
+
+@pytest.mark.parametrize(
+    ("team", "dispatchable"), [({"key": "ENG"}, True), ({"key": "OPS"}, False), (None, False)]
+)
+def test_with_a_team_only_its_issues_are_ours(team: Any, dispatchable: bool) -> None:
+    routing = Routing(None, frozenset(), team="eng")
+    assert to_issue({**NODE, "team": team}, routing).dispatchable is dispatchable
+    assert to_issue({**NODE, "team": team}, ANYBODY).dispatchable is True
+
+
+@pytest.mark.parametrize(("anywhere", "dispatchable"), [(False, True), (True, False)])
+def test_open_blockers_hold_an_issue_back_beyond_todo_by_setting(
+    anywhere: bool, dispatchable: bool
+) -> None:
+    relation = {"type": "blocks", "issue": {"id": "b", "state": {"name": "Todo"}}}
+    node = {
+        **NODE,
+        "state": {"name": "In Progress"},
+        "inverseRelations": {"nodes": [relation]},
+    }
+    routing = Routing(None, frozenset({"done"}), blocked_anywhere=anywhere)
+    assert to_issue(node, routing).dispatchable is dispatchable

@@ -104,3 +104,15 @@ def test_the_secret_names_hold_the_default_and_the_referenced_variable() -> None
     assert secret_environment_names({"api_key": "$MINE"}) == ("LINEAR_API_KEY", "MINE")
     assert secret_environment_names({"api_key": "$LINEAR_API_KEY"}) == ("LINEAR_API_KEY",)
     assert secret_environment_names({"api_key": "literal"}) == ("LINEAR_API_KEY",)
+
+
+def test_team_and_blockers_route_and_their_faults_are_named() -> None:
+    base = {"project_slug": "demo", "api_key": "literal"}
+    settings, faults = resolve({**base, "team": " ENG ", "blockers": "any"}, {})
+    assert faults == []
+    assert settings is not None
+    assert (settings.team, settings.blocked_anywhere) == ("eng", True)
+    settings, faults = resolve({**base, "team": 7, "blockers": "always", "teem": 1}, {})
+    assert settings is None
+    assert [fault.path.rpartition(".")[2] for fault in faults] == ["team", "blockers", "teem"]
+    assert "did you mean `team`" in faults[2].problem
