@@ -368,7 +368,13 @@ class Attempt:
         """Run one turn; return an outcome where it ended the attempt, None where it completed."""
         settings = self._context.workflow().settings
         choice = await session.choose_model(settings, self._issue)
-        self._progress.model = choice.model or self._progress.model
+        progress = self._progress
+        progress.model = choice.model or progress.model
+        # What the thread began with, or was rerouted to, is not this turn's.
+        progress.models.pop(progress.thread_id or "", None)
+        refused = self._budget.refused_price()
+        if refused is not None:
+            return refused
         turn = session.turn(prompt, choice, idle_s=settings.codex.turn_timeout_s)
         watch = TurnWatch(session.requests, self._narrator, name=self.spec.run_id)
         try:

@@ -130,7 +130,12 @@ class RunBudget:
 
         A turn that has ended by itself is forgiven its own limit: the next has a new budget.
         """
-        self.crossed = self.unpriced() or self._run_or_issue(self._spend())
+        self.crossed = self._run_or_issue(self._spend())
+        return self.outcome
+
+    def refused_price(self) -> Outcome | None:
+        """Return the outcome of a run whose next turn has a model without a price, or None."""
+        self.crossed = self.unpriced()
         return self.outcome
 
     @property

@@ -139,9 +139,9 @@ def test_money_is_that_of_each_threads_model() -> None:
 @pytest.mark.parametrize("model", ["other", None])
 def test_a_limit_in_usd_refuses_a_model_without_a_price(model: str | None) -> None:
     bench = Bench(day={"usd": 5}, prices={"m": PRICE})
-    assert bench.budget.before_next_turn() is None
+    assert bench.budget.refused_price() is None
     bench.progress.model = model
-    outcome = bench.budget.before_next_turn()
+    outcome = bench.budget.refused_price()
     assert outcome is not None
     assert (outcome.category, outcome.retryable) == ("budget_unpriced", False)
     assert repr(model or "?") in outcome.message
