@@ -6,10 +6,11 @@ import pytest
 from symphony.errors import LedgerError
 from symphony.hosts.base import ProcessIdentity
 from symphony.ledger import EventRow
+from symphony.model.question import Ask, Decision, Option, Question, QuestionKind, Reply
 from symphony.model.run import Outcome, OutcomeKind, RetryKind, StopReason
 from symphony.model.usage import TokenUsage
 from symphony.scheduler.commands import SaveClaim
-from symphony.scheduler.events import Restored
+from symphony.scheduler.events import Restored, RestoredPark, Seen
 
 USED = TokenUsage(100, 20, 120, 50, 5)
 
@@ -326,3 +327,55 @@ async def test_a_path_belongs_to_the_issue_whose_run_worked_there_last(ledger, m
         await ledger.run_started(spec, started_wall=wall)
         await ledger.run_workspace(spec.run_id, path)
     assert await ledger.workspace_issues() == {"/root/A": again.issue_id}
+
+
+async def test_a_block_keeps_its_question_answer_and_end(open_ledger, ledger, make_issue, clock):
+    ask = Ask(id="q", text="Which \ud800?", options=(Option(label="Red"),), is_secret=True)
+    question = Question(kind=QuestionKind.INPUT, text="Which?", asks=(ask,), detail="d")
+    reply = Reply(question=question, text="a\x00b", choices=(("q", "Red"),), at_wall=clock.wall)
+    claim = retry_of(
+        make_issue(),
+        kind="blocked",
+        blocked_category="turn_input_required",
+        due_wall=clock.wall + 60,
+        question=question,
+        reply=reply,
+        seen=Seen("todo", ("a", "b")),
+    )
+    await ledger.save_claim(claim)
+    clock.wall += 20
+    [restored] = (await (await open_ledger()).load()).restored.claims
+    assert (restored.question, restored.reply) == (question, reply)
+    assert (restored.seen, restored.delay_s) == (Seen("todo", ("a", "b")), 40)
+
+
+async def test_an_answer_goes_with_a_run_until_it_is_saved_without(ledger, make_spec, make_issue):
+    reply = Reply(question=None, text="yes", decision=Decision.APPROVE)
+    await ledger.run_started(make_spec(reply=reply), started_wall=1.0)
+    assert (await ledger.load()).restored.claims[0].reply == reply
+    await ledger.save_claim(retry_of(make_issue()))
+    assert (await ledger.load()).restored.claims[0].reply is None
+
+
+async def test_a_stop_of_a_live_run_is_kept_until_the_next_claim(ledger, make_spec, make_issue):
+    spec = make_spec()
+    await ledger.run_started(spec, started_wall=1.0)
+    await ledger.save_stop(spec.run_id, "wrong branch")
+    [claim] = (await ledger.load()).restored.claims
+    assert (claim.kind, claim.stopped) == ("running", "wrong branch")
+    await ledger.save_stop(spec.run_id, None)
+    assert (await ledger.load()).restored.claims[0].stopped is None
+    await ledger.save_stop(spec.run_id, "again")
+    await ledger.run_started(make_spec("run-2"), started_wall=2.0)
+    await ledger.save_stop(spec.run_id, "too late")
+    assert (await ledger.load()).restored.claims[0].stopped is None
+
+
+async def test_a_park_is_restored_with_the_wait_that_remains(ledger, clock):
+    await ledger.save_park(clock.wall + 100, "usage limit")
+    clock.wall += 30
+    assert (await ledger.load()).restored.park == RestoredPark(clock.wall + 70, "usage limit", 70)
+    clock.wall -= 1000
+    assert (await ledger.load()).restored.park.delay_s == 100
+    await ledger.drop_park()
+    assert (await ledger.load()).restored.park is None

@@ -15,6 +15,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from symphony.model.clock import Instant
+from symphony.model.question import Question, QuestionKind
 from symphony.scheduler.snapshot import PollingRow, Snapshot, TrackerRow
 from symphony.terminal.dashboard import TerminalView, Urls, fit_height, render
 
@@ -256,3 +257,12 @@ async def test_a_terminal_that_breaks_does_not_break_the_daemon(snapshots: Modul
 
 def test_the_view_is_not_possible_on_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert TerminalView.possible() is False
+
+
+def test_a_blocked_row_shows_what_is_asked_on_one_short_line(snapshots: ModuleType) -> None:
+    question = Question(kind=QuestionKind.INPUT, text="Which colour?\nOr " + "none? " * 40)
+    blocked = (snapshots.blocked("A", question=question),)
+    screen = draw(snapshots, snapshots.snapshot(blocked=blocked))
+    (row,) = [line for line in screen.splitlines() if "asks:" in line]
+    assert "A turn_input_required asks: Which colour? Or none?" in row
+    assert len(row) < 140
