@@ -36,7 +36,7 @@ def prepare(place: Place, api_url: str) -> None:
             "terminal_states": ["closed"],
         },
         polling={"interval_ms": 600_000},
-        hooks={"before_run": "env > ../../hook-environment.txt"},
+        hooks={"before_run": "env >> ../../hook-environment.txt"},
         webhooks={"secret": "$OUR_HOOK"},
     )
     place.script(turns=[[{"tool": "github_api", "arguments": COMMENT}, {"hang": True}]])
