@@ -148,6 +148,20 @@ def _stop(state: SchedulerState, event: ControlRequested, now: Instant) -> list[
                 blocked = _blocked(claim, error, now)
                 state.claims.put(blocked)
                 commands.append(blocked.saved())
+            case Blocked() if event.identifier is not None and claim.category != STOPPED:
+                # No change in the tracker, no time and no raise starts it any more. A stop of all
+                # work leaves blocks alone: its lifting must not start what waits for an answer.
+                stopped = replace(
+                    claim,
+                    category=STOPPED,
+                    error=error,
+                    since_wall=now.wall,
+                    crossed=None,
+                    until_mono=None,
+                    until_wall=None,
+                )
+                state.claims.put(stopped)
+                commands.append(stopped.saved())
             case Blocked() | Cleaning():
                 pass
             case _:

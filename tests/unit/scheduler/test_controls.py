@@ -145,6 +145,34 @@ def test_a_stopped_issue_stays_stopped_where_its_run_completes_just_then(drive, 
     assert claim.category == STOPPED
 
 
+def test_stopping_a_blocked_issue_leaves_it_to_a_person_alone(drive, issue):
+    driver = drive(agent={"blocked_retry_ms": 60_000})
+    one, two = issue("A-1"), issue("A-2")
+    first, second = driver.start(one, two)
+    for spec in (first, second):
+        driver.end(spec, OutcomeKind.INPUT_REQUIRED, category="turn_input_required", thread_id="t")
+
+    order(driver, "stop", "A-1", "not now")
+
+    (saved,) = driver.of(SaveClaim)
+    assert (saved.blocked_category, saved.thread_id) == (STOPPED, "t")
+    driver.wake(61.0)
+    assert isinstance(driver.claim(one), Blocked)
+    assert not isinstance(driver.claim(two), Blocked)
+
+
+def test_stopping_everything_leaves_what_waits_for_an_answer_waiting(drive, issue):
+    driver = drive()
+    one = issue("A-1")
+    (spec,) = driver.start(one)
+    driver.end(spec, OutcomeKind.INPUT_REQUIRED, category="turn_input_required")
+    order(driver, "stop")
+    order(driver, "resume")
+    claim = driver.claim(one)
+    assert isinstance(claim, Blocked)
+    assert claim.category == "turn_input_required"
+
+
 def test_a_stalled_run_that_an_operator_stops_is_not_retried(drive, issue):
     driver = drive()
     one = issue("A-1")
