@@ -73,7 +73,8 @@ async def test_a_refused_login_blocks_few_issues_and_a_good_canary_lets_the_othe
 ) -> None:
     place.configure(
         breaker={"failures": 2, "cooldown_ms": 1500},
-        agent={"max_concurrent_agents": 2},
+        # One at a time: else a third may start between the first failure and the second.
+        agent={"max_concurrent_agents": 1},
     )
     place.script(turns=REFUSED)
     for number in range(6):
