@@ -220,8 +220,11 @@ class Books:
         match crossed.scope:
             case BudgetScope.ISSUE:
                 return True
-            case BudgetScope.TOTAL | BudgetScope.DAY:
-                return self.all_crossed() is None
+            case BudgetScope.DAY | BudgetScope.TOTAL:
+                # Its own limit alone: what the other one holds back waits at the gate, which opens
+                # by itself when the day ends. A block would not.
+                spent = self.total if crossed.scope is BudgetScope.TOTAL else self.spent_today
+                return self.limits(crossed.scope).crossed(spent, starts=True) is None
             case scope:
                 # A new run has a whole budget again: it is let go on where that has grown.
                 limit = self.limits(scope).of(crossed.quantity)

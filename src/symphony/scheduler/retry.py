@@ -17,7 +17,7 @@ from symphony.model.clock import Instant, iso
 from symphony.model.run import Outcome, OutcomeKind, RetryKind, StopReason
 from symphony.model.spend import Crossing
 
-from .budget import run_ended
+from .budget import lift, run_ended
 from .claims import Blocked, Cleaning, RetryQueued, Running
 from .commands import CleanWorkspace, Command, DropClaim, Level, Note, SavePark
 from .eligibility import Rules
@@ -288,7 +288,9 @@ def _follow(state: SchedulerState, run: Running, ended: RunEnded, now: Instant) 
                 *_queue(state, run, ended, verdict.retry, now=now),
             ]
         case Block():
-            return _block(state, run, ended, verdict, now=now)
+            commands = _block(state, run, ended, verdict, now=now)
+            # Its limit may have been raised while the run was ending, when nothing was blocked yet.
+            return commands if verdict.crossed is None else [*commands, *lift(state, now)]
         case Release():
             state.claims.drop(run.issue.id)
             return [

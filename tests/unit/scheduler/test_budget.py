@@ -138,6 +138,44 @@ def test_a_total_that_is_spent_blocks_until_it_is_raised(drive, issue):
     assert [again.thread_id for again in driver.started()] == ["t"]
 
 
+def test_a_total_that_is_raised_while_the_day_is_spent_goes_on_with_the_next_day(drive, issue):
+    driver = drive(budget={"total": {"tokens": 1_000}, "day": {"tokens": 800}})
+    one = issue("A-1")
+    (spec,) = driver.start(one)
+    spend(driver, spec, 1_000)
+    driver.end(spec, OutcomeKind.CANCELLED, stop_reason=StopReason.BUDGET_TOTAL, thread_id="t")
+    assert isinstance(driver.claim(one), Blocked)
+
+    order(driver, "raise", "total", tokens=500)
+    settle_due(driver, one)
+    waits = driver.retry(one)
+    assert waits.hold is not None
+    assert waits.hold.name is GateName.WITHIN_BUDGET
+    assert driver.started() == []
+
+    driver.state.poll.next_mono = driver.mono + 1e9
+    driver.wake(24 * 3600 - driver.wall % 86400)
+    driver.show(RETRY, one)
+    assert [again.thread_id for again in driver.started()] == ["t"]
+
+
+def test_a_limit_that_is_raised_while_its_run_is_ending_blocks_nothing(drive, issue):
+    driver = drive(budget={"total": {"tokens": 1_000}, "issue": {"tokens": 900}})
+    one, two = issue("A-1"), issue("A-2")
+    first, second = driver.start(one, two)
+    spend(driver, first, 950)
+    order(driver, "raise", "A-1", tokens=500)
+    end_over_budget(driver, first, BudgetScope.ISSUE, limit=900, usage=TokenUsage(total_tokens=950))
+    assert driver.retry(one).due_mono == driver.mono
+
+    spend(driver, second, 50)
+    assert driver.stopped() == [(second.run_id, StopReason.BUDGET_TOTAL)]
+    order(driver, "raise", "total", tokens=500)
+    driver.end(second, OutcomeKind.CANCELLED, stop_reason=StopReason.BUDGET_TOTAL, thread_id="t")
+    assert (driver.retry(two).due_mono, driver.retry(two).thread_id) == (driver.mono, "t")
+    assert driver.of(SaveClaim)[-1].kind == "retry"
+
+
 def end_over_budget(driver, spec, scope, quantity=Quantity.TOKENS, limit=100, **fields):
     crossed = Crossing(scope=scope, quantity=quantity, limit=limit, spent=limit + 5)
     return driver.end(
