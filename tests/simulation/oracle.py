@@ -215,8 +215,9 @@ class Oracle:
                 self._lifted_until = self._now + event.for_s
             case ControlAction.STOP:
                 self._put_down |= of_scope
-                if scope is None:
-                    self._holds.add(None)
+                if scope is None or not of_scope:
+                    # A candidate has no claim that could keep the stop.
+                    self._holds.add(scope)
             case ControlAction.UNPARK:
                 self._parked_until = 0.0
             case _:

@@ -124,7 +124,8 @@ def _resume(state: SchedulerState, event: ControlRequested, now: Instant) -> lis
 
 def _stop(state: SchedulerState, event: ControlRequested, now: Instant) -> list[Command]:
     commands: list[Command] = []
-    if event.identifier is None:
+    if event.identifier is None or not _of(state, event):
+        # A candidate has no claim that could keep the stop: it would start with the next free slot.
         commands.extend(_hold(state, event, HoldKind.PAUSE, now))
     error = event.reason or "stopped by an operator"
     for claim in _of(state, event):

@@ -247,6 +247,22 @@ def test_an_issue_that_is_chosen_but_not_started_can_be_stopped(drive, issue):
     assert isinstance(driver.claim(one), Blocked)
 
 
+def test_a_stop_of_an_issue_that_waits_for_a_slot_keeps_it_from_starting(drive, issue):
+    driver = drive(agent={"max_concurrent_agents": 1})
+    one, two = issue("A-1"), issue("A-2")
+    (spec,) = driver.start(one)
+    driver.poll([one, two], held=[one])
+
+    order(driver, "stop", "A-2", "not yet")
+    driver.end(spec, OutcomeKind.CANCELLED, stop_reason=StopReason.INACTIVE)
+
+    assert driver.of(SaveHold) == []
+    assert driver.poll([two]) == []
+    assert GateName.NOT_HELD in shut(driver, two)
+    order(driver, "resume", "A-2")
+    assert driver.of(DropHold)[0].scope == "A-2"
+
+
 def test_holds_are_restored_and_shown(drive, issue):
     driver = drive()
     hold = Hold("A-1", HoldKind.PAUSE, "later", "ann", driver.wall)
