@@ -112,6 +112,10 @@ def describe(payload: Any) -> list[str]:
         f"running {counts['running']}  retrying {counts['retrying']}  blocked {counts['blocked']}"
         f"  tokens {totals['total_tokens']:,}  runtime {totals['seconds_running']:.0f} s"
     ]
+    lines += [f"  {row['detail']}" for row in payload.get("holds", ())]
+    if payload.get("parked") is not None:
+        until, lift = payload["parked_until"], "symphony resume --park"
+        lines.append(f"  parked until {until}: {payload['parked']}; lift it with: {lift}")
     lines += [f"  breaker {row['detail']}" for row in payload.get("breakers", ())]
     lines += budget_lines(payload.get("budget"))
     costs = {row["issue_id"]: _cost(row) for row in (payload.get("budget") or {}).get("issues", ())}
@@ -121,6 +125,10 @@ def describe(payload: Any) -> list[str]:
         if row["shortage"]
     ]
     problems = payload.get("problems", {})
+    if problems.get("config"):
+        lines.append(f"  the workflow file on disk is not in force: {problems['config']}")
+    if problems.get("tracker"):
+        lines.append(f"  the tracker could not be read: {problems['tracker']}")
     if problems.get("places"):
         lines.append(f"  {problems['places']}")
     if problems.get("ledger"):

@@ -181,6 +181,14 @@ class Snapshot:
     tracker: TrackerRow | None = None
     webhook_error: str | None = None
 
+    @property
+    def parked_sentence(self) -> str | None:
+        """Why nothing starts for a usage limit, until when, and how to lift it; None where none."""
+        if self.parked is None or self.parked_until_wall is None:
+            return None
+        until = iso(self.parked_until_wall)
+        return f"until {until}: {self.parked}; lift it with: symphony resume --park"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldRow:
@@ -191,6 +199,16 @@ class HoldRow:
     reason: str
     by: str
     since_wall: float
+
+    @property
+    def sentence(self) -> str:
+        """All of it for people, and how to lift it."""
+        done = "drained" if self.kind == "drain" else "paused"
+        what, resume = "all work", "symphony resume"
+        if self.identifier is not None:
+            what, resume = self.identifier, f"symphony resume {self.identifier}"
+        why = f": {self.reason}" if self.reason else ""
+        return f"{self.by} {done} {what} at {iso(self.since_wall)}{why}; lift it with: {resume}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -134,6 +134,16 @@ def _head(snapshot: Snapshot, now: Instant, late_s: float, urls: Urls, tps: floa
     if snapshot.shutting_down:
         lines.append(_fact("Shutting down: ", "runs are being ended", "yellow"))
     lines += [
+        _fact("Held: ", clean_line(row.sentence, 1000), "yellow")
+        for row in snapshot.holds
+        if row.identifier is None
+    ]
+    names = [row.identifier for row in snapshot.holds if row.identifier is not None]
+    if names:
+        lines.append(_fact("Held issues: ", clean_line(", ".join(names), 1000), "yellow"))
+    if snapshot.parked_sentence is not None:
+        lines.append(_fact("Parked: ", clean_line(snapshot.parked_sentence, 1000), "yellow"))
+    lines += [
         _fact("Breaker: ", clean_line(row.sentence, 1000), "red") for row in snapshot.breakers
     ]
     lines += _budget(snapshot)

@@ -134,6 +134,7 @@ def _present_hold(row: HoldRow) -> shapes.Hold:
         reason=row.reason,
         by=row.by,
         since=iso(row.since_wall),
+        detail=row.sentence,
     )
 
 

@@ -208,6 +208,7 @@ class Hold(Struct, kw_only=True):
     reason: str
     by: str
     since: str
+    detail: str
 
 
 class Breaker(Struct, kw_only=True):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import ModuleType
 
 import pytest
 
 from symphony.cli.status import describe
 from symphony.model.clock import Instant
-from symphony.scheduler.snapshot import BreakerRow, HoursRow, ResourcesRow, Snapshot
+from symphony.scheduler.snapshot import BreakerRow, HoldRow, HoursRow, ResourcesRow, Snapshot
 from symphony.terminal.dashboard import Urls, render
 from symphony.web import api
 from symphony.web.pages import Pages
@@ -111,6 +112,33 @@ def test_the_api_gives_the_hours_in_parts(snapshots: ModuleType) -> None:
     }
     plain = json.loads(api.encode(api.present_state(snapshots.snapshot())))
     assert plain["active_hours"] is None
+
+
+def test_what_operators_hold_is_shown_with_the_way_to_lift_it(snapshots: ModuleType) -> None:
+    hold = HoldRow(
+        identifier=None, kind="pause", reason="lunch", by="ann", since_wall=snapshots.WALL
+    )
+    one = replace(hold, identifier="MT-7", reason="")
+    for text in seen(snapshots, snapshots.snapshot(holds=(hold, one))):
+        assert "ann paused all work at 2030-03-17T17:46:40Z: lunch" in text
+        assert "lift it with: symphony resume" in text
+        assert "MT-7" in text
+    drained = seen(snapshots, snapshots.snapshot(holds=(replace(hold, kind="drain"),)))
+    assert all("ann drained all work" in text for text in drained)
+
+
+def test_a_usage_limit_is_shown_with_its_end_and_the_way_to_lift_it(snapshots: ModuleType) -> None:
+    parked = snapshots.snapshot(parked="weekly limit", parked_until_wall=snapshots.WALL + 600)
+    for text in seen(snapshots, parked):
+        assert "until 2030-03-17T17:56:40Z: weekly limit" in text
+        assert "symphony resume --park" in text
+
+
+def test_what_can_not_be_read_is_shown(snapshots: ModuleType) -> None:
+    faulty = snapshots.snapshot(config_error="polling: no map", tracker_error="no answer")
+    for text in seen(snapshots, faulty):
+        assert "polling: no map" in text
+        assert "no answer" in text
 
 
 def resources(**changes: object) -> ResourcesRow:
