@@ -1,13 +1,18 @@
 """The public names, and what importing them brings along."""
 
 import ast
+import copy
 import inspect
 import json
+import pickle
 import subprocess
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import codex_app_server
 import pytest
+from codex_app_server import CodexError, RequestKind, ServerRequestInfo
 
 
 def test_the_public_names_are_sorted_documented_and_there() -> None:
@@ -97,3 +102,53 @@ def _attribute_of_a_fresh_import(path: str) -> str:
     code = f"import codex_app_server; print(codex_app_server.{path})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     return done.stdout
+
+
+def _kinds(kind: type[CodexError]) -> Iterator[type[CodexError]]:
+    yield kind
+    for one in kind.__subclasses__():
+        yield from _kinds(one)
+
+
+ARGUMENTS: dict[str, Any] = {
+    "request": ServerRequestInfo(
+        id=0,
+        method="item/tool/call",
+        kind=RequestKind.TOOL_CALL,
+        thread_id="t",
+        turn_id="u",
+        item_id=None,
+        params={"a": [1]},
+    ),
+    "data": {"key": [1]},
+    "code": 7,
+    "limit_s": 2.5,
+    "timeout_s": 1.5,
+    "kind": "idle",
+}
+
+
+@pytest.mark.parametrize("kind", {one.__name__: one for one in _kinds(CodexError)}.values())
+@pytest.mark.parametrize(
+    "through",
+    [lambda error: pickle.loads(pickle.dumps(error)), copy.copy, copy.deepcopy],
+    ids=["pickle", "copy", "deepcopy"],
+)
+def test_every_error_survives_being_copied_and_pickled(kind, through) -> None:
+    if not inspect.isfunction(kind.__init__):
+        error = kind("words")
+    else:
+        given = inspect.signature(kind).parameters.values()
+        positional = [
+            ARGUMENTS.get(one.name, one.name) for one in given if one.kind is not one.KEYWORD_ONLY
+        ]
+        named = {
+            one.name: ARGUMENTS.get(one.name, one.name)
+            for one in given
+            if one.kind is one.KEYWORD_ONLY
+        }
+        error = kind(*positional, **named)
+    error.add_note("a note")
+    again = through(error)
+    assert type(again) is kind
+    assert (str(again), again.args, vars(again)) == (str(error), error.args, vars(error))

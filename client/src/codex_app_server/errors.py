@@ -34,6 +34,7 @@ Pure: imported by `codex_app_server.protocol`. Facts about failure codes were ob
 
 from __future__ import annotations
 
+import copyreg
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -93,7 +94,11 @@ _NEVER_BY_STATUS = frozenset({400, 401, 403, 404, 422})
 
 
 class CodexError(Exception):
-    """Root of all errors of this library."""
+    """Root of all errors of this library; they can be copied and pickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Without __init__: what it takes is not what it leaves in `args`.
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined] # not in typeshed
 
 
 class InvalidArgument(CodexError, ValueError):
