@@ -613,12 +613,79 @@ async def test_steering_names_the_running_turn(server, connect) -> None:
     assert json.dumps(request["params"]["input"]) == '[{"type": "text", "text": "left"}]'
 
 
-async def test_a_turn_has_one_iterator_at_a_time(server, connect) -> None:
+async def test_an_iteration_goes_on_where_the_one_before_was_left(server, connect) -> None:
+    thread = await (await connect()).start_thread()
+    turn = await thread.run("go").start()
+    server.feed(server.delta("a"), server.delta("b"), server.delta("c"), server.ended())
+    async for event in turn:
+        assert event.params.delta == "a"
+        break
+    rest = [event async for event in turn]
+    assert [event.params.delta for event in rest[:2]] == ["b", "c"]
+    assert [event.method for event in rest[2:]] == ["turn/completed"]
+    assert (await turn).status == "completed"
+
+
+async def test_an_iteration_that_another_one_took_over_says_so(server, connect) -> None:
     thread = await (await connect()).start_thread()
     turn = await thread.run("go").start()
     server.feed(server.delta("a"), server.delta("b"), server.ended())
-    async for event in turn:
-        assert event.is_delta
-        with pytest.raises(RuntimeError, match="iterated already"):
-            await anext(aiter(turn))
-        break
+    first = aiter(turn)
+    await anext(first)
+    second = aiter(turn)
+    assert (await anext(second)).params.delta == "b"
+    with pytest.raises(RuntimeError, match="another iteration"):
+        await anext(first)
+    assert [event.method async for event in second] == ["turn/completed"]
+
+
+async def test_an_iteration_that_waits_is_not_taken_over(server, connect) -> None:
+    thread = await (await connect()).start_thread()
+    turn = await thread.run("go").start()
+    waiting, late = (asyncio.ensure_future(anext(aiter(turn))) for _ in range(2))
+    with pytest.raises(RuntimeError, match="iterated already"):
+        await late
+    server.feed(server.delta("a"), server.ended())
+    assert (await waiting).params.delta == "a"
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "words"),
+    [
+        ("cwd", 5, "cwd=5: give a path as text"),
+        ("cwd", b"/repo", "cwd=b'/repo': give a path as text"),
+        ("model", 5, "model=5: give a name"),
+        ("effort", 7, "effort=7: give a word"),
+        ("output_schema", "{}", "output_schema='{}': give a mapping"),
+        ("timeouts", 5, "timeouts=5: give TurnTimeouts"),
+        ("start_timeout_s", "5", "start_timeout_s='5': give seconds above 0"),
+        ("start_timeout_s", -1, "start_timeout_s=-1: give seconds above 0"),
+        ("overflow", "drop", "overflow='drop': give one of coalesce, drop_deltas, block"),
+        ("queue_limit", 0, "queue_limit=0: give a number from 1"),
+        ("keep_items", "no", "keep_items='no': give True or False"),
+        ("input", None, "input=None: use a string or mappings"),
+        ("input", 5, "input=5: use a string or mappings"),
+    ],
+)
+async def test_an_argument_that_makes_no_sense_is_refused_by_name(
+    server, connect, argument, value, words
+) -> None:
+    thread = await (await connect()).start_thread()
+    with pytest.raises(InvalidArgument, match=re.escape(words)):
+        thread.run(**{"input": "go", argument: value})
+    assert not thread.is_busy
+    assert server.requests("turn/start") == []
+
+
+@pytest.mark.parametrize("value", [-1, "5", True])
+def test_a_time_limit_that_is_none_is_refused_by_name(value) -> None:
+    with pytest.raises(InvalidArgument, match=re.escape(f"total_s={value!r}: give seconds")):
+        TurnTimeouts(total_s=value)
+
+
+async def test_an_empty_text_does_not_steer(server, connect) -> None:
+    thread = await (await connect()).start_thread()
+    turn = await thread.run("go").start()
+    with pytest.raises(InvalidArgument, match="text=''"):
+        await turn.steer("")
+    assert server.requests("turn/steer") == []

@@ -99,6 +99,12 @@ class Sink:
         return event if text.parts == 1 else with_delta(event, text.whole(), text.parts)
 
     def clear(self) -> None:
+    def take_over(self) -> deque[Event]:
+        """Return `events` for a new reader; whoever read it so far sees it empty."""
+        waiting, self.events = self.events, deque(self.events)
+        waiting.clear()
+        return self.events
+
         """Drop what waits: nobody will read it."""
         self.events.clear()
         self.merging.clear()

@@ -92,7 +92,8 @@ class TurnResult(Struct, frozen=True, kw_only=True):
 class Turn:
     """One turn of a thread. Made by `Thread.run`, `Thread.review` and `Thread.attach_turn`.
 
-    Iterate it for its events, await it for its `TurnResult`, or both (one iterator at a time).
+    Iterate it for its events, await it for its `TurnResult`, or both. One iteration at a time: a
+    new one goes on where one that was left with ``break`` stopped, and ends one that was not left.
     The iteration ends after the turn's end whatever its status; only awaiting raises
     `TurnFailed` or `TurnInterrupted`. Lost connections and time-outs raise in both.
     ``async with turn:`` interrupts the turn if the block is left before its end.
@@ -121,7 +122,8 @@ class Turn:
         self._loop = asyncio.get_running_loop()
         self._machine = TurnMachine(thread.id, keep_items=keep_items)
         self._sink = Sink(overflow, limit)
-        self._iterating = False
+        self._iterating: object | None = None
+        self._iterator_waits = False
         self._discard = False
         self._wake: asyncio.Future[None] | None = None
         self._starting: asyncio.Task[None] | None = None
@@ -269,14 +271,12 @@ class Turn:
 
     async def __aiter__(self) -> AsyncGenerator[Event, None]:
         """Start the turn if need be and yield its events up to its end."""
-        if self._iterating:
+        if self._iterating and self._iterator_waits:
             raise RuntimeError("this turn is iterated already")
-        self._iterating = True
+        self._iterating = mine = object()
         self._discard = False
         try:
             await self.start()
-            sink, events = self._sink, self._sink.events
-            popleft = events.popleft
             while True:
                 while events:
                     yield sink.pop() if sink.merging else popleft()
@@ -284,16 +284,28 @@ class Turn:
                 if self._finished.is_set():
                     break
                 await self._wait_for_events()
+        sink = self._sink
+        # An iteration that was left with `break` may not know yet that it is over: let it see
+        # nothing more. A copy costs the loop below nothing.
+        events = sink.take_over()
+        popleft = events.popleft
         finally:
-            self._iterating = False
+            self._iterator_waits = True
+            if self._iterating is mine:
+                self._iterating = None
+                self._iterator_waits = False
             self._connection.resume_reading()
         if self._error is not None:
             raise self._error
+                self._iterator_waits = False
 
     async def __aenter__(self) -> Self:
+                if self._iterating is not mine:
+                    raise RuntimeError("another iteration of this turn has taken over")
         return await self.start()
 
     async def __aexit__(
+                self._iterator_waits = True
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
@@ -372,7 +384,7 @@ class Turn:
         if not only_deltas:
             self._machine.feed(events)
         if not self._discard:
-            self._sink.push(events, may_block=self._iterating)
+            self._sink.push(events, may_block=self._iterating is not None)
         if self._machine.outcome is not None:
             self._end()
         elif self._wake is not None and not self._wake.done():
@@ -381,7 +393,7 @@ class Turn:
     @property
     def wants_pause(self) -> bool:
         """Whether the reader should stop until the iterator has caught up."""
-        return self._iterating and self._sink.wants_pause
+        return self._iterating is not None and self._sink.wants_pause
 
     def lost(self, error: ConnectionClosed) -> None:
         """The connection has ended before the turn."""
