@@ -1,4 +1,5 @@
 import asyncio
+import re
 from typing import Any
 
 import pytest
@@ -326,3 +327,75 @@ def test_every_error_of_the_package_has_one_root() -> None:
     assert all(issubclass(kind, CodexError) for kind in kinds)
     for kind in kinds:
         assert kind.__name__ in (errors.__doc__ or "")
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("client_info", ClientInfo("", "1")),
+        ("client_info", "demo"),
+        ("request_timeout_s", -1),
+        ("request_timeout_s", "5"),
+        ("thread_start_timeout_s", None),
+        ("max_in_flight", 0),
+        ("max_line_bytes", 0),
+        ("handlers", "accept"),
+        ("on_events", 5),
+        ("experimental", "yes"),
+        ("opt_out", "skills/changed"),
+    ],
+)
+async def test_a_connection_refuses_an_argument_by_name_and_closes_its_transport(
+    server, argument, value
+) -> None:
+    options = {"client_info": ClientInfo("demo", "1"), argument: value}
+    with pytest.raises(InvalidArgument, match=f"{argument}="):
+        await Connection.open(server, **options)
+    assert server.closed
+    assert server.sent == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"method": 5}, "method=5: give a name"),
+        ({"method": ""}, "method='': give a name"),
+        ({"method": "model/list", "params": [1]}, "model/list: params=[1]: give a mapping"),
+        ({"method": "model/list", "timeout_s": "5"}, "model/list: timeout_s='5': give seconds"),
+        ({"method": "model/list", "timeout_s": -1}, "model/list: timeout_s=-1: give seconds"),
+    ],
+)
+async def test_a_call_refuses_an_argument_by_name(server, connect, arguments, words) -> None:
+    connection = await connect()
+    sent = len(server.sent)
+    with pytest.raises(InvalidArgument, match=re.escape(words)):
+        await connection.call(**arguments)
+    assert len(server.sent) == sent
+
+
+@pytest.mark.parametrize(
+    ("method", "argument", "value", "words"),
+    [
+        ("start_thread", "cwd", 5, "cwd=5: give a path as text"),
+        ("start_thread", "model", 5, "model=5: give a name"),
+        ("start_thread", "tools", "look_up", "tools='look_up': give a list of tools"),
+        ("start_thread", "tools", [5], "tools=[5]: give a list of tools"),
+        ("start_thread", "config", 5, "config=5: give a mapping"),
+        ("start_thread", "ephemeral", "x", "ephemeral='x': give True, False or None"),
+        ("start_thread", "developer_instructions", 5, "developer_instructions=5: give a text"),
+        ("start_thread", "timeout_s", 0, "timeout_s=0: give seconds above 0"),
+        ("resume_thread", "thread_id", None, "thread_id=None: give a thread's id"),
+        ("resume_thread", "fork_when_held", 1, "fork_when_held=1: give True or False"),
+        ("fork_thread", "thread_id", "", "thread_id='': give a thread's id"),
+    ],
+)
+async def test_opening_a_thread_refuses_an_argument_by_name(
+    server, connect, method, argument, value, words
+) -> None:
+    connection = await connect()
+    sent = len(server.sent)
+    known = {} if method == "start_thread" else {"thread_id": "t"}
+    with pytest.raises(InvalidArgument, match=re.escape(words)):
+        await getattr(connection, method)(**{**known, argument: value})
+    assert len(server.sent) == sent
+    assert connection.open_threads == []

@@ -99,7 +99,11 @@ async def test_a_wait_that_runs_out_leaves_the_subscription_usable(server, conne
     ("options", "complaint"),
     [
         ({"methods": "turn/started"}, "give a list"),
+        ({"methods": 5}, "methods=5: give a list"),
+        ({"methods": ["a", 5]}, "give a list"),
         ({"limit": 0}, "limit=0"),
+        ({"limit": "9"}, "limit='9'"),
+        ({"thread_id": 5}, "thread_id=5: give a thread's id"),
         ({"drop": "everything"}, "drop='everything'"),
     ],
 )
@@ -107,3 +111,10 @@ async def test_wrong_options_are_refused(connect, options, complaint):
     connection = await connect()
     with pytest.raises(InvalidArgument, match=complaint):
         connection.subscribe(**options)
+
+
+async def test_nobody_subscribes_to_a_connection_that_has_ended(connect):
+    connection = await connect()
+    await connection.aclose()
+    with pytest.raises(ConnectionClosed, match="closed here"):
+        connection.subscribe()

@@ -97,7 +97,9 @@ class WideApi:
 
         Raises:
             InvalidArgument: A limit below 1, an unknown policy, or methods that are one string.
+            ConnectionClosed: The connection has ended: nothing would ever come.
         """
+        self._connection.check_open()
         return self._subscriptions.add(thread_id, methods, limit, drop)
 
     def subagents(self, thread: Thread | str) -> SubAgents:

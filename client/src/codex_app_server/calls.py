@@ -16,7 +16,13 @@ from typing import Any
 
 import msgspec
 
-from codex_app_server.errors import ConnectionClosed, Overloaded, RequestTimeout
+from codex_app_server.checks import is_seconds, is_text
+from codex_app_server.errors import (
+    ConnectionClosed,
+    InvalidArgument,
+    Overloaded,
+    RequestTimeout,
+)
 from codex_app_server.protocol.rpc import Response, Rpc
 from codex_app_server.versions import refusal
 
@@ -97,11 +103,18 @@ class Caller:
                 an overloaded server loses some.
 
         Raises:
-            InvalidArgument: Params that JSON cannot carry, or a lone surrogate in a text.
+            InvalidArgument: An argument of the wrong type, params that JSON cannot carry, or a lone
+                surrogate in a text.
             RequestError: The server refused; `Overloaded` after retries, `ActiveWriter`.
             RequestTimeout: No reply within the deadline.
             ConnectionClosed: The server is gone.
         """
+        if not is_text(method):
+            raise InvalidArgument(f"method={method!r}: give a name such as 'model/list'")
+        if params is not None and not isinstance(params, Mapping | msgspec.Struct):
+            raise InvalidArgument(f"{method}: params={params!r}: give a mapping or None")
+        if timeout_s is not None and not is_seconds(timeout_s):
+            raise InvalidArgument(f"{method}: timeout_s={timeout_s!r}: give seconds above 0")
         limit_s = self._timeout_s if timeout_s is None else timeout_s
         deadline = self._loop.time() + limit_s
         backoff_s, lost = BACKOFF_FIRST_S, False

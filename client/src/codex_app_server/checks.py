@@ -1,6 +1,6 @@
 """Checks of options by a table: unknown names and wrong types are refused before anything happens.
 
-Pure. Used by `codex_app_server.launch` and `codex_app_server.session_options`.
+Pure. The tables are beside the functions that take the options.
 """
 
 from __future__ import annotations
@@ -10,7 +10,15 @@ from typing import Any
 
 from codex_app_server.errors import InvalidArgument
 
-__all__ = ["Checks", "check_options", "is_seconds", "is_strings"]
+__all__ = [
+    "Checks",
+    "check_options",
+    "is_count",
+    "is_seconds",
+    "is_strings",
+    "is_text",
+    "or_none",
+]
 
 Checks = Mapping[str, tuple[str, Callable[[Any], bool]]]
 """What each option takes, in words, and whether a value is that."""
@@ -36,6 +44,21 @@ def check_options(options: Mapping[str, Any], checks: Checks) -> None:
 def is_seconds(value: Any) -> bool:
     """Tell whether a value is a positive number; True and False are none."""
     return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+
+
+def is_count(value: Any) -> bool:
+    """Tell whether a value is a whole number from 1; True is none."""
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def is_text(value: Any) -> bool:
+    """Tell whether a value is a string that is not empty."""
+    return isinstance(value, str) and bool(value)
+
+
+def or_none(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """Return a check that None passes too."""
+    return lambda value: value is None or fits(value)
 
 
 def is_strings(value: Any) -> bool:

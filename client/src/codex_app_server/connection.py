@@ -22,6 +22,7 @@ from codex_app_server.api import WideApi
 from codex_app_server.approvals import Callback, ServerRequestHandlers
 from codex_app_server.broker import Broker, PendingRequest
 from codex_app_server.calls import Caller
+from codex_app_server.checks import Checks, check_options, is_count, is_seconds, is_strings, is_text
 from codex_app_server.errors import ConnectionClosed, InvalidArgument, UnexpectedReply
 from codex_app_server.events import Event
 from codex_app_server.handshake import ClientInfo, ServerInfo, initialize
@@ -37,11 +38,34 @@ from codex_app_server.transport import Transport
 from codex_app_server.turns import Turn
 from codex_app_server.versions import check_floor
 
-__all__ = ["ClientInfo", "Connection", "ServerInfo"]
+__all__ = ["CONNECTION_CHECKS", "ClientInfo", "Connection", "ServerInfo"]
 
 T = TypeVar("T")
 EXIT_STATUS_S = 0.05
 BROKEN_PIPE_S = 0.25
+
+CONNECTION_CHECKS: Checks = {
+    "client_info": (
+        "a ClientInfo with a name and a version",
+        lambda value: (
+            isinstance(value, ClientInfo) and is_text(value.name) and is_text(value.version)
+        ),
+    ),
+    "request_timeout_s": ("seconds above 0", is_seconds),
+    "thread_start_timeout_s": ("seconds above 0", is_seconds),
+    "max_in_flight": ("a number from 1", is_count),
+    "max_line_bytes": ("a number from 1", is_count),
+    "handlers": (
+        "ServerRequestHandlers or None",
+        lambda value: value is None or isinstance(value, ServerRequestHandlers),
+    ),
+    "on_events": ("a function or None", lambda value: value is None or callable(value)),
+    "experimental": ("True or False", lambda value: isinstance(value, bool)),
+    "opt_out": (
+        "a list of methods; without turn/completed no turn would ever end",
+        lambda value: is_strings(value) and "turn/completed" not in value,
+    ),
+}
 
 
 class Connection(ThreadOpening, WideApi):
@@ -117,25 +141,25 @@ class Connection(ThreadOpening, WideApi):
                 theirs; deltas of several turns that arrive together come turn by turn. It must
                 not block.
             experimental: Ask for experimental methods and members; degrades where refused.
-            opt_out: Notifications that the server shall not send. Never ``turn/completed``.
+            opt_out: Notifications not to be sent. Never ``turn/completed``.
 
         Raises:
             ConnectionClosed: The server ended during the handshake.
-            RequestTimeout: It did not answer.
-            RequestError: It refused.
+            RequestTimeout: It did not answer; `RequestError` where it refused.
             UnsupportedVersion: It is older than `codex_app_server.versions.FLOOR`.
+            InvalidArgument: An argument that makes no sense; nothing was sent.
         """
-        if "turn/completed" in opt_out:
-            raise InvalidArgument("opt_out: without turn/completed no turn would ever end")
-        self = cls(
-            transport,
-            request_timeout_s=request_timeout_s,
-            thread_start_timeout_s=thread_start_timeout_s,
-            max_in_flight=max_in_flight,
-            max_line_bytes=max_line_bytes,
-            handlers=handlers,
-            on_events=on_events,
-        )
+        options: dict[str, Any] = {
+            "request_timeout_s": request_timeout_s,
+            "thread_start_timeout_s": thread_start_timeout_s,
+            "max_in_flight": max_in_flight,
+            "max_line_bytes": max_line_bytes,
+            "handlers": handlers,
+            "on_events": on_events,
+        }
+        greeting = {"client_info": client_info, "experimental": experimental, "opt_out": opt_out}
+        await _check(transport, {**options, **greeting})
+        self = cls(transport, **options)
         self._reader = self._loop.create_task(self._read(), name="codex-reader")
         try:
             self.server = await initialize(
@@ -168,6 +192,11 @@ class Connection(ThreadOpening, WideApi):
     def is_closed(self) -> bool:
         """Whether the connection has ended or is being closed."""
         return self._end is not None
+
+    def check_open(self) -> None:
+        """Raise the `ConnectionClosed` that ended the connection, if it has ended."""
+        if self._end is not None:
+            raise self._end
 
     @property
     def closed(self) -> Awaitable[ConnectionClosed]:
@@ -247,7 +276,8 @@ class Connection(ThreadOpening, WideApi):
                 an overloaded server loses some.
 
         Raises:
-            InvalidArgument: Params that JSON cannot carry, or a lone surrogate in a text.
+            InvalidArgument: An argument of the wrong type, params that JSON cannot carry, or a lone
+                surrogate in a text.
             RequestError: The server refused; `Overloaded` after retries, `ActiveWriter`.
             RequestTimeout: No reply within the deadline.
             ConnectionClosed: The server is gone.
@@ -412,3 +442,11 @@ class Connection(ThreadOpening, WideApi):
     def _find_tool(self, thread_id: str, name: str, namespace: str | None) -> Tool | None:
         thread = self._router.threads.get(thread_id)
         return None if thread is None else thread.find_tool(name, namespace)
+
+
+async def _check(transport: Transport, options: Mapping[str, Any]) -> None:
+    try:
+        check_options(options, CONNECTION_CHECKS)
+    except InvalidArgument:
+        await transport.aclose()
+        raise

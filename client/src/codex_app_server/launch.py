@@ -26,14 +26,13 @@ from msgspec import Struct
 from codex_app_server.binary import CodexBinary
 from codex_app_server.checks import check_options
 from codex_app_server.cleanup import Mountpoints, sweep
-from codex_app_server.connection import ClientInfo, Connection, ServerInfo
+from codex_app_server.connection import CONNECTION_CHECKS, ClientInfo, Connection, ServerInfo
 from codex_app_server.errors import (
     CodexError,
     ConnectionClosed,
     InvalidArgument,
 )
 from codex_app_server.launch_plan import (
-    CONNECTION_CHECKS,
     LAUNCH_CHECKS,
     ConnectionOptions,
     LaunchOptions,

@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from codex_app_server.approvals import ServerRequestHandlers
 from codex_app_server.binary import CodexBinary, resolve_binary
-from codex_app_server.checks import Checks, check_options, is_seconds, is_strings
+from codex_app_server.checks import Checks, check_options, is_strings
 from codex_app_server.cleanup import MARK
 from codex_app_server.connection import ClientInfo
 from codex_app_server.environment import BASIC_NAMES, EnvMode, Redactor, launch_environment
@@ -28,7 +28,6 @@ from codex_app_server.home import config_arguments, prepare_home
 from codex_app_server.process import SubprocessTransport
 
 __all__ = [
-    "CONNECTION_CHECKS",
     "LAUNCH_CHECKS",
     "ConnectionOptions",
     "LaunchOptions",
@@ -102,22 +101,6 @@ LAUNCH_CHECKS: Checks = {
     ),
     "config": ("a mapping", lambda value: isinstance(value, Mapping)),
     "arguments": ("a list of texts", is_strings),
-}
-
-
-CONNECTION_CHECKS: Checks = {
-    "client_info": ("a ClientInfo", lambda value: isinstance(value, ClientInfo)),
-    "request_timeout_s": ("seconds above 0", is_seconds),
-    "thread_start_timeout_s": ("seconds above 0", is_seconds),
-    "max_in_flight": ("a number from 1", lambda value: isinstance(value, int) and value > 0),
-    "max_line_bytes": ("a number from 1", lambda value: isinstance(value, int) and value > 0),
-    "handlers": (
-        "ServerRequestHandlers or None",
-        lambda value: value is None or isinstance(value, ServerRequestHandlers),
-    ),
-    "on_events": ("a function or None", lambda value: value is None or callable(value)),
-    "experimental": ("True or False", lambda value: isinstance(value, bool)),
-    "opt_out": ("a list of methods", is_strings),
 }
 
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from codex_app_server import values
+from codex_app_server.checks import Checks, check_options, is_seconds, is_text, or_none
 from codex_app_server.errors import ActiveWriter, RequestTimeout, UnexpectedReply
 from codex_app_server.protocol.turn import TokenUsage
 from codex_app_server.routing import Router
@@ -26,6 +27,24 @@ if TYPE_CHECKING:
 __all__ = ["ThreadOpening"]
 
 THREAD_STARTS = 4
+OPENING_CHECKS: Checks = {
+    "thread_id": ("a thread's id", is_text),
+    "cwd": ("a path as text, or None", or_none(is_text)),
+    "model": ("a name or None", or_none(is_text)),
+    "tools": (
+        "a list of tools",
+        lambda value: isinstance(value, Sequence) and all(isinstance(one, Tool) for one in value),
+    ),
+    "config": ("a mapping with dotted keys", or_none(lambda value: isinstance(value, Mapping))),
+    "ephemeral": ("True, False or None", or_none(lambda value: isinstance(value, bool))),
+    "developer_instructions": (
+        "a text or None",
+        or_none(lambda value: isinstance(value, str)),
+    ),
+    "exclude_turns": ("True or False", lambda value: isinstance(value, bool)),
+    "fork_when_held": ("True or False", lambda value: isinstance(value, bool)),
+    "timeout_s": ("seconds above 0, or None", or_none(is_seconds)),
+}
 
 
 class ThreadOpening:
@@ -72,8 +91,18 @@ class ThreadOpening:
             extra: Further members of ``thread/start``; ``snake_case`` becomes ``camelCase``.
 
         Raises:
+            InvalidArgument: An argument of the wrong type; nothing was sent.
             CodexError: As for `call_raw`; `UnexpectedReply` without a thread id.
         """
+        _check(
+            cwd=cwd,
+            model=model,
+            tools=tools,
+            config=config,
+            ephemeral=ephemeral,
+            developer_instructions=developer_instructions,
+            timeout_s=timeout_s,
+        )
         params = {
             "cwd": cwd,
             "approvalPolicy": approval_policy,
@@ -117,6 +146,17 @@ class ThreadOpening:
             ActiveWriter: Another process has it open; fork it, or end that process.
             CodexError: As for `start_thread`.
         """
+        _check(
+            thread_id=thread_id,
+            cwd=cwd,
+            model=model,
+            tools=tools,
+            config=config,
+            developer_instructions=developer_instructions,
+            exclude_turns=exclude_turns,
+            fork_when_held=fork_when_held,
+            timeout_s=timeout_s,
+        )
         params = {
             "threadId": thread_id,
             "cwd": cwd,
@@ -169,6 +209,7 @@ class ThreadOpening:
         Raises:
             CodexError: As for `start_thread`.
         """
+        _check(thread_id=thread_id, tools=tools, exclude_turns=exclude_turns, timeout_s=timeout_s)
         params = {
             "threadId": thread_id,
             "excludeTurns": exclude_turns or None,
@@ -202,3 +243,7 @@ class ThreadOpening:
         opened = self._router.adopt(Thread(self._owner, thread_id, tools=tools), reply)
         opened.note(warnings)
         return opened
+
+
+def _check(**options: Any) -> None:
+    check_options(options, OPENING_CHECKS)

@@ -9,13 +9,14 @@ back-pressure down to the server's model stream).
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from codex_app_server.events import Event, with_delta
 
-__all__ = ["Overflow", "Sink"]
+__all__ = ["OVERFLOWS", "Overflow", "Sink"]
 
 Overflow = Literal["coalesce", "drop_deltas", "block"]
+OVERFLOWS: tuple[str, ...] = get_args(Overflow)
 DEFAULT_LIMIT = 2048
 MERGED_TEXT_BYTES = 4 * 1024 * 1024
 MERGED_EVENT_BYTES = 64 * 1024
@@ -98,13 +99,13 @@ class Sink:
         self.merging = {key: last for key, last in self.merging.items() if last is not event}
         return event if text.parts == 1 else with_delta(event, text.whole(), text.parts)
 
-    def clear(self) -> None:
     def take_over(self) -> deque[Event]:
         """Return `events` for a new reader; whoever read it so far sees it empty."""
         waiting, self.events = self.events, deque(self.events)
         waiting.clear()
         return self.events
 
+    def clear(self) -> None:
         """Drop what waits: nobody will read it."""
         self.events.clear()
         self.merging.clear()

@@ -6,8 +6,9 @@
 
 Invariants: a subscription holds at most ``limit`` events, whatever its reader does, unless
 lifecycle events alone are more (``coalesce``, ``drop_deltas``); it never slows the connection; it
-misses nothing from the moment it is made. It ends when it is closed, or raises `ConnectionClosed`
-after the last event of a lost connection.
+misses nothing from the moment it is made. The order is that of the wire, but for deltas of several
+turns that arrive together: they come turn by turn. It ends when it is closed, or raises
+`ConnectionClosed` after the last event of a lost connection.
 
 `codex_app_server.connection` makes and feeds them; the queue is `codex_app_server.sink`'s.
 """
@@ -17,8 +18,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
+from codex_app_server.checks import is_count, is_text
 from codex_app_server.errors import ConnectionClosed, InvalidArgument
 from codex_app_server.events import DELTA_METHODS, Event
 from codex_app_server.sink import Sink
@@ -142,6 +144,14 @@ class Subscription:
         self.close()
 
 
+def _method_names(methods: Any) -> frozenset[str]:
+    if isinstance(methods, Iterable) and not isinstance(methods, str):
+        wanted = frozenset(methods)
+        if all(isinstance(one, str) for one in wanted):
+            return wanted
+    raise InvalidArgument(f"methods={methods!r}: give a list of methods")
+
+
 class Subscriptions:
     """The subscriptions of one connection."""
 
@@ -166,13 +176,13 @@ class Subscriptions:
         Raises:
             InvalidArgument: A limit below 1, an unknown policy, or methods that are one string.
         """
-        if isinstance(methods, str):
-            raise InvalidArgument(f"methods={methods!r}: give a list of methods")
-        if limit < 1:
-            raise InvalidArgument(f"limit={limit}: use 1 or more")
+        wanted = None if methods is None else _method_names(methods)
+        if not is_count(limit):
+            raise InvalidArgument(f"limit={limit!r}: use a number from 1")
+        if thread_id is not None and not is_text(thread_id):
+            raise InvalidArgument(f"thread_id={thread_id!r}: give a thread's id or None")
         if drop not in ("coalesce", "drop_deltas", "drop_oldest"):
             raise InvalidArgument(f"drop={drop!r}: use coalesce, drop_deltas or drop_oldest")
-        wanted = None if methods is None else frozenset(methods)
         made = Subscription(
             thread_id=thread_id,
             methods=wanted,

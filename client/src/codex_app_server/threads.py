@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from codex_app_server import values
+from codex_app_server.checks import Checks, check_options, is_seconds, is_text, or_none
 from codex_app_server.errors import (
     CodexError,
     InvalidArgument,
@@ -33,6 +34,15 @@ if TYPE_CHECKING:
 __all__ = ["Thread"]
 
 Input = str | Sequence[Mapping[str, Any]]
+RUN_CHECKS: Checks = {
+    "cwd": ("a path as text, or None", or_none(is_text)),
+    "model": ("a name or None", or_none(is_text)),
+    "effort": ("a word such as low, medium or high, or None", or_none(is_text)),
+    "output_schema": (
+        "a mapping or None",
+        or_none(lambda value: isinstance(value, Mapping)),
+    ),
+}
 KEPT_WARNINGS = 64
 ANY_TURN = ""
 COMPACT_S = 600.0
@@ -114,9 +124,10 @@ class Thread:
             extra: Further members of ``turn/start``; ``snake_case`` becomes ``camelCase``.
 
         Raises:
-            InvalidArgument: A value that no server knows, or input that is neither.
+            InvalidArgument: A value that no server knows, or an argument of the wrong type.
         """
-        warnings: list[str] = []
+        given = {"cwd": cwd, "model": model, "effort": effort, "output_schema": output_schema}
+        check_options(given, RUN_CHECKS)
         params = {
             "threadId": self.id,
             "input": _input_items(input),
@@ -128,17 +139,21 @@ class Thread:
             "outputSchema": output_schema,
             **camel_members(extra),
         }
-        params = values.translate("turn/start", params, self.connection.server, warnings)
-        self.note(warnings)
         return Turn(
             self,
-            params,
+            self._translated("turn/start", params),
             timeouts=timeouts or TurnTimeouts(),
             start_timeout_s=start_timeout_s,
             overflow=overflow,
             limit=queue_limit,
             keep_items=keep_items,
         )
+
+    def _translated(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        warnings: list[str] = []
+        sent = values.translate(method, params, self.connection.server, warnings)
+        self.note(warnings)
+        return sent
 
     def review(
         self,
@@ -156,14 +171,14 @@ class Thread:
             start_timeout_s: Deadline of ``review/start``; the connection's by default.
 
         Raises:
-            InvalidArgument: A target without a type.
+            InvalidArgument: A target without a type, or a time limit of the wrong type.
         """
-        wanted = {"type": target} if isinstance(target, str) else dict(target)
-        if not isinstance(wanted.get("type"), str):
-            raise InvalidArgument(f"target={target!r}: give a mapping with 'type'")
+        wanted: Any = {"type": target} if isinstance(target, str) else target
+        if not isinstance(wanted, Mapping) or not isinstance(wanted.get("type"), str):
+            raise InvalidArgument(f"target={target!r}: give a word or a mapping with 'type'")
         return Turn(
             self,
-            {"threadId": self.id, "target": wanted, "delivery": "inline"},
+            {"threadId": self.id, "target": dict(wanted), "delivery": "inline"},
             timeouts=timeouts or TurnTimeouts(),
             start_timeout_s=start_timeout_s,
             overflow="coalesce",
@@ -197,6 +212,7 @@ class Thread:
 
         Raises:
             TurnInProgress: The thread is being compacted.
+            InvalidArgument: An argument of the wrong type.
             CodexError: As for `Connection.call_raw`.
         """
         if self._turn is not None:
@@ -243,6 +259,8 @@ class Thread:
             RequestTimeout: It took too long; it goes on.
             CodexError: As for `Connection.call_raw`.
         """
+        if not is_seconds(timeout_s):
+            raise InvalidArgument(f"timeout_s={timeout_s!r}: give seconds above 0")
         if self.is_busy:
             turn_id = self._turn.id if self._turn is not None else self._lingering
             raise TurnInProgress(thread_id=self.id, turn_id=turn_id)
@@ -293,8 +311,11 @@ class Thread:
         """Name the thread, as lists of threads show it.
 
         Raises:
+            InvalidArgument: No text, or an empty one.
             RequestError: The server refused.
         """
+        if not is_text(name):
+            raise InvalidArgument(f"name={name!r}: give a text")
         await self.connection.call("thread/name/set", {"threadId": self.id, "name": name})
 
     def find_tool(self, name: str, namespace: str | None = None) -> Tool | None:
@@ -354,9 +375,11 @@ class _NothingRuns(CodexError):
     """No turn runs in a thread."""
 
 
-def _input_items(value: Input) -> list[Any]:
+def _input_items(value: Any) -> list[Any]:
     if isinstance(value, str):
         return [{"type": "text", "text": value}]
+    if not isinstance(value, Sequence) or isinstance(value, bytes):
+        raise InvalidArgument(f"input={value!r}: use a string or mappings with a 'type'")
     items: list[Any] = list(value)
     for item in items:
         if not isinstance(item, Mapping) or not isinstance(item.get("type"), str):

@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from msgspec import Struct
 
+from codex_app_server.checks import Checks, check_options, is_count, is_seconds, is_text, or_none
 from codex_app_server.errors import (
     CodexError,
     ConnectionClosed,
+    InvalidArgument,
     RequestError,
     RequestTimeout,
     TurnFailed,
@@ -32,7 +34,7 @@ from codex_app_server.errors import (
 from codex_app_server.events import Event
 from codex_app_server.protocol.rpc import Run
 from codex_app_server.protocol.turn import TokenUsage, TurnMachine
-from codex_app_server.sink import DEFAULT_LIMIT, Overflow, Sink
+from codex_app_server.sink import DEFAULT_LIMIT, OVERFLOWS, Overflow, Sink
 
 if TYPE_CHECKING:
     from codex_app_server.threads import Thread
@@ -45,7 +47,7 @@ INTERRUPT_AGAIN_MAX_S = 0.5
 
 
 class TurnTimeouts(Struct, frozen=True, kw_only=True):
-    """Limits of a turn in seconds; None or 0 means none.
+    """Limits of a turn in seconds; None or 0 means none. Others are refused (`InvalidArgument`).
 
     Attributes:
         total_s: From the reply to ``turn/start`` to the end.
@@ -57,6 +59,21 @@ class TurnTimeouts(Struct, frozen=True, kw_only=True):
     total_s: float | None = None
     idle_s: float | None = 3600.0
     first_event_s: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if not (value is None or value == 0 or is_seconds(value)):
+                raise InvalidArgument(f"{name}={value!r}: give seconds; None or 0 means no limit")
+
+
+TURN_CHECKS: Checks = {
+    "timeouts": ("TurnTimeouts or None", lambda value: isinstance(value, TurnTimeouts)),
+    "start_timeout_s": ("seconds above 0, or None", or_none(is_seconds)),
+    "overflow": (f"one of {', '.join(OVERFLOWS)}", lambda value: value in OVERFLOWS),
+    "queue_limit": ("a number from 1", is_count),
+    "keep_items": ("True or False", lambda value: isinstance(value, bool)),
+}
 
 
 class TurnResult(Struct, frozen=True, kw_only=True):
@@ -112,6 +129,9 @@ class Turn:
         method: str = "turn/start",
         find: Callable[[], Awaitable[str]] | None = None,
     ) -> None:
+        given = {"timeouts": timeouts, "start_timeout_s": start_timeout_s, "overflow": overflow}
+        given |= {"queue_limit": limit, "keep_items": keep_items}
+        check_options(given, TURN_CHECKS)
         self.thread = thread
         self.timeouts = timeouts
         self._method = method
@@ -229,8 +249,11 @@ class Turn:
         """Add a text to the running turn.
 
         Raises:
+            InvalidArgument: No text, or an empty one.
             RequestError: The turn has ended or cannot be steered.
         """
+        if not is_text(text):
+            raise InvalidArgument(f"text={text!r}: give a text")
         await self.start()
         await self._connection.call(
             "turn/steer",
@@ -275,37 +298,37 @@ class Turn:
             raise RuntimeError("this turn is iterated already")
         self._iterating = mine = object()
         self._discard = False
-        try:
-            await self.start()
-            while True:
-                while events:
-                    yield sink.pop() if sink.merging else popleft()
-                self._connection.resume_reading()
-                if self._finished.is_set():
-                    break
-                await self._wait_for_events()
         sink = self._sink
         # An iteration that was left with `break` may not know yet that it is over: let it see
         # nothing more. A copy costs the loop below nothing.
         events = sink.take_over()
         popleft = events.popleft
-        finally:
+        try:
             self._iterator_waits = True
+            await self.start()
+            while True:
+                self._iterator_waits = False
+                while events:
+                    yield sink.pop() if sink.merging else popleft()
+                if self._iterating is not mine:
+                    raise RuntimeError("another iteration of this turn has taken over")
+                self._connection.resume_reading()
+                if self._finished.is_set():
+                    break
+                self._iterator_waits = True
+                await self._wait_for_events()
+        finally:
             if self._iterating is mine:
                 self._iterating = None
                 self._iterator_waits = False
             self._connection.resume_reading()
         if self._error is not None:
             raise self._error
-                self._iterator_waits = False
 
     async def __aenter__(self) -> Self:
-                if self._iterating is not mine:
-                    raise RuntimeError("another iteration of this turn has taken over")
         return await self.start()
 
     async def __aexit__(
-                self._iterator_waits = True
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
