@@ -8,7 +8,7 @@ from typing import Annotated
 import cyclopts
 from cyclopts import Parameter
 
-from symphony.cli.status import request
+from symphony.cli.status import give_order
 from symphony.errors import ControlError
 from symphony.model.failure import FailureClass
 
@@ -36,6 +36,6 @@ def reset(
             "invalid_request", f"no class of failures {failure_class!r}; one of {', '.join(known)}"
         )
     body = {"action": "reset_breaker", "failure_class": failure_class, "reason": reason}
-    request(workflow, "POST", "/api/v1/control", body=body, instance=instance)
+    give_order(workflow, body, instance=instance)
     print(f"{failure_class or 'all classes'}: the breaker is closed and its count begins anew")
     return 0

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import cyclopts
 from cyclopts import Parameter
 
-from symphony.cli.status import request
+from symphony.cli.status import give_order, request
 from symphony.config.budget import micro_usd
 from symphony.errors import ControlError
 from symphony.model.spend import Quantity, shown
@@ -61,7 +61,7 @@ def raise_limit(
         raise ControlError("invalid_request", f"--usd: {usd!r} is no amount such as 12.50")
     amounts = {"tokens": tokens, "micro_usd": money, "wall_ms": wall_ms, "attempts": attempts}
     body = {"action": "raise", "issue": scope, "reason": reason, "amounts": amounts}
-    request(workflow, "POST", "/api/v1/control", body=body, instance=instance)
+    give_order(workflow, body, instance=instance)
     said = [
         f"+{shown(quantity, amount)}"
         for quantity, amount in (

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from symphony.cli.status import request
+from symphony.cli.status import give_order, request
 from symphony.errors import ControlError
 
 _SAID = {
@@ -64,13 +63,8 @@ def answer(
 
 
 def _give(body: Mapping[str, Any], *, workflow: Path, instance: str | None) -> int:
-    taken = request(workflow, "POST", "/api/v1/control", body=body, instance=instance)
+    give_order(workflow, body, instance=instance)
     print(f"{body['issue'] or 'all work'}: {_SAID[body['action']]}")
-    if not taken.get("durable", True):
-        print(
-            "warning: the ledger can't be written; the order counts, but a crash would forget it",
-            file=sys.stderr,
-        )
     return 0
 
 

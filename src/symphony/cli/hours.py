@@ -9,7 +9,7 @@ from typing import Annotated
 import cyclopts
 from cyclopts import Parameter
 
-from symphony.cli.status import request
+from symphony.cli.status import give_order
 
 _MONTH_MIN = 31 * 24 * 60
 
@@ -36,7 +36,7 @@ def override(
         )
         return 2
     body = {"action": "override_hours", "for_seconds": minutes * 60.0, "reason": reason}
-    request(workflow, "POST", "/api/v1/control", body=body, instance=instance)
+    give_order(workflow, body, instance=instance)
     said = f"lifted for {minutes} minutes" if minutes else "in force again"
     print(f"active hours: {said}")
     return 0

@@ -71,6 +71,20 @@ def request(
     return answer
 
 
+def give_order(workflow: Path, body: Mapping[str, Any], *, instance: str | None) -> None:
+    """Give an order to the daemon; warn on standard error where its ledger has not taken it.
+
+    Raises:
+        ControlError: As ``request``.
+    """
+    taken = request(workflow, "POST", "/api/v1/control", body=body, instance=instance)
+    if not taken.get("durable", True):
+        print(
+            "warning: the ledger can't be written; the order counts, but a crash would forget it",
+            file=sys.stderr,
+        )
+
+
 def _ask(
     workflow: Path,
     method: str,

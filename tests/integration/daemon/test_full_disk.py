@@ -74,6 +74,9 @@ async def test_a_full_disk_ends_neither_the_daemon_nor_a_claim(place: Place, dis
     assert first in place.rows("running")
     assert "Traceback" not in place.log()
 
+    for order in (["breaker", "reset"], ["hours", "override", "--minutes", "0"]):
+        assert "a crash would forget it" in place.command(*order)
+
     make_room(disk)
     await place.until(lambda: ledger_problem(place) is None)
     attempt = (await place.until(lambda: place.rows("retrying")))[second]["attempt"]
