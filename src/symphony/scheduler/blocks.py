@@ -97,7 +97,7 @@ def remedy(
     told: list[str] = []
     changes = [way.value for way in (Way.STATE, Way.LABELS) if way in ways]
     if Way.ANSWER in ways:
-        told.append(f"symphony answer {identifier} {_form(question)}")
+        told.append(f"symphony answer {identifier} {_form(question)}{_caution(question)}")
     if Way.BUDGET in ways:
         told.append(f"symphony budget raise {identifier} (or raise the limit in the workflow file)")
     if Way.RESUME in ways:
@@ -117,3 +117,10 @@ def _form(question: Question | None) -> str:
     if question.kind.wants_decision:
         return "--approve | --decline"
     return "TEXT | --option CHOICE" if question.choices else "TEXT"
+
+
+def _caution(question: Question | None) -> str:
+    """Warn where the agent expects a secret: an answer goes into the transcript and the ledger."""
+    if question is None or not any(ask.is_secret for ask in question.asks):
+        return ""
+    return " (it asks for a secret: don't write it here, say where the agent may find it)"

@@ -346,6 +346,16 @@ def test_explain_says_how_to_go_on(drive, issue):
     assert "wait until 2026-01-01T00:01:00Z" in detail
 
 
+@pytest.mark.parametrize("is_secret", [True, False])
+def test_a_question_for_a_secret_says_that_no_answer_may_hold_it(drive, issue, is_secret):
+    driver = drive()
+    one = issue("A-1")
+    asks = (Ask(id="q1", text="Which key?", is_secret=is_secret),)
+    block(driver, one, question=Question(kind=QuestionKind.INPUT, text="Which key?", asks=asks))
+    detail = next(gate.detail for gate in explain(driver.state, one) if not gate.passed)
+    assert ("don't write it here" in detail) == is_secret
+
+
 def test_every_kind_of_block_has_a_way_out_that_a_person_can_take_at_once():
     assert set(WAYS) == set(BlockKind)
     assert all({Way.RETRY, Way.RESUME} & set(ways) for ways in WAYS.values())
