@@ -59,6 +59,7 @@ def allocate(
         return []
     retries: list[IssueId] = []
     fresh: list[IssueId] = []
+    blocks: list[Command] = []
     waiting: list[tuple[Issue, Gate]] = []
     # Both causes are numbered up front because a claim names the read that stands behind it.
     retry_cause, fresh_cause = state.new_cause(), state.new_cause()
@@ -68,6 +69,8 @@ def allocate(
         if not is_fresh:
             if _serve_retry(state, view, issue, retry_cause):
                 retries.append(issue.id)
+            else:
+                blocks += _block_if_spent(state, issue.id, now)
             continue
         gate = first_shut(issue, view)
         if gate is None:
@@ -79,6 +82,7 @@ def allocate(
     if candidates is not None:
         state.waiting = tuple(waiting)
     return [
+        *blocks,
         *_ask(state, retry_cause, RefreshPurpose.RETRY, retries, now=now),
         *_ask(state, fresh_cause, RefreshPurpose.DISPATCH, fresh, now=now),
     ]
@@ -115,6 +119,19 @@ def _serve_retry(state: SchedulerState, view: View, issue: Issue, cause: Cause) 
             state.claims.put(replace(claim, host=_host(view, claim.retry.host)))
             state.breaker.took_slot(issue)
     return False
+
+
+def _block_if_spent(state: SchedulerState, issue_id: IssueId, now: Instant) -> list[Command]:
+    """Block a due retry that finds its issue's own budget spent: only more of it can help."""
+    claim = state.claims.get(issue_id)
+    if not isinstance(claim, RetryQueued) or claim.hold is None:
+        return []
+    crossed = state.books.issue_crossed(issue_id)
+    if crossed is None or claim.hold.name is not GateName.WITHIN_BUDGET:
+        return []
+    blocked = block_spent(claim, crossed, now)
+    state.claims.put(blocked)
+    return [blocked.saved(), note(Level.WARNING, "blocked", claim.issue, error=blocked.error)]
 
 
 def _host(view: View, preferred: str | None) -> str:
@@ -291,12 +308,10 @@ def _start_or_wait(
     gate = first_shut(issue, view)
     if gate is None:
         return [_start_again(state, retry, view.place(claim.host or retry.host), now)]
-    crossed = state.books.issue_crossed(issue.id) if gate.name is GateName.WITHIN_BUDGET else None
-    if crossed is not None:
-        blocked = block_spent(retry, crossed, now)
-        state.claims.put(blocked)
-        return [blocked.saved(), note(Level.WARNING, "blocked", issue, error=blocked.error)]
     state.claims.put(replace(retry, hold=gate))
+    blocks = _block_if_spent(state, issue.id, now)
+    if blocks:
+        return blocks
     if claim.retry.hold is not None:
         return []
     return [note(Level.INFO, "retry waits", issue, gate=gate.name.value, reason=gate.detail)]

@@ -40,7 +40,8 @@ RECENT_EVENTS = 20
 RECENT_RUNS = 10
 NOT_A_CANDIDATE = (
     "{} was not among the candidates of the last poll and is not claimed: its state is none of "
-    "tracker.active_states, or it is outside the tracker's scope"
+    "tracker.active_states, it is outside the tracker's scope, or more candidates than are listed "
+    "(200) wait before it"
 )
 _encoder = msgspec.json.Encoder(enc_hook=str)
 _Row = TypeVar("_Row", RunningRow, RetryingRow, BlockedRow, WaitingRow)

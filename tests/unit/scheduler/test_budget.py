@@ -326,6 +326,23 @@ def test_a_due_continuation_beyond_the_issues_budget_is_blocked(drive, issue):
     assert driver.of(SaveClaim)[0].blocked_category == "budget_issue"
 
 
+def test_a_retry_that_was_held_beyond_the_issues_budget_is_blocked_once_it_is_let_go(drive, issue):
+    driver = drive(budget={"issue": {"attempts": 1}})
+    one = issue("A-1")
+    (spec,) = driver.start(one)
+    order(driver, "pause", None)
+    driver.end(spec, OutcomeKind.COMPLETED, thread_id="t")
+    settle_due(driver, one)
+    assert driver.retry(one).hold.name is GateName.NOT_HELD
+
+    order(driver, "resume", None)
+
+    claim = driver.claim(one)
+    assert isinstance(claim, Blocked)
+    assert (claim.category, claim.thread_id) == ("budget_issue", "t")
+    assert [saved.kind for saved in driver.of(SaveClaim)] == ["blocked"]
+
+
 def test_a_fresh_candidate_whose_budget_is_spent_shows_the_gate(drive, issue):
     one = issue("A-1")
     spent = Spend(tokens=5_000, runs=3)
