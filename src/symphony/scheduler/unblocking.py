@@ -143,7 +143,8 @@ def unanswerable(state: SchedulerState, identifier: str, said: Answer) -> str | 
     if not isinstance(claim, Blocked):
         return f"{identifier} is not blocked: nothing waits for an answer"
     if Way.ANSWER not in ways_of(claim, state.rules):
-        return f"{identifier} asked nothing ({claim.category}); {remedy_of(claim, state.rules)}"
+        asked = "asked nothing" if claim.question is None else "is stopped, so it takes no answer"
+        return f"{identifier} {asked} ({claim.category}); {remedy_of(claim, state.rules)}"
     reply = reply_to(claim, said, by="", wall=0.0)
     return f"{identifier}: {reply}" if isinstance(reply, str) else None
 

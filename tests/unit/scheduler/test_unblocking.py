@@ -346,6 +346,15 @@ def test_explain_says_how_to_go_on(drive, issue):
     assert "wait until 2026-01-01T00:01:00Z" in detail
 
 
+def test_an_answer_to_a_stopped_issue_is_refused_with_what_lifts_the_stop(drive, issue):
+    driver = drive()
+    block(driver, issue("A-1"))
+    order(driver, "stop", "A-1")
+    refused = unanswerable(driver.state, "A-1", Answer(text="Red"))
+    assert "A-1 is stopped" in refused
+    assert "symphony resume A-1" in refused
+
+
 @pytest.mark.parametrize("is_secret", [True, False])
 def test_a_question_for_a_secret_says_that_no_answer_may_hold_it(drive, issue, is_secret):
     driver = drive()
