@@ -208,3 +208,12 @@ async def test_rate_limits_without_a_login_are_a_refusal(server, connect):
     connection = await connect()
     with pytest.raises(RequestError, match="authentication required"):
         await connection.account.rate_limits()
+
+
+async def test_what_is_no_key_and_no_source_of_tokens_is_refused(server, connect):
+    account = (await connect()).account
+    with pytest.raises(InvalidArgument, match="key: give a text, not int"):
+        await account.login_api_key(5)
+    with pytest.raises(InvalidArgument, match="source: give ExternalTokens"):
+        await account.login_tokens("token")
+    assert server.requests("account/login/start") == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import stat
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -250,6 +251,7 @@ async def test_a_cancelled_close_still_ends_the_process(start: Start) -> None:
         (None, {"request_timeout_s": 0}, InvalidArgument, "request_timeout_s=0: give seconds"),
         (None, {"max_in_flight": "9"}, InvalidArgument, "max_in_flight='9'"),
         (17, {}, InvalidArgument, "codex=17"),
+        (" ", {}, InvalidArgument, "codex=' ': give a path"),
         (None, {"env_mode": "some"}, InvalidArgument, "env_mode='some'"),
         (None, {"config": {"a": object()}}, HomeError, "a cannot be"),
     ],
@@ -285,3 +287,16 @@ async def test_a_command_that_hangs_is_ended(script: Path, empty_user: dict[str,
         await run_codex(["--hang"], script, timeout_s=0.3, env=empty_user)
     with pytest.raises(InvalidArgument, match="needs a binary"):
         await run_codex(["x"], "codex of some kind")
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "words"),
+    [
+        ("features list", {}, "command='features list': give a list of words"),
+        (["features"], {"input": "text"}, "input='text': give bytes"),
+        (["features"], {"timeout_s": "5"}, "timeout_s='5': give seconds"),
+    ],
+)
+async def test_a_command_that_makes_no_sense_is_not_run(command, options, words) -> None:
+    with pytest.raises(InvalidArgument, match=re.escape(words)):
+        await run_codex(command, "/no/such/codex", **options)

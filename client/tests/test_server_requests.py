@@ -480,3 +480,11 @@ async def test_a_person_s_requests_can_be_iterated_and_answered_as_they_come(ser
     assert (await server.replied(0))["result"] == {"decision": "accept"}
     assert connection.is_closed
     assert [one async for one in connection.manual_requests()] == []
+
+
+@pytest.mark.parametrize(
+    ("limit", "value"), [("timeout_s", None), ("timeout_s", -1), ("manual_timeout_s", "60")]
+)
+def test_a_limit_of_handlers_that_is_none_is_refused_by_name(limit: str, value: Any) -> None:
+    with pytest.raises(InvalidArgument, match=f"{limit}={value!r}: give seconds"):
+        ServerRequestHandlers(**{limit: value})

@@ -321,3 +321,12 @@ def test_pauses_stay_within_their_limit(failures: int, chance: float) -> None:
     pause = backoff.pause_s(failures, chance)
     assert 0 <= pause <= backoff.limit_s
     assert (pause == 0) is (failures < 1)
+
+
+@pytest.mark.parametrize(
+    ("member", "value", "words"),
+    [("first_s", -1, "seconds"), ("limit_s", "30", "seconds"), ("attempts", 0, "a number from 1")],
+)
+def test_a_back_off_that_makes_no_sense_is_refused_by_name(member, value, words) -> None:
+    with pytest.raises(InvalidArgument, match=f"{member}={value!r}: give {words}"):
+        Backoff(**{member: value})

@@ -38,10 +38,18 @@ INFO = ClientInfo("test", "1")
         ("ws://host:99999", {}, "url"),
         ("ws://127.0.0.1:1", {"headers": {"Origin": "x"}}, "Origin"),
         ("ws://127.0.0.1:1", {"token": "a\nb"}, "token"),
+        (5, {}, "url=5: give ws://"),
+        ("ws://127.0.0.1:1", {"token": 5}, "token=5: give a text"),
+        ("ws://127.0.0.1:1", {"headers": 5}, "headers=5: give a mapping"),
+        ("ws://127.0.0.1:1", {"ssl": True}, "ssl=True: give an ssl.SSLContext"),
+        ("ws://127.0.0.1:1", {"open_timeout_s": "5"}, "open_timeout_s='5': give seconds"),
+        ("ws://127.0.0.1:1", {"retry_for_s": -1}, "retry_for_s=-1: give seconds"),
+        ("ws://127.0.0.1:1", {"keepalive_s": 0}, "keepalive_s=0: give seconds"),
+        ("ws://127.0.0.1:1", {"max_message_bytes": 0}, "max_message_bytes=0: give a number"),
     ],
 )
 async def test_what_cannot_work_is_refused_before_anything_is_sent(
-    url: str, options: dict[str, Any], says: str
+    url: Any, options: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(InvalidArgument, match=says):
         await WebSocketTransport.connect(url, **options)

@@ -147,9 +147,11 @@ class AccountApi(requests.Account):
         """Log in with an API key; the server keeps it in its CODEX_HOME.
 
         Raises:
-            InvalidArgument: An empty key.
+            InvalidArgument: An empty key, or no text.
             CodexError: As for `Connection.call_raw`.
         """
+        if not isinstance(key, str):
+            raise InvalidArgument(f"key: give a text, not {type(key).__name__}")
         if not key.strip():
             raise InvalidArgument("key: an empty API key")
         await self.start_login(t.ApiKeyLoginAccountParams(api_key=key), timeout_s=timeout_s)
@@ -209,8 +211,11 @@ class AccountApi(requests.Account):
             timeout_s: Deadline of the login; the connection's by default.
 
         Raises:
+            InvalidArgument: A source that is neither.
             CodexError: As for `Connection.call_raw`; what ``source`` raises passes through.
         """
+        if not isinstance(source, ExternalTokens) and not callable(source):
+            raise InvalidArgument("source: give ExternalTokens or a function that returns them")
         tokens = source if isinstance(source, ExternalTokens) else await source(None)
         params = {"type": "chatgptAuthTokens", **tokens.members()}
         await self.start_login(params, timeout_s=timeout_s)

@@ -16,6 +16,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
+from codex_app_server.checks import Checks, check_options, is_seconds, or_none
 from codex_app_server.errors import InvalidArgument
 from codex_app_server.values import approval_decision
 
@@ -134,6 +135,12 @@ Policy = str | Callback
 _POLICIES = frozenset({"decline", "accept", "accept_for_session", "manual"})
 
 
+_LIMITS: Checks = {
+    "timeout_s": ("seconds above 0", is_seconds),
+    "manual_timeout_s": ("seconds above 0, or None", or_none(is_seconds)),
+}
+
+
 class ServerRequestHandlers(Struct, frozen=True, kw_only=True):
     """A policy for each kind of request.
 
@@ -189,6 +196,8 @@ class ServerRequestHandlers(Struct, frozen=True, kw_only=True):
             if not callable(policy) and policy not in _POLICIES:
                 allowed = ", ".join(sorted(_POLICIES))
                 raise InvalidArgument(f"{name}={policy!r}: use a callable or one of {allowed}")
+        limits = {"timeout_s": self.timeout_s, "manual_timeout_s": self.manual_timeout_s}
+        check_options(limits, _LIMITS)
 
     def policy_for(self, request: ServerRequestInfo) -> Policy | None:
         """Return the policy of a request; None where only an error can be answered."""

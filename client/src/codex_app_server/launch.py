@@ -24,7 +24,7 @@ from typing import Any, Self, Unpack, cast
 from msgspec import Struct
 
 from codex_app_server.binary import CodexBinary
-from codex_app_server.checks import check_options
+from codex_app_server.checks import Checks, check_options, is_seconds, is_strings, or_none
 from codex_app_server.cleanup import Mountpoints, sweep
 from codex_app_server.connection import CONNECTION_CHECKS, ClientInfo, Connection, ServerInfo
 from codex_app_server.errors import (
@@ -61,6 +61,11 @@ PathLike = str | os.PathLike[str]
 DEFAULT_CLIENT = ClientInfo("codex_app_server", "0.1.0", "codex-app-server for Python")
 INTERRUPT_S = 2.0
 STDERR_IN_ERROR = 500
+_RUN_CHECKS: Checks = {
+    "command": ("a list of words", is_strings),
+    "input": ("bytes", lambda value: isinstance(value, bytes | bytearray)),
+    "timeout_s": ("seconds above 0, or None", or_none(is_seconds)),
+}
 
 
 class CommandResult(Struct, frozen=True):
@@ -109,10 +114,13 @@ async def run_codex(
 
     Raises:
         BinaryNotFound: There is no binary.
+        InvalidArgument: An argument of the wrong type; nothing was started.
         CodexError: The time is over.
     """
     if isinstance(codex, str) and is_command(codex):
         raise InvalidArgument(f"codex={codex!r}: run_codex needs a binary, not a shell command")
+    given = {"command": command, "input": input, "timeout_s": timeout_s}
+    check_options(given, _RUN_CHECKS)
     plan = plan_launch(codex, options, tuple(command))
     transport = await plan.spawn()
     output = bytearray()

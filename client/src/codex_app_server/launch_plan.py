@@ -142,7 +142,7 @@ def plan_launch(
 ) -> LaunchPlan:
     """Decide how to start a Codex command; `codex_app_server.exec` uses it too."""
     check_options(options, LAUNCH_CHECKS)
-    if codex is not None and not isinstance(codex, str | os.PathLike):
+    if not _names_something(codex):
         raise InvalidArgument(f"codex={codex!r}: give a path, a name, a command or None")
     command = codex if isinstance(codex, str) and is_command(codex) else None
     home = options.get("codex_home")
@@ -176,6 +176,12 @@ def plan_launch(
         binary=binary,
         private_home=private,
     )
+
+
+def _names_something(codex: Any) -> bool:
+    if isinstance(codex, str):
+        return bool(codex.strip())
+    return codex is None or isinstance(codex, os.PathLike)
 
 
 def is_command(codex: str) -> bool:

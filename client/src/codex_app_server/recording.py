@@ -190,7 +190,8 @@ class RecordingTransport:
 
     def _stop(self, error: OSError) -> None:
         self.error = RecordingError(
-            f"the recording {self._path} stopped after {self.lines} lines: {error.strerror}"
+            f"the recording {self._path} stopped after {self.lines} lines: {error.strerror}; "
+            "make room there, or record to another place"
         )
         self._close()
 

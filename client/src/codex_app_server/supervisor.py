@@ -24,6 +24,7 @@ from typing import Any, Literal, Self
 
 from msgspec import Struct
 
+from codex_app_server.checks import Checks, check_options, is_count, is_seconds, or_none
 from codex_app_server.connection import Connection
 from codex_app_server.errors import CodexError, ConnectionClosed, InvalidArgument, RequestError
 from codex_app_server.launch import Codex
@@ -36,6 +37,12 @@ Server = Codex | Connection
 Mode = Literal["shared", "per_thread"]
 STARTS = 4
 NO_ROLLOUT = "no rollout found"
+
+
+_BACKOFF: Checks = {
+    **dict.fromkeys(("first_s", "limit_s", "stable_s"), ("seconds above 0", is_seconds)),
+    "attempts": ("a number from 1, or None", or_none(is_count)),
+}
 
 
 class Backoff(Struct, frozen=True, kw_only=True):
@@ -52,6 +59,9 @@ class Backoff(Struct, frozen=True, kw_only=True):
     limit_s: float = 30.0
     stable_s: float = 60.0
     attempts: int | None = 8
+
+    def __post_init__(self) -> None:
+        check_options({name: getattr(self, name) for name in _BACKOFF}, _BACKOFF)
 
     def pause_s(self, failures: int, chance: float) -> float:
         """Return the pause after so many failures in a row; ``chance`` is in 0..1."""

@@ -30,6 +30,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from codex_app_server.checks import (
+    Checks,
+    check_options,
+    is_count,
+    is_seconds,
+    is_text,
+    or_none,
+)
 from codex_app_server.errors import (
     CertificateRefused,
     ConnectionClosed,
@@ -63,6 +71,16 @@ ALWAYS = {
     "close_timeout": CLOSE_S,
     "user_agent_header": None,
     "proxy": None,
+}
+_CHECKS: Checks = {
+    "url": ("ws://host:port, wss://host or unix:///path/of.sock", is_text),
+    "token": ("a text or None", or_none(lambda value: isinstance(value, str))),
+    "headers": ("a mapping or None", or_none(lambda value: isinstance(value, Mapping))),
+    "ssl": ("an ssl.SSLContext or None", or_none(lambda one: isinstance(one, tls.SSLContext))),
+    "open_timeout_s": ("seconds above 0", is_seconds),
+    "retry_for_s": ("seconds, or 0", lambda value: is_seconds(value) or value == 0),
+    "keepalive_s": ("seconds above 0, or None", or_none(is_seconds)),
+    "max_message_bytes": ("a number from 1", is_count),
 }
 # OpenSSL's verify codes.
 UNKNOWN_AUTHORITY = (18, 19, 20, 21)
@@ -164,20 +182,23 @@ class WebSocketTransport:
             max_message_bytes: A longer message ends the connection.
 
         Raises:
-            InvalidArgument: Another kind of URL, an ``Origin`` header, ``ssl`` without ``wss``.
+            InvalidArgument: An argument that cannot work, such as ``ssl`` without ``wss``.
             MissingExtra: The package ``websockets`` is not installed.
             CertificateRefused: Its authority is unknown, its name another, its time over.
             HandshakeRefused: An HTTP error, such as 401 for a token, or a redirect.
             ConnectionClosed: Nobody listens there, or not in time.
         """
+        limits: dict[str, Any] = {"open_timeout_s": open_timeout_s, "retry_for_s": retry_for_s}
+        limits |= {"keepalive_s": keepalive_s, "max_message_bytes": max_message_bytes}
+        whom = {"url": url, "token": token, "headers": headers, "ssl": ssl}
+        check_options({**whom, **limits}, _CHECKS)
         connector = _connector()
         shown, target, path = _target(url)
-        options: dict[str, Any] = {
+        options = {
             "additional_headers": _headers(headers, token),
             "open_timeout": open_timeout_s,
-            "ping_interval": keepalive_s,
-            "ping_timeout": keepalive_s,
             "max_size": max_message_bytes,
+            **dict.fromkeys(("ping_interval", "ping_timeout"), keepalive_s),
             **ALWAYS,
             **_security(ssl, shown),
         }
