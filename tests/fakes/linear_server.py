@@ -17,6 +17,7 @@ from typing import Any
 
 from graphql import ExecutionResult, GraphQLError, GraphQLSchema, build_schema, parse, validate
 from graphql.execution import execute
+from graphql.language import DocumentNode
 from rest_server import Call, Fault, Reply, RestServer
 
 __all__ = ["Fault", "LinearServer"]
@@ -31,7 +32,9 @@ type Query {
   comment(id: String, hash: String): Comment!
   attachment(id: String!): Attachment!
   issueRelation(id: String!): IssueRelation!
-  issues(filter: IssueFilter, first: Int, after: String): IssueConnection!
+  issues(
+    filter: IssueFilter, first: Int, after: String, includeArchived: Boolean
+  ): IssueConnection!
   issue(id: String!): Issue!
   viewer: User!
 }
@@ -89,6 +92,7 @@ type Issue {
   branchName: String!
   url: String!
   assignee: User
+  labelIds: [String!]!
   labels(first: Int, after: String): IssueLabelConnection!
   inverseRelations(first: Int, after: String): IssueRelationConnection!
   createdAt: DateTime!
@@ -111,6 +115,13 @@ def schema() -> GraphQLSchema:
     return build_schema(path.read_text("utf-8") if path else EXCERPT)
 
 
+@functools.lru_cache(maxsize=256)
+def checked(query: str) -> tuple[DocumentNode, list[GraphQLError]]:
+    """The document and what of it does not fit the schema; the same few come again and again."""
+    document = parse(query)
+    return document, validate(schema(), document)
+
+
 @dataclass
 class Request:
     operation: str
@@ -129,6 +140,8 @@ class LinearServer(RestServer):
         self.issues: dict[str, dict[str, Any]] = {}
         self.comments: dict[str, dict[str, Any]] = {}
         self.attachments: dict[str, str] = {}
+        self.label_names: dict[str, str] = {}
+        """Labels that were renamed: their names of now by those of old, which are their ids."""
         self.teams: dict[str, list[str]] = {"demo": ["DEMO"]}
 
     @property
@@ -169,6 +182,13 @@ class LinearServer(RestServer):
         }
         return issue_id
 
+    def change(self, issue_id: str, **fields: Any) -> None:
+        """Edit an issue as a person does: ``updatedAt`` moves, for other values only."""
+        issue = self.issues[issue_id]
+        if any(issue.get(key) != value for key, value in fields.items()):
+            stamp = self.now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            issue.update(fields, updatedAt=stamp)
+
     @property
     def requests(self) -> list[Request]:
         """What was asked so far."""
@@ -188,10 +208,9 @@ class LinearServer(RestServer):
         if headers.get("authorization") != self.token:
             return 401, {"errors": [{"message": "Authentication required"}]}
         try:
-            document = parse(query)
+            document, problems = checked(query)
         except GraphQLError as error:
             return 400, {"errors": [{"message": error.message}]}
-        problems = validate(schema(), document)
         if problems:
             return 400, {"errors": [{"message": problem.message} for problem in problems]}
         result = execute(schema(), document, root_value=_Root(self), variable_values=variables)
@@ -215,7 +234,16 @@ class _Root:
     def __init__(self, server: LinearServer) -> None:
         self._server = server
 
-    def issues(self, info: Any, filter: Any = None, first: int = 50, after: Any = None) -> Any:
+    def issues(
+        self,
+        info: Any,
+        filter: Any = None,
+        first: int = 50,
+        after: Any = None,
+        includeArchived: bool = False,
+    ) -> Any:
+        if not 1 <= first <= 250:
+            raise GraphQLError("`first` must be between 1 and 250")
         wanted = filter or {}
         ids = wanted.get("id", {}).get("in")
         states = wanted.get("state", {}).get("name", {}).get("in")
@@ -224,6 +252,7 @@ class _Root:
             issue
             for issue in self._server.issues.values()
             if (ids is None or issue["id"] in ids)
+            and (includeArchived or not issue.get("archived"))
             and (states is None or issue["state"] in states)
             and (slug is None or issue["project"] == slug)
         ]
@@ -267,7 +296,7 @@ class _Root:
     def issueUpdate(self, info: Any, id: str, input: dict[str, Any]) -> Any:
         issue = self._server.issues[self._key(id)]
         if "stateId" in input:
-            issue["state"] = input["stateId"].removeprefix("state-")
+            self._server.change(issue["id"], state=input["stateId"].removeprefix("state-"))
         return {"success": True, "issue": _Issue(self._server, issue), "lastSyncId": 1.0}
 
     def commentCreate(self, info: Any, input: dict[str, Any]) -> Any:
@@ -323,12 +352,18 @@ class _Issue:
         return {"id": user, "name": user} if user else None
 
     def labels(self, info: Any, first: int = 50, after: Any = None) -> Any:
-        return _page([{"name": name} for name in self._record["labels"]], first, after)
+        names = [self._server.label_names.get(name, name) for name in self._record["labels"]]
+        return _page([{"name": name} for name in names], first, after)
+
+    @property
+    def labelIds(self) -> list[str]:
+        return list(self._record["labels"])
 
     def inverseRelations(self, info: Any, first: int = 50, after: Any = None) -> Any:
         relations = [
             {"type": kind, "issue": _Issue(self._server, self._server.issues[other])}
             for kind, other in self._record["relations"]
+            if other in self._server.issues
         ]
         return _page(relations, first, after)
 

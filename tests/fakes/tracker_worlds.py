@@ -162,7 +162,7 @@ class LinearHarness(RemoteHarness):
         return IssueId(self.server.add(number, blockers=blockers, labels=labels, **fields))
 
     def set_state(self, number: int, state: str) -> None:
-        self.server.issues[self._id(number)]["state"] = state
+        self.server.change(self._id(number), state=state)
 
     def remove(self, number: int) -> None:
         del self.server.issues[self._id(number)]

@@ -1,7 +1,8 @@
 """The tracker ``linear``: one project of a Linear workspace over GraphQL.
 
-Fetches with ``linear_reads``, normalises with ``linear_records``, and runs the agent's
-``linear_graphql`` with its own token (``linear_tool``). Its profile is docs/trackers/linear.md.
+Fetches with ``linear_listing`` and ``linear_reads``, normalises with ``linear_records``, and runs
+the agent's ``linear_graphql`` with its own token (``linear_tool``). Its profile is
+docs/trackers/linear.md.
 
 Invariant: a read is complete or it fails, since an issue that is missing from a refresh counts as
 gone and its agent is stopped.
@@ -9,7 +10,8 @@ gone and its agent is stopped.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ from symphony.model.issue import Issue, IssueId, normalize_state
 
 from .base import ToolContext, ToolResult, ToolSpec
 from .http import HttpClient
+from .linear_listing import WHOLE_EVERY, LinearListing
 from .linear_reads import LinearReads, unknown_payload
 from .linear_records import Malformed, Routing, to_issue
 from .linear_settings import LinearSettings, resolve
@@ -38,6 +41,8 @@ class LinearTracker:
         settings: Resolved settings.
         terminal_states: A blocker in one of them blocks no more.
         client: The HTTP layer; None makes one that sends the token.
+        clock: Monotonic seconds, for the whole reads.
+        whole_every: Of so many polls, one reads everything.
     """
 
     def __init__(
@@ -46,11 +51,14 @@ class LinearTracker:
         *,
         terminal_states: Sequence[str],
         client: HttpClient | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        whole_every: int = WHOLE_EVERY,
     ) -> None:
         headers = {"Authorization": settings.api_key, "Accept": "application/json"}
         self.http = client or HttpClient(provider="Linear", headers=headers)
         self._settings = settings
         self._reads = LinearReads(settings, self.http)
+        self._listing = LinearListing(self._reads, clock=clock, whole_every=whole_every)
         self._tool = LinearTool(settings, self._reads)
         self._terminal = frozenset(normalize_state(state) for state in terminal_states)
         self._viewer_id: str | None = None
@@ -71,7 +79,10 @@ class LinearTracker:
         if not names:
             return []
         routing = await self._routing()
-        nodes = await self._reads.in_states(names)
+        # Finished issues are read at start only: what nobody asks for again is not remembered.
+        finished = all(normalize_state(name) in self._terminal for name in names)
+        read = self._reads.in_states if finished else self._listing.in_states
+        nodes = await read(names)
         issues: dict[IssueId, Issue] = {}
         problems = []
         for node in nodes:
@@ -92,7 +103,7 @@ class LinearTracker:
         if not wanted:
             return []
         routing = await self._routing()
-        nodes = await self._reads.by_ids(wanted)
+        nodes = await self._listing.by_ids(wanted)
         found: dict[IssueId, Issue] = {}
         for node in nodes:
             try:

@@ -12,6 +12,9 @@ PAGE: Final = 50
 NESTED_PAGE: Final = 25
 """Labels and relations that come with each issue of a page."""
 
+MARKS_PAGE: Final = 250
+"""Marks of one page, and blockers of one batch: Linear gives no more, and these are cheap."""
+
 _LABELS = "nodes { name } pageInfo { hasNextPage endCursor }"
 _RELATIONS = (
     "nodes { type issue { id identifier state { name } } } pageInfo { hasNextPage endCursor }"
@@ -27,6 +30,7 @@ _ISSUE = f"""
       url
       assignee {{ id }}
       team {{ key }}
+      labelIds
       labels(first: $relationFirst) {{ {_LABELS} }}
       inverseRelations(first: $relationFirst) {{ {_RELATIONS} }}
       createdAt
@@ -56,6 +60,68 @@ query SymphonyLinearIssuesById(
     nodes {{{_ISSUE}    }}
     pageInfo {{ hasNextPage endCursor }}
   }}
+}}
+"""
+
+_LISTED = """
+    filter: {project: {slugId: {eq: $projectSlug}}, state: {name: {in: $stateNames}}}
+"""
+_MARKS = """
+    nodes {
+      id
+      identifier
+      title
+      priority
+      branchName
+      updatedAt
+      labelIds
+      state { name }
+      assignee { id }
+      team { key }
+    }
+    pageInfo { hasNextPage endCursor }
+"""
+_BLOCKERS = """
+    filter: {id: {in: $blockers}}
+    includeArchived: true
+    first: $blockersFirst
+  ) {
+    nodes { id identifier state { name } }
+    pageInfo { hasNextPage endCursor }
+"""
+
+CHANGES: Final = f"""
+query SymphonyLinearChanges(
+  $projectSlug: String!, $stateNames: [String!]!, $marksFirst: Int!, $relationFirst: Int!
+  $ids: [ID!]!, $first: Int!, $withIds: Boolean!
+  $blockers: [ID!]!, $blockersFirst: Int!, $withBlockers: Boolean!
+) {{
+  marks: issues({_LISTED}    first: $marksFirst
+  ) {{{_MARKS}  }}
+  asked: issues(
+    filter: {{id: {{in: $ids}}, project: {{slugId: {{eq: $projectSlug}}}}}}, first: $first
+  ) @include(if: $withIds) {{
+    nodes {{{_ISSUE}    }}
+    pageInfo {{ hasNextPage endCursor }}
+  }}
+  blockers: issues({_BLOCKERS.replace(") {", ") @include(if: $withBlockers) {")}  }}
+}}
+"""
+"""What a poll asks that knows the board: marks of all issues, a few whole issues, blockers."""
+
+MORE_MARKS: Final = f"""
+query SymphonyLinearMarks(
+  $projectSlug: String!, $stateNames: [String!]!, $first: Int!, $after: String
+) {{
+  issues({_LISTED}    first: $first
+    after: $after
+  ) {{{_MARKS}  }}
+}}
+"""
+
+BLOCKERS: Final = f"""
+query SymphonyLinearBlockers($blockers: [ID!]!, $blockersFirst: Int!) {{
+  issues({_BLOCKERS}  }}
 }}
 """
 

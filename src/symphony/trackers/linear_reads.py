@@ -11,6 +11,7 @@ gone and its agent is stopped.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from symphony.errors import TrackerError
@@ -27,6 +28,21 @@ _NESTED: Final = {
     "labels": queries.MORE_LABELS,
     "inverseRelations": queries.MORE_RELATIONS,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a poll answers that knows the board, all as nodes.
+
+    Attributes:
+        marks: Every listed issue, with the fields that tell whether it is as it was.
+        asked: Whole issues.
+        blockers: Identifier and state of issues anywhere.
+    """
+
+    marks: list[Any]
+    asked: list[Any]
+    blockers: list[Any]
 
 
 class LinearReads:
@@ -61,6 +77,50 @@ class LinearReads:
         await self._complete(nodes)
         return nodes
 
+    async def changes(
+        self, states: Sequence[str], *, ids: Sequence[IssueId], blockers: Sequence[str]
+    ) -> Changes:
+        """Marks of all issues in these states, and whole issues and blockers by id.
+
+        One request, up to 250 marks, 50 ids and 250 blockers; what is more takes more of them.
+        """
+        batch, more_ids = ids[: queries.PAGE], ids[queries.PAGE :]
+        first, more_blockers = blockers[: queries.MARKS_PAGE], blockers[queries.MARKS_PAGE :]
+        listed = {"projectSlug": self._settings.project_slug, "stateNames": list(states)}
+        variables = {
+            **listed,
+            "marksFirst": queries.MARKS_PAGE,
+            "relationFirst": queries.NESTED_PAGE,
+            "ids": list(batch),
+            "first": len(batch) or 1,
+            "withIds": bool(batch),
+            "blockers": list(first),
+            "blockersFirst": len(first) or 1,
+            "withBlockers": bool(first),
+        }
+        data = await self.query(queries.CHANGES, variables)
+        marks, cursor = _page(data.get("marks"), "marks")
+        asked = _whole(data.get("asked"), "asked") if batch else []
+        found = _whole(data.get("blockers"), "blockers") if first else []
+        await self._complete(asked)
+        if cursor is not None:
+            following = {**listed, "first": queries.MARKS_PAGE, "after": cursor}
+            marks += await self._all_pages(queries.MORE_MARKS, following, ("issues",))
+        if more_ids:
+            asked += await self.by_ids(more_ids)
+        if more_blockers:
+            found += await self._blockers(more_blockers)
+        return Changes(marks, asked, found)
+
+    async def _blockers(self, ids: Sequence[str]) -> list[Any]:
+        size = queries.MARKS_PAGE
+        batches = [list(ids[i : i + size]) for i in range(0, len(ids), size)]
+        answers = await gathered(
+            self.query(queries.BLOCKERS, {"blockers": batch, "blockersFirst": len(batch)})
+            for batch in batches
+        )
+        return [node for data in answers for node in _whole(data.get("issues"), "issues")]
+
     async def viewer_id(self) -> str:
         """The user whose token this is.
 
@@ -84,12 +144,7 @@ class LinearReads:
             "first": len(ids),
             "relationFirst": queries.NESTED_PAGE,
         }
-        connection = dig(await self.query(queries.BY_IDS, variables), "issues")
-        # A batch asks for as many issues as it has ids, so it is one page also where the answer
-        # does not say so; only a server with smaller pages could hold some back.
-        if dig(connection, "pageInfo", "hasNextPage") is True:
-            raise _pagination("a part of the issues that were asked for", "linear_cut_batch")
-        return _nodes(connection, "issues")
+        return _whole(dig(await self.query(queries.BY_IDS, variables), "issues"), "issues")
 
     async def _complete(self, nodes: Sequence[Any]) -> None:
         """Fetch what of the labels and relations did not come with the issues."""
@@ -206,6 +261,17 @@ def _page(connection: object, what: str) -> tuple[list[Any], str | None]:
     if not isinstance(cursor, str) or not cursor:
         raise _pagination("another page but no cursor for it", "linear_missing_end_cursor")
     return nodes, cursor
+
+
+def _whole(connection: object, what: str) -> list[Any]:
+    """Nodes of a batch.
+
+    It asks for as many issues as it has ids, so it is one page also where the answer does not say
+    so; only a server with smaller pages could hold some back.
+    """
+    if dig(connection, "pageInfo", "hasNextPage") is True:
+        raise _pagination("a part of the issues that were asked for", "linear_cut_batch")
+    return _nodes(connection, what)
 
 
 def _nodes(connection: object, what: str) -> list[Any]:
