@@ -37,6 +37,7 @@ def make(server: Any, *, clock: Clock | None = None, whole_every: int = 1_000) -
         endpoint=server.endpoint,
         api_key=server.token,
         project_slug="demo",
+        team="demo",
         assignee=None,
         secret_environment_names=("LINEAR_API_KEY",),
     )
@@ -133,6 +134,7 @@ EVENTS = st.tuples(st.sampled_from(KINDS), st.integers(0, 30), st.integers(0, 11
     st.booleans(),
 )
 @example(3, [[("relation", 0, 1)], [("state", 1, 3)], [("delete", 1, 0)]], [0, 1], True)
+@example(3, [[("relation", 0, 1)], [], [("delete", 1, 0)]], [], False)
 @example(3, [[("relation", 0, 1)], [("project", 1, 1)], [("archive", 1, 0)]], [], True)
 @example(3, [[("archive", 0, 0)], [("archive", 0, 0), ("state", 0, 3)], [("state", 0, 0)]], [2], 1)
 @settings(max_examples=40, deadline=None)
@@ -159,6 +161,7 @@ async def test_a_poll_by_changes_returns_what_a_whole_read_would(
 
 
 @given(st.lists(EVENTS, min_size=1, max_size=3), st.lists(EVENTS, min_size=1, max_size=3))
+@example([("title", 0, 1), ("title", 1, 1)], [("state", 0, 3), ("delete", 1, 0)])
 @settings(max_examples=40, deadline=None)
 async def test_what_happens_between_the_requests_of_a_poll_shows_in_the_next(
     before: list[tuple[str, int, int]], between: list[tuple[str, int, int]]
@@ -178,7 +181,9 @@ async def test_what_happens_between_the_requests_of_a_poll_shows_in_the_next(
             happen(server, event)
         server.faults.append(linear_module.Fault(only="SymphonyLinearIssuesById", before=happens))
         first = {issue.id for issue in await oracle.fetch_issues_by_states(STATES)}
-        listed = {issue.id for issue in await tracker.fetch_issues_by_states(STATES)}
+        issues = await tracker.fetch_issues_by_states(STATES)
+        listed = {issue.id for issue in issues}
+        assert {issue.state for issue in issues} <= set(STATES)
         last = {issue.id for issue in await oracle.fetch_issues_by_states(STATES)}
         assert first & last <= listed <= first | last
         server.faults.clear()
@@ -255,6 +260,35 @@ async def test_what_no_mark_shows_comes_with_the_next_whole_read(
     assert not issue.dispatchable
     assert issue.labels == ("new",)
     await tracker.aclose()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("state", "In Progress"),
+        ("state", "Done"),
+        ("title", "Another"),
+        ("priority", 1),
+        ("identifier", "OPS-1"),
+        ("branchName", "ops/1"),
+        ("assignee", "user-2"),
+        ("labels", ["new"]),
+        ("team", "OPS"),
+        ("archived", True),
+        ("project", "other"),
+    ],
+)
+async def test_a_mark_shows_what_leaves_no_trace_in_the_time_of_the_last_update(
+    linear_server: Any, tracker: LinearTracker, oracle: LinearTracker, field: str, value: Any
+) -> None:
+    issue_id = linear_server.add(1)
+    linear_server.add(2)
+    await tracker.fetch_issues_by_states(STATES)
+    before = await oracle.fetch_issues_by_states(STATES)
+    linear_server.issues[issue_id][field] = value
+    found = await tracker.fetch_issues_by_states(STATES)
+    assert found == await oracle.fetch_issues_by_states(STATES) != before
+    assert CHANGES in operations(linear_server)
 
 
 async def test_a_second_change_within_the_same_instant_shows_one_poll_later(
