@@ -46,11 +46,17 @@ type Mutation {
 type DeletePayload { success: Boolean! entityId: String! }
 input ProjectFilter { slugId: StringComparator }
 type ProjectConnection { nodes: [Project!]! }
-type Project { id: ID! name: String! slugId: String! teams: TeamConnection! }
+type Project { id: ID! name: String! slugId: String! teams(first: Int): TeamConnection! }
 type ProjectMilestone { id: ID! project: Project! }
 type Attachment { id: ID! issue: Issue! }
+type WorkflowStateConnection { nodes: [WorkflowState!]! }
 type TeamConnection { nodes: [Team!]! }
-type Team { id: ID! key: String! name: String! }
+type Team {
+  id: ID!
+  key: String!
+  name: String!
+  states(first: Int): WorkflowStateConnection!
+}
 input IssueFilter {
   id: IssueIDComparator
   project: NullableProjectFilter
@@ -99,6 +105,10 @@ type Issue {
   updatedAt: DateTime!
 }
 """
+
+
+STATE_NAMES = ("Backlog", "Todo", "In Progress", "In Review", "Done", "Canceled", "Duplicate")
+"""Workflow states of every team."""
 
 
 def schema_path() -> Path | None:
@@ -380,7 +390,8 @@ def _project(server: LinearServer, slug: str) -> dict[str, Any]:
 
 
 def _team(key: str) -> dict[str, Any]:
-    return {"id": f"team-{key}", "key": key, "name": key}
+    states = [{"id": f"state-{name}", "name": name} for name in STATE_NAMES]
+    return {"id": f"team-{key}", "key": key, "name": key, "states": {"nodes": states}}
 
 
 def _page(entries: list[Any], first: int, after: str | None) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from .linear_reads import LinearReads, unknown_payload
 from .linear_records import Malformed, Routing, to_issue
 from .linear_settings import LinearSettings, resolve
 from .linear_tool import LinearTool
+from .rest_reads import checked_at_start, missing_names
 
 if TYPE_CHECKING:
     from symphony.config.settings import TrackerSettings
@@ -40,6 +41,7 @@ class LinearTracker:
     Args:
         settings: Resolved settings.
         terminal_states: A blocker in one of them blocks no more.
+        active_states: Names that are compared with Linear's at start.
         client: The HTTP layer; None makes one that sends the token.
         clock: Monotonic seconds, for the whole reads.
         whole_every: Of so many polls, one reads everything.
@@ -50,6 +52,7 @@ class LinearTracker:
         settings: LinearSettings,
         *,
         terminal_states: Sequence[str],
+        active_states: Sequence[str] = (),
         client: HttpClient | None = None,
         clock: Callable[[], float] = time.monotonic,
         whole_every: int = WHOLE_EVERY,
@@ -61,6 +64,7 @@ class LinearTracker:
         self._listing = LinearListing(self._reads, clock=clock, whole_every=whole_every)
         self._tool = LinearTool(settings, self._reads)
         self._terminal = frozenset(normalize_state(state) for state in terminal_states)
+        self._active = tuple(active_states)
         self._viewer_id: str | None = None
 
     @property
@@ -123,6 +127,10 @@ class LinearTracker:
         """Execute ``linear_graphql``; a mutation is sent once and never repeated."""
         return await self._tool.call(name, arguments, context)
 
+    async def faults_at_start(self) -> Sequence[str]:
+        """Name the project that is not there, and active states that none of its teams has."""
+        return await checked_at_start(self._state_faults())
+
     def changes(self) -> None:
         """Linear is polled; there is no watch."""
         return None
@@ -130,6 +138,29 @@ class LinearTracker:
     async def aclose(self) -> None:
         """Close the connections."""
         await self.http.aclose()
+
+    async def _state_faults(self) -> list[str]:
+        slug = self._settings.project_slug
+        known = await self._reads.state_names()
+        if known is None:
+            return [
+                f"tracker.provider.project_slug: Linear shows no project {slug!r}: check the end "
+                "of the project's address, and that the token may read it"
+            ]
+        where = f"the project {slug}"
+        if self._settings.team is not None:
+            where = f"the team {self._settings.team.upper()} of the project {slug}"
+        if not known:
+            return [f"tracker.provider.team: Linear shows no workflow states of {where}"]
+        key = "tracker.active_states"
+        spelt = {normalize_state(name): name for name in known}
+        # Linear compares names as they are written: another case finds nothing.
+        other_case = [
+            f"{key}: {where} spells `{name}` as `{spelt[normalize_state(name)]}`"
+            for name in self._active
+            if name not in known and normalize_state(name) in spelt
+        ]
+        return [*missing_names(key, where, self._active, known), *other_case]
 
     async def _routing(self) -> Routing:
         assignee = self._settings.assignee
@@ -160,4 +191,6 @@ def build(settings: TrackerSettings, environ: Mapping[str, str], base_dir: Path)
         missing = any("missing_linear_api_token" in fault.problem for fault in faults)
         category = "missing_tracker_secret" if missing else "invalid_tracker_config"
         raise TrackerError(category, "; ".join(str(fault) for fault in faults))
-    return LinearTracker(resolved, terminal_states=settings.terminal_states)
+    return LinearTracker(
+        resolved, terminal_states=settings.terminal_states, active_states=settings.active_states
+    )

@@ -22,7 +22,7 @@ from typing import Any, Final
 import structlog
 
 from symphony.errors import TrackerError
-from symphony.model.issue import IssueId
+from symphony.model.issue import IssueId, normalize_state
 
 from .linear_reads import Changes, LinearReads, unknown_payload
 from .rest_records import dig
@@ -203,10 +203,11 @@ class LinearListing:
             nodes = await self._reads.by_ids([IssueId(i) for i in marks if i in stale])
             fetched = {i: node for node in nodes if (i := _id(node)) is not None}
         listed = {}
+        states = frozenset(map(normalize_state, memory.states))
         for issue_id in marks:
             node = fetched.get(issue_id) if issue_id in stale else records[issue_id]
             # One that was read again may have left between the two requests.
-            if node is not None and dig(node, "state", "name") in memory.states:
+            if node is not None and normalize_state(str(dig(node, "state", "name"))) in states:
                 listed[issue_id] = node
         changed = {i for i in asked if _mark(asked[i]) != _mark(memory.nodes.get(i))}
         return listed, (set(fetched) | changed) & listed.keys()

@@ -138,3 +138,11 @@ query SymphonyLinearRelations($id: String!, $first: Int!, $after: String) {{
 """
 
 VIEWER: Final = "query SymphonyLinearViewer { viewer { id } }"
+
+STATES: Final = """
+query SymphonyLinearStates($projectSlug: String!) {
+  projects(filter: {slugId: {eq: $projectSlug}}, first: 1) {
+    nodes { id teams(first: 20) { nodes { key states(first: 50) { nodes { name } } } } }
+  }
+}
+"""

@@ -402,3 +402,36 @@ async def test_an_unknown_tool_is_refused_with_the_list(
         "message": 'Unsupported dynamic tool: "local_board".',
         "supportedTools": ["linear_graphql"],
     }
+
+
+def section(server: Any, states: tuple[str, ...], **provider: Any) -> TrackerSettings:
+    provider = {
+        "endpoint": server.endpoint,
+        "api_key": "$KEY",
+        "project_slug": "demo",
+        **provider,
+    }
+    return TrackerSettings(
+        kind="linear", provider=provider, active_states=states, terminal_states=("Done", "Closed")
+    )
+
+
+@pytest.mark.parametrize(
+    ("states", "provider", "words"),
+    [
+        (("Todo", "In Progress"), {}, []),
+        (("todo",), {}, ["spells `todo` as `Todo`"]),
+        (("Todo", "In Progres"), {"team": "demo"}, ["`In Progres`; did you mean `In Progress`?"]),
+        (("Todo",), {"team": "OPS"}, ["tracker.provider.team"]),
+        (("Todo",), {"project_slug": "dmeo"}, ["tracker.provider.project_slug"]),
+    ],
+)
+async def test_what_linear_does_not_know_is_named_at_start(
+    linear_server: Any, states: tuple[str, ...], provider: dict[str, Any], words: list[str]
+) -> None:
+    tracker = registry.build(section(linear_server, states, **provider), {"KEY": TOKEN}, Path())
+    assert isinstance(tracker, LinearTracker)
+    faults = await tracker.faults_at_start()
+    assert len(faults) == len(words)
+    assert all(word in fault for word, fault in zip(words, faults, strict=True))
+    await tracker.aclose()
