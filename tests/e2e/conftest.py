@@ -157,11 +157,15 @@ class Board:
         return found
 
     def log(self) -> str:
-        return "".join(path.read_text() for path in sorted(self.root.glob("stderr-*.txt")))
+        """Return what the daemons wrote to stderr and, newest last, to their log files."""
+        places = [*sorted(self.root.glob("stderr-*.txt")), *sorted(self.root.rglob("*.log"))]
+        return "".join(path.read_text(errors="replace") for path in places)
 
 
 @pytest.fixture
-async def board(cache_dir: Path, codex_binary: Path) -> AsyncIterator[Board]:
+async def board(
+    cache_dir: Path, codex_binary: Path, request: pytest.FixtureRequest
+) -> AsyncIterator[Board]:
     """The sample board, repository and workflow in a directory outside the temp directory."""
     sample = await asyncio.to_thread(make_sample, cache_dir)
     home, login = cache_dir / "home", cache_dir / "login"
@@ -180,6 +184,10 @@ async def board(cache_dir: Path, codex_binary: Path) -> AsyncIterator[Board]:
         }
         found = Board(cache_dir, sample, environ, server)
         yield found
+        report = getattr(request.node, "call_report", None)
+        if report is not None and report.failed:
+            print(json.dumps(await asyncio.to_thread(found.api, "/api/v1/state"), indent=1))
+            print(found.log()[-20000:])
         for daemon in found.daemons:
             if daemon.returncode is None:
                 daemon.send_signal(signal.SIGKILL)
@@ -188,15 +196,6 @@ async def board(cache_dir: Path, codex_binary: Path) -> AsyncIterator[Board]:
         lambda: not marked_processes(found.marker) or None, limit_s=10, what="all processes to go"
     )
     assert left
-
-
-@pytest.fixture(autouse=True)
-def on_failure_show_log(request: pytest.FixtureRequest) -> Iterator[None]:
-    yield
-    report = getattr(request.node, "call_report", None)
-    board = getattr(request.node, "funcargs", {}).get("board")
-    if report is not None and report.failed and board is not None:
-        print(board.log()[-8000:])
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -60,9 +60,9 @@ def test_a_seed_tells_the_same_story_in_every_process() -> None:
 
 
 def test_the_days_hold_restarts_runs_and_hours_enough() -> None:
-    reports = [simulate(seed) for seed in range(12)]
+    reports = [simulate(seed) for seed in range(16)]
     assert sum(report.lifetimes for report in reports) > 3 * len(reports)
-    assert sum(report.starts for report in reports) > 10 * len(reports)
+    assert sum(report.starts for report in reports) > 5 * len(reports)
     assert sum(report.simulated_s for report in reports) > 3600 * len(reports) / 2
 
 

@@ -35,6 +35,7 @@ from .inspection import tree_mark, work_in
 from .keys import canonicalize, check_agent_cwd, check_own_directory, workspace_key
 from .population import Population
 from .sandbox import Sandbox
+from .stale_locks import remove_stale_locks
 
 _log = logging.getLogger(__name__)
 
@@ -132,8 +133,9 @@ class Workspaces:
     # Around a run
 
     async def prepare(self, spec: RunSpec) -> Workspace:
-        """Return the issue's workspace: the one that is there, untouched, or a new one.
+        """Return the issue's workspace: the one that is there, or a new one.
 
+        One that is there is left as it is, but for the locks of a git that was killed in it.
         A new one is taken away again when its clone or its ``after_create`` fails, runs out of
         time or is cancelled, so that the next attempt begins anew.
 
@@ -155,6 +157,9 @@ class Workspaces:
                     await asyncio.shield(self._take_back(root, key))
                     raise
             else:
+                if locks := await asyncio.to_thread(remove_stale_locks, path):
+                    extra = {"locks": ", ".join(locks), "workspace": path}
+                    _log.warning("Removed the locks of a git that was killed", extra=extra)
                 await self._population.renew(path, spec.issue, self._settings().workspace)
         return Workspace(path, key, root, created)
 
