@@ -26,6 +26,7 @@ from .asana_tool import NAME, build_tool, check, tool_spec
 from .base import ToolContext, ToolResult, ToolSpec
 from .http import HttpClient
 from .http_paths import BadCall
+from .joint_reads import JointReads
 from .rest_reads import missing_names
 from .rest_records import Malformed, dig, entries, text, warn_dropped
 from .tool_results import TIMEOUT_S
@@ -50,6 +51,7 @@ class AsanaTracker:
         )
         self._settings = settings
         self._reads = AsanaReads(settings, self.http)
+        self._joint = JointReads(self._in_states, self._by_ids)
         self._tool = build_tool(settings)
 
     @property
@@ -67,46 +69,11 @@ class AsanaTracker:
 
         Completed tasks are only asked for where one of the states can hold them.
         """
-        names = [name for name in dict.fromkeys(states) if name.strip()]
-        if not names:
-            return []
-        wanted = {normalize_state(name) for name in names}
-        completed = any(self._settings.may_be_completed(name) for name in names)
-        listed = await self._reads.listed(completed=completed)
-        tasks: dict[str, Any] = {}
-        problems = []
-        for task in listed:
-            try:
-                issue = to_issue(task, self._settings)
-            except Malformed as error:
-                problems.append(str(error))
-            else:
-                if issue.state_key in wanted:
-                    tasks.setdefault(issue.id, task)
-        warn_dropped("Asana", problems)
-        return await self._resolved(list(tasks.values()), listed)
+        return await self._joint.in_states(states)
 
     async def fetch_issues_by_ids(self, ids: Sequence[IssueId]) -> list[Issue]:
         """Return the tasks of these ids that are in the project, in the asked order."""
-        wanted = list(dict.fromkeys(ids))
-        # What is no number is no id of Asana's, and has no place in a path.
-        gids = [gid for gid in wanted if gid.isascii() and gid.isdecimal()]
-        if not gids:
-            return []
-        records = await self._reads.tasks(gids)
-        asked = set(gids)
-        tasks = []
-        for record in records:
-            if text(dig(record, "gid")) not in asked:
-                raise unknown("a task that was asked for has another id")
-            if not is_outside(record, self._settings):
-                tasks.append(record)
-        try:
-            issues = await self._resolved(tasks, records)
-        except Malformed as error:
-            raise unknown(f"a task that was asked for is malformed: {error}") from error
-        found = {issue.id: issue for issue in issues}
-        return [found[gid] for gid in wanted if gid in found]
+        return await self._joint.by_ids(ids)
 
     async def faults_at_start(self) -> Sequence[str]:
         """What of the token, the project and the section names Asana does not know."""
@@ -154,6 +121,46 @@ class AsanaTracker:
     async def aclose(self) -> None:
         """Close the connections."""
         await self.http.aclose()
+
+    async def _in_states(self, states: Sequence[str]) -> list[Issue]:
+        names = [name for name in dict.fromkeys(states) if name.strip()]
+        if not names:
+            return []
+        wanted = {normalize_state(name) for name in names}
+        completed = any(self._settings.may_be_completed(name) for name in names)
+        listed = await self._reads.listed(completed=completed)
+        tasks: dict[str, Any] = {}
+        problems = []
+        for task in listed:
+            try:
+                issue = to_issue(task, self._settings)
+            except Malformed as error:
+                problems.append(str(error))
+            else:
+                if issue.state_key in wanted:
+                    tasks.setdefault(issue.id, task)
+        warn_dropped("Asana", problems)
+        return await self._resolved(list(tasks.values()), listed)
+
+    async def _by_ids(self, ids: Sequence[IssueId]) -> list[Issue]:
+        # What is no number is no id of Asana's, and has no place in a path.
+        gids = [gid for gid in ids if gid.isascii() and gid.isdecimal()]
+        if not gids:
+            return []
+        records = await self._reads.tasks(gids)
+        asked = set(gids)
+        tasks = []
+        for record in records:
+            if text(dig(record, "gid")) not in asked:
+                raise unknown("a task that was asked for has another id")
+            if not is_outside(record, self._settings):
+                tasks.append(record)
+        try:
+            issues = await self._resolved(tasks, records)
+        except Malformed as error:
+            raise unknown(f"a task that was asked for is malformed: {error}") from error
+        found = {issue.id: issue for issue in issues}
+        return [found[gid] for gid in ids if gid in found]
 
     async def _resolved(self, tasks: Sequence[Any], known: Sequence[Any]) -> list[Issue]:
         """The issues of these tasks, with what is known or can be read of their dependencies."""

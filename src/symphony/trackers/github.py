@@ -32,6 +32,7 @@ from .github_records import (
 from .github_settings import GitHubSettings, resolve
 from .github_tool import make_tool
 from .http import HttpClient
+from .joint_reads import JointReads
 from .rest_reads import checked_at_start, gathered, missing_names
 from .rest_records import Malformed, dig, text, warn_dropped
 
@@ -62,6 +63,7 @@ class GitHubTracker:
         self.http = client or make_client(settings)
         self._settings = settings
         self._reads = GitHubReads(settings, self.http, clock=clock, whole_pages=whole_pages)
+        self._joint = JointReads(self._in_states, self._by_ids, reads_all=self._reads.reads_all)
         self._tool = make_tool(settings)
         self._blocked_counts: dict[int, int] = {}
 
@@ -77,6 +79,33 @@ class GitHubTracker:
 
     async def fetch_issues_by_states(self, states: Sequence[str]) -> list[Issue]:
         """Return all issues of the repository in these states, oldest first, each once."""
+        return await self._joint.in_states(states)
+
+    async def fetch_issues_by_ids(self, ids: Sequence[IssueId]) -> list[Issue]:
+        """Return the visible issues of these ids in the asked order; 100 go into one query."""
+        return await self._joint.by_ids(ids)
+
+    def agent_tools(self) -> Sequence[ToolSpec]:
+        """The tool ``github_api``."""
+        return (self._tool.spec,)
+
+    async def call_tool(self, name: str, arguments: Any, context: ToolContext) -> ToolResult:
+        """Execute ``github_api``; a call is sent once and never repeated."""
+        return await self._tool.call(name, arguments, context, self.http)
+
+    async def faults_at_start(self) -> Sequence[str]:
+        """Name the states that the repository's labels or the project's field do not have."""
+        return await checked_at_start(self._state_faults())
+
+    def changes(self) -> None:
+        """GitHub is polled; there is no watch."""
+        return None
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self.http.aclose()
+
+    async def _in_states(self, states: Sequence[str]) -> list[Issue]:
         wanted = self._known(states)
         if not wanted:
             return []
@@ -102,12 +131,8 @@ class GitHubTracker:
         completed = await gathered(self._with_blockers(*pair) for pair in waiting)
         return [to_issue(record, self._settings, extras) for record, extras in completed]
 
-    async def fetch_issues_by_ids(self, ids: Sequence[IssueId]) -> list[Issue]:
-        """Return the visible issues of these ids in the asked order; 100 go into one query."""
-        wanted = list(dict.fromkeys(ids))
-        if not wanted:
-            return []
-        numbers = [_number(issue_id) for issue_id in wanted]
+    async def _by_ids(self, ids: Sequence[IssueId]) -> list[Issue]:
+        numbers = [_number(issue_id) for issue_id in ids]
         found: dict[int, tuple[Any, Extras]] = {}
         if len(numbers) == 1 and self._settings.project is None:
             record = await self._reads.one(numbers[0])
@@ -128,26 +153,6 @@ class GitHubTracker:
         if any(issue.id != str(number) for number, issue in issues.items()):
             raise unknown_payload("an issue came under another number than was asked for")
         return [issues[number] for number in numbers if number in issues]
-
-    def agent_tools(self) -> Sequence[ToolSpec]:
-        """The tool ``github_api``."""
-        return (self._tool.spec,)
-
-    async def call_tool(self, name: str, arguments: Any, context: ToolContext) -> ToolResult:
-        """Execute ``github_api``; a call is sent once and never repeated."""
-        return await self._tool.call(name, arguments, context, self.http)
-
-    async def faults_at_start(self) -> Sequence[str]:
-        """Name the states that the repository's labels or the project's field do not have."""
-        return await checked_at_start(self._state_faults())
-
-    def changes(self) -> None:
-        """GitHub is polled; there is no watch."""
-        return None
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self.http.aclose()
 
     async def _state_faults(self) -> list[str]:
         settings = self._settings

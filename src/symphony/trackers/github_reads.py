@@ -68,6 +68,10 @@ class GitHubReads:
             whole_pages=_MAX_PAGES if related else whole_pages,
         )
 
+    def reads_all(self) -> bool:
+        """Whether the next read of the open issues asks for each of them."""
+        return not self._open.is_long or self._settings.project is not None
+
     async def open_issues(self) -> list[Any]:
         """The open issues and pull requests, oldest first."""
         return await self._open.read()

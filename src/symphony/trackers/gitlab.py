@@ -23,6 +23,7 @@ from .gitlab_records import is_gated, to_blockers, to_issue
 from .gitlab_settings import GitLabSettings, resolve
 from .gitlab_tool import make_tool
 from .http import HttpClient
+from .joint_reads import JointReads
 from .rest_reads import checked_at_start, missing_names
 from .rest_records import Malformed, warn_dropped
 
@@ -52,6 +53,7 @@ class GitLabTracker:
         self._settings = settings
         self._reads = GitLabReads(settings, self.http, clock=clock, whole_pages=whole_pages)
         self._project_id: int | None = None
+        self._joint = JointReads(self._in_states, self._by_ids, reads_all=self._reads.reads_all)
         self._tool = make_tool(settings, lambda: self._project_id)
 
     @property
@@ -66,44 +68,11 @@ class GitLabTracker:
 
     async def fetch_issues_by_states(self, states: Sequence[str]) -> list[Issue]:
         """Return all issues of the project in these states, oldest first, each once."""
-        wanted = self._known(states)
-        if not wanted:
-            return []
-        records = await self._reads.opened_issues() if wanted - {"closed"} else []
-        # A closed issue has a state of its own only where that state is terminal.
-        if wanted & (self._settings.terminal | {"closed"}):
-            records = [*records, *await self._reads.closed_issues()]
-        issues: dict[IssueId, tuple[Issue, Any]] = {}
-        problems = []
-        for record in records:
-            try:
-                issue = to_issue(record, self._settings)
-            except Malformed as error:
-                problems.append(str(error))
-            else:
-                if issue.state_key in wanted:
-                    issues[issue.id] = (issue, record)
-        warn_dropped("GitLab", problems)
-        return await self._with_blockers(list(issues.values()))
+        return await self._joint.in_states(states)
 
     async def fetch_issues_by_ids(self, ids: Sequence[IssueId]) -> list[Issue]:
         """Return the visible issues of these ids in the asked order; 100 go into one request."""
-        wanted = list(dict.fromkeys(ids))
-        if not wanted:
-            return []
-        iids = [_iid(issue_id) for issue_id in wanted]
-        found = await self._reads.many(iids)
-        pairs = []
-        for iid in iids:
-            if iid not in found:
-                continue
-            try:
-                pairs.append((to_issue(found[iid], self._settings), found[iid]))
-            except Malformed as error:
-                raise unknown_payload(
-                    f"an issue that was asked for is malformed: {error}"
-                ) from error
-        return await self._with_blockers(pairs)
+        return await self._joint.by_ids(ids)
 
     def agent_tools(self) -> Sequence[ToolSpec]:
         """The tool ``gitlab_api``."""
@@ -124,6 +93,42 @@ class GitLabTracker:
     async def aclose(self) -> None:
         """Close the connections."""
         await self.http.aclose()
+
+    async def _in_states(self, states: Sequence[str]) -> list[Issue]:
+        wanted = self._known(states)
+        if not wanted:
+            return []
+        records = await self._reads.opened_issues() if wanted - {"closed"} else []
+        # A closed issue has a state of its own only where that state is terminal.
+        if wanted & (self._settings.terminal | {"closed"}):
+            records = [*records, *await self._reads.closed_issues()]
+        issues: dict[IssueId, tuple[Issue, Any]] = {}
+        problems = []
+        for record in records:
+            try:
+                issue = to_issue(record, self._settings)
+            except Malformed as error:
+                problems.append(str(error))
+            else:
+                if issue.state_key in wanted:
+                    issues[issue.id] = (issue, record)
+        warn_dropped("GitLab", problems)
+        return await self._with_blockers(list(issues.values()))
+
+    async def _by_ids(self, ids: Sequence[IssueId]) -> list[Issue]:
+        iids = [_iid(issue_id) for issue_id in ids]
+        found = await self._reads.many(iids)
+        pairs = []
+        for iid in iids:
+            if iid not in found:
+                continue
+            try:
+                pairs.append((to_issue(found[iid], self._settings), found[iid]))
+            except Malformed as error:
+                raise unknown_payload(
+                    f"an issue that was asked for is malformed: {error}"
+                ) from error
+        return await self._with_blockers(pairs)
 
     async def _state_faults(self) -> list[str]:
         settings = self._settings

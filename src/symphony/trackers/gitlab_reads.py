@@ -78,6 +78,10 @@ class GitLabReads:
             whole_pages=whole_pages,
         )
 
+    def reads_all(self) -> bool:
+        """Whether the next read of the open issues asks for each of them."""
+        return not self._opened.is_long
+
     async def opened_issues(self) -> list[Any]:
         """The open issues, oldest first."""
         return await self._opened.read()

@@ -28,6 +28,7 @@ from .jira_reads import PAGE, JiraReads, headers
 from .jira_records import Reading, to_issue
 from .jira_settings import CATEGORIES, JiraSettings, resolve
 from .jira_tool import NAME, build_tool, prepare, tool_spec
+from .joint_reads import JointReads
 from .rest_records import Malformed, warn_dropped
 from .tool_results import TIMEOUT_S
 
@@ -68,6 +69,7 @@ class JiraTracker:
         terminal = frozenset(normalize_state(state) for state in terminal_states)
         self._reading = Reading(settings=settings, terminal=terminal)
         self._reads = JiraReads(settings, self._reading, self.http)
+        self._joint = JointReads(self._in_states, self._by_ids)
         self._tool = build_tool(settings)
         self._clock = clock
         self._unknown: dict[str, float] = {}
@@ -84,46 +86,11 @@ class JiraTracker:
 
     async def fetch_issues_by_states(self, states: Sequence[str]) -> list[Issue]:
         """Return all issues of the project in these states, over all pages, each once."""
-        names = self._asked_states(states)
-        if not names:
-            return []
-        try:
-            records = await self._reads.search(names)
-        except TrackerError as error:
-            if error.status != 400 or not await self._note_unknown_states(names):
-                raise
-            names = self._asked_states(states)
-            records = await self._reads.search(names) if names else []
-        wanted = {normalize_state(name) for name in names}
-        issues: dict[IssueId, Issue] = {}
-        problems = []
-        for record in records:
-            try:
-                issue = to_issue(record, self._reading)
-            except Malformed as error:
-                problems.append(str(error))
-            else:
-                # The search index may lag behind; what it sends with an issue is current.
-                if issue.state_key in wanted:
-                    issues.setdefault(issue.id, issue)
-        warn_dropped("Jira", problems)
-        return list(issues.values())
+        return await self._joint.in_states(states)
 
     async def fetch_issues_by_ids(self, ids: Sequence[IssueId]) -> list[Issue]:
         """Return the visible issues of these ids in the asked order; 100 go into one request."""
-        wanted = list(dict.fromkeys(ids))
-        if not wanted:
-            return []
-        batches = [wanted[i : i + PAGE] for i in range(0, len(wanted), PAGE)]
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(self._reads.batch(b), name="jira-batch") for b in batches
-                ]
-        except BaseExceptionGroup as failures:
-            raise failures.exceptions[0] from None
-        found = {issue.id: issue for task in tasks for issue in task.result()}
-        return [found[issue_id] for issue_id in wanted if issue_id in found]
+        return await self._joint.by_ids(ids)
 
     async def faults_at_start(self) -> Sequence[str]:
         """What of the credentials, the project and the state names Jira does not know."""
@@ -169,6 +136,44 @@ class JiraTracker:
     async def aclose(self) -> None:
         """Close the connections."""
         await self.http.aclose()
+
+    async def _in_states(self, states: Sequence[str]) -> list[Issue]:
+        names = self._asked_states(states)
+        if not names:
+            return []
+        try:
+            records = await self._reads.search(names)
+        except TrackerError as error:
+            if error.status != 400 or not await self._note_unknown_states(names):
+                raise
+            names = self._asked_states(states)
+            records = await self._reads.search(names) if names else []
+        wanted = {normalize_state(name) for name in names}
+        issues: dict[IssueId, Issue] = {}
+        problems = []
+        for record in records:
+            try:
+                issue = to_issue(record, self._reading)
+            except Malformed as error:
+                problems.append(str(error))
+            else:
+                # The search index may lag behind; what it sends with an issue is current.
+                if issue.state_key in wanted:
+                    issues.setdefault(issue.id, issue)
+        warn_dropped("Jira", problems)
+        return list(issues.values())
+
+    async def _by_ids(self, ids: Sequence[IssueId]) -> list[Issue]:
+        batches = [ids[i : i + PAGE] for i in range(0, len(ids), PAGE)]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self._reads.batch(b), name="jira-batch") for b in batches
+                ]
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        found = {issue.id: issue for task in tasks for issue in task.result()}
+        return [found[issue_id] for issue_id in ids if issue_id in found]
 
     def _asked_states(self, states: Sequence[str]) -> list[str]:
         """The states that are worth asking for, each once."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
@@ -24,13 +24,12 @@ import structlog
 from symphony.errors import TrackerError
 from symphony.model.issue import IssueId, normalize_state
 
+from .joint_reads import Companions
 from .linear_reads import Changes, LinearReads, unknown_payload
 from .rest_records import dig
 
 WHOLE_EVERY: Final = 10
 WHOLE_EVERY_S: Final = 300.0
-JOIN_S: Final = 0.02
-"""A cycle asks for its two reads at once, in a task each; so long one waits for the other."""
 
 log = structlog.get_logger(__name__)
 
@@ -55,16 +54,6 @@ class _Memory:
     unsettled: frozenset[str] = frozenset()
 
 
-@dataclass(eq=False, slots=True)
-class _Wish:
-    """A read by id that a poll may take along; its answer is None where it has to go alone."""
-
-    ids: Sequence[IssueId]
-    answer: asyncio.Future[list[Any] | None] = field(
-        default_factory=lambda: asyncio.get_running_loop().create_future()
-    )
-
-
 class LinearListing:
     """The issues of one project in some states, and reads by id that go along.
 
@@ -82,8 +71,7 @@ class LinearListing:
         self._whole_every = whole_every
         self._memory: _Memory | None = None
         self._lock = asyncio.Lock()
-        self._wishes: list[_Wish] = []
-        self._gathering = asyncio.Event()
+        self._companions = Companions()
 
     async def in_states(self, states: Sequence[str]) -> list[Any]:
         """Nodes of all issues in these states, in Linear's order.
@@ -116,22 +104,8 @@ class LinearListing:
         Raises:
             TrackerError: A request failed.
         """
-        if self._memory is None:
-            return await self._reads.by_ids(ids)
-        wish = _Wish(ids)
-        self._wishes.append(wish)
-        try:
-            try:
-                async with asyncio.timeout(JOIN_S):
-                    await self._gathering.wait()
-            except TimeoutError:
-                pass
-            # Still here and nobody comes for it: there is no poll to go along with.
-            waits = wish in self._wishes and not self._gathering.is_set()
-            answer = None if waits else await wish.answer
-        finally:
-            if wish in self._wishes:
-                self._wishes.remove(wish)
+        # A whole read takes nobody along.
+        answer = None if self._memory is None else await self._companions.join(ids)
         return await self._reads.by_ids(ids) if answer is None else answer
 
     async def _whole(self, states: Sequence[str]) -> list[Any]:
@@ -148,41 +122,20 @@ class LinearListing:
         return nodes
 
     async def _changed(self, memory: _Memory) -> list[Any]:
-        wishes = await self._gathered()
-        self._memory = None
-        try:
+        async with self._companions.taken_along() as wishes:
+            self._memory = None
             ids = dict.fromkeys(IssueId(i) for wish in wishes for i in wish.ids)
             ids.update(dict.fromkeys(IssueId(i) for i in memory.unsettled))
             quiet = [node for key, node in memory.nodes.items() if key not in ids]
             blockers = list(dict.fromkeys(i for n in quiet for b in _blockers(n) if (i := _id(b))))
             changes = await self._reads.changes(memory.states, ids=list(ids), blockers=blockers)
             for wish in wishes:
-                if not wish.answer.done():
-                    wish.answer.set_result(_of(changes.asked, wish.ids))
-        finally:
-            for wish in wishes:
-                if not wish.answer.done():
-                    wish.answer.set_result(None)
+                wish.give(_of(changes.asked, wish.ids))
         nodes, unsettled = await self._merged(memory, changes, quiet)
         self._memory = _Memory(
             memory.states, nodes, memory.read_mono, memory.reads + 1, frozenset(unsettled)
         )
         return list(nodes.values())
-
-    async def _gathered(self) -> list[_Wish]:
-        """The reads by id that are asked for in these moments."""
-        self._gathering.set()
-        try:
-            await asyncio.sleep(JOIN_S)
-        except asyncio.CancelledError:
-            for wish in self._wishes:
-                if not wish.answer.done():
-                    wish.answer.set_result(None)
-            raise
-        finally:
-            self._gathering.clear()
-        wishes, self._wishes = self._wishes, []
-        return wishes
 
     async def _merged(
         self, memory: _Memory, changes: Changes, quiet: Sequence[Any]

@@ -101,6 +101,9 @@ class Listing:
         clock: Monotonic seconds.
         whole_every_s: Longest time between two whole reads.
         whole_pages: A list of so many pages or fewer is always read whole.
+
+    Attributes:
+        is_long: Whether the list was too long, when last read whole, to be read whole each time.
     """
 
     def __init__(
@@ -120,6 +123,7 @@ class Listing:
         self._whole_every_s = whole_every_s
         self._whole_pages = whole_pages
         self._kept: _Kept | None = None
+        self.is_long = False
         self._lock = asyncio.Lock()
 
     async def read(self) -> list[Any]:
@@ -132,7 +136,7 @@ class Listing:
             kept, self._kept = self._kept, None
             if (
                 kept is not None
-                and len(kept.records) > self._whole_pages * PER_PAGE
+                and self._exceeds(len(kept.records))
                 and self._clock() - kept.read_at < self._whole_every_s
                 and await self._caught_up(kept)
             ):
@@ -159,7 +163,11 @@ class Listing:
                 break
         if steady and since is not None and not whole.unknown:
             self._kept = _Kept(whole.records, since, read_at)
+        self.is_long = self._exceeds(len(whole.records))
         return [*whole.records.values(), *whole.unknown]
+
+    def _exceeds(self, count: int) -> bool:
+        return count > self._whole_pages * PER_PAGE
 
     async def _is_steady(self, whole: _Whole, since: datetime | None) -> bool:
         """Whether nothing entered or left the list since; what else changed is taken over."""
