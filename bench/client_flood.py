@@ -5,9 +5,10 @@
 ``floor`` reads chunks of 256 KiB, splits them, decodes each line into typed structs with msgspec
 and hands whole batches to a consumer: nothing about ids, calls, turns or limits. ``iterate`` is the
 library's ``async for event in turn``, ``await`` its ``await turn``. Each case has a fresh
-interpreter. ``official`` is the iterator of OpenAI's own async client, where installed, with a
-tenth of the events. The agent sends its events as fast as they are taken. Time runs from just
-before ``turn/start`` to the turn's end; CPU is that of this process alone.
+interpreter. ``peer`` is the quickest other client on PyPI (`codex-app-server-client`), ``official``
+the iterator of OpenAI's own async client with a tenth of the events; both where installed. The
+agent sends its events as fast as they are taken. Time runs from just before ``turn/start`` to the
+turn's end; CPU is that of this process alone.
 """
 
 from __future__ import annotations
@@ -125,12 +126,26 @@ async def _decode_all(stream: asyncio.StreamReader) -> int:
 
 
 async def iterate(agent: str, events: int) -> dict[str, float]:
-    """The library's iterator over all events of a turn."""
+    """The library's iterator over all events of a turn, with coalescing off: each is one."""
 
     async def consume(turn: codex.Turn) -> int:
         seen = 0
         async for event in turn:
-            seen += event.merged if event.is_delta else 0
+            if event.is_delta:
+                seen += 1
+        return seen
+
+    return await _with_library(agent, events, consume, "block")
+
+
+async def iterate_coalesce(agent: str, events: int) -> dict[str, float]:
+    """The same as users get it: deltas are merged where the consumer falls behind."""
+
+    async def consume(turn: codex.Turn) -> int:
+        seen = 0
+        async for event in turn:
+            if event.is_delta:
+                seen += event.merged
         return seen
 
     return await _with_library(agent, events, consume)
@@ -231,24 +246,58 @@ async def official(agent: str, events: int) -> dict[str, float]:
     return figures
 
 
+async def peer(agent: str, events: int) -> dict[str, float]:
+    """The quickest other client on PyPI: its reader of lines alone, which yields bare dicts."""
+    from codex_app_server_client.protocol.transport import AsyncStdioTransport
+
+    transport = AsyncStdioTransport(agent, extra_args=["--burst", str(events)])
+    await transport.start()
+    for number, method in enumerate(("initialize", "thread/start")):
+        await transport.write({"id": number, "method": method, "params": {}})
+        await transport.read_line()
+    await transport.read_line()  # thread/started
+    span = Span()
+    span.start()
+    await transport.write({"id": 3, "method": "turn/start", "params": {}})
+    seen = 0
+    while (message := await transport.read_line()) is not None:
+        if message.get("method") == "item/agentMessage/delta":
+            seen += 1
+        elif message.get("method") == "turn/completed":
+            break
+    figures = span.end(seen)
+    await transport.close()
+    if seen != events:
+        raise SystemExit(f"{seen} of {events} events came through")
+    return figures
+
+
 CASES: dict[str, Callable[[str, int], Awaitable[dict[str, float]]]] = {
     "floor": floor,
     "iterate": iterate,
+    "iterate, coalesce": iterate_coalesce,
     "await": await_,
     "slow, coalesce": slow_coalesce,
     "stalled": stalled,
     "slow, block": slow_block,
     "slow, drop_deltas": slow_drop,
+    "peer": peer,
     "official": official,
 }
+NEEDS = {"peer": "codex_app_server_client", "official": "openai_codex"}
+"""Cases of other clients, by the module without which they are left out."""
+
 OFFICIAL_SHARE = 0.1
 """The part of the events for the slowest case; its cost of an event grows with their number."""
 
 
 def cases() -> list[str]:
     """Return the names of the cases that can be measured here."""
-    with_official = importlib.util.find_spec("openai_codex") is not None
-    return [name for name in CASES if with_official or name != "official"]
+    return [
+        name
+        for name in CASES
+        if name not in NEEDS or importlib.util.find_spec(NEEDS[name]) is not None
+    ]
 
 
 def measure(case: str, agent: Path, events: int) -> dict[str, float]:

@@ -10,6 +10,7 @@
  *   --hold          never end a turn by itself
  *   --finish STATE  before a turn's end, set the issue's state through the tool linear_graphql; the
  *                   issue's id is read from ISSUE_ID=... in the prompt
+ *   app-server --listen ADDRESS   what other clients add; it is always stdin and stdout here
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -195,12 +196,14 @@ static void read_options(int count, char **words) {
   for (int i = 1; i < count; i++) {
     const char *word = words[i], *value = i + 1 < count ? words[i + 1] : "";
     if (!strcmp(word, "--hold")) { hold = 1; continue; }
+    if (!strcmp(word, "app-server")) continue;
     if (!strcmp(word, "--log")) log_path = value;
     else if (!strcmp(word, "--rate")) rate = atof(value);
     else if (!strcmp(word, "--seconds")) seconds_of_events = atof(value);
     else if (!strcmp(word, "--epoch")) epoch_s = atof(value);
     else if (!strcmp(word, "--burst")) burst = atol(value);
     else if (!strcmp(word, "--finish")) finish_state = value;
+    else if (!strcmp(word, "--listen")) ;
     else {
       fprintf(stderr, "fake_codex: unknown option %s\n", word);
       exit(2);

@@ -208,7 +208,8 @@ def delta_decoder() -> Callable[[bytes], DeltaEvent]:
             DELTAS[method].__name__.replace("Notification", "Event"),
             [("params", DELTAS[method])],
             bases=(DeltaEvent,),
-            namespace={"method": method},
+            # Facts of the class, not properties: whoever counts deltas asks each event.
+            namespace={"method": method, "is_delta": True},
             tag_field="method",
             tag=method,
             gc=False,
