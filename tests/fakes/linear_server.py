@@ -101,8 +101,11 @@ type Issue {
   labelIds: [String!]!
   labels(first: Int, after: String): IssueLabelConnection!
   inverseRelations(first: Int, after: String): IssueRelationConnection!
+  parent: Issue
+  children(first: Int, after: String): IssueConnection!
   createdAt: DateTime!
   updatedAt: DateTime!
+  archivedAt: DateTime
 }
 """
 
@@ -168,9 +171,10 @@ class LinearServer(RestServer):
         labels: tuple[str, ...] = (),
         blockers: tuple[str, ...] = (),
         assignee: str | None = None,
+        parent: str | None = None,
         **fields: Any,
     ) -> str:
-        """Put an issue there; ``blockers`` are ids of issues that were added before."""
+        """Put an issue there; ``blockers`` and ``parent`` are ids of issues there."""
         issue_id = f"00000000-0000-4000-8000-{number:012d}"
         self.issues[issue_id] = {
             "id": issue_id,
@@ -182,6 +186,7 @@ class LinearServer(RestServer):
             "branchName": f"demo/{number}",
             "url": f"https://linear.example/DEMO-{number}",
             "assignee": assignee,
+            "parent": parent,
             "labels": list(labels),
             "relations": [("blocks", blocker) for blocker in blockers],
             "project": project,
@@ -368,6 +373,23 @@ class _Issue:
     @property
     def labelIds(self) -> list[str]:
         return list(self._record["labels"])
+
+    @property
+    def archivedAt(self) -> str | None:
+        return "2026-01-03T10:00:00.000Z" if self._record.get("archived") else None
+
+    @property
+    def parent(self) -> Any:
+        parent = self._server.issues.get(self._record["parent"])
+        return _Issue(self._server, parent) if parent is not None else None
+
+    def children(self, info: Any, first: int = 50, after: Any = None) -> Any:
+        found = [
+            _Issue(self._server, issue)
+            for issue in self._server.issues.values()
+            if issue["parent"] == self._record["id"] and not issue.get("archived")
+        ]
+        return _page(found, first, after)
 
     def inverseRelations(self, info: Any, first: int = 50, after: Any = None) -> Any:
         relations = [

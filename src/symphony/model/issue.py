@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NewType
@@ -25,13 +25,25 @@ class BlockerRef:
     state: str | None = None
 
 
+def blocked_sentence(blockers: Sequence[BlockerRef]) -> str:
+    """Say who blocks an issue, with what is known of each: ``blocked by A-1 (Todo)``."""
+    named = [
+        f"{ref.identifier or ref.id or 'an issue that is not shown'}"
+        + (f" ({ref.state})" if ref.state else "")
+        for ref in blockers
+    ]
+    more = f" and {len(named) - 5} more" if len(named) > 5 else ""
+    return f"blocked by {', '.join(named[:5])}{more}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Issue:
     """A schedulable work item as every tracker adapter returns it.
 
     ``id``, ``identifier``, ``title`` and ``state`` are non-empty. ``labels`` are trimmed, lower
     case and unique. ``dispatchable`` is the adapter's own verdict; the scheduler adds states,
-    labels, claims and slots. ``native_ref`` holds the provider's ids for tools, never a secret.
+    labels, claims and slots. ``withheld`` says why it is false, in a few words for a person, or is
+    None. ``native_ref`` holds the provider's ids for tools, never a secret.
     """
 
     id: IssueId
@@ -49,6 +61,7 @@ class Issue:
     native_ref: Mapping[str, Any] | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None
+    withheld: str | None = None
 
     @property
     def state_key(self) -> str:

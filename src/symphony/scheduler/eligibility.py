@@ -302,6 +302,8 @@ def _active(issue: Issue, view: View) -> str | None:
 def _dispatchable(issue: Issue, view: View) -> str | None:
     if issue.dispatchable:
         return None
+    if issue.withheld is not None:
+        return issue.withheld
     blockers = [ref.identifier or ref.id for ref in issue.blocked_by]
     named = ", ".join(name for name in blockers if name)
     return f"blocked by {named}" if named else "the tracker's own rules exclude it"

@@ -9,10 +9,16 @@ exception.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from symphony.model.issue import BlockerRef, Issue, IssueId, normalize_state
+from symphony.model.issue import (
+    BlockerRef,
+    Issue,
+    IssueId,
+    blocked_sentence,
+    normalize_state,
+)
 
 from .asana_settings import AsanaSettings
 from .rest_records import Malformed, dig, entries, instant, integer, labels, required, string, text
@@ -87,17 +93,14 @@ def to_issue(
         _blocker(other, (others or {}).get(other), settings)
         for other in (dependency_gids(task) if settings.dependencies else ())
     )
-    held = _is_waiting(state, settings) and any(
-        blocker.state is None or normalize_state(blocker.state) not in settings.terminal_keys
-        for blocker in blocked_by
-    )
-    own = task.get("completed") is False and task.get("resource_subtype") != "section"
+    withheld = _withheld(task, state, blocked_by, settings)
     return Issue(
         id=IssueId(gid),
         identifier=f"ASANA-{gid}",
         title=required(task.get("name"), "name"),
         state=state,
-        dispatchable=own and not held,
+        dispatchable=withheld is None,
+        withheld=withheld,
         description=text(task.get("notes")),
         priority=_priority(task.get("custom_fields"), settings),
         url=text(task.get("permalink_url")),
@@ -108,6 +111,23 @@ def to_issue(
         created_at=instant(task.get("created_at")),
         updated_at=instant(task.get("modified_at")),
     )
+
+
+def _withheld(
+    task: Mapping[str, Any], state: str, blocked_by: Sequence[BlockerRef], settings: AsanaSettings
+) -> str | None:
+    """Why it may not start: no task, no open one, or what it must wait for where it would start."""
+    if task.get("resource_subtype") == "section":
+        return "a section, no task"
+    if task.get("completed") is not False:
+        return "completed" if task.get("completed") is True else "not known to be open"
+    waits_for = [
+        blocker
+        for blocker in blocked_by
+        if blocker.state is None or normalize_state(blocker.state) not in settings.terminal_keys
+    ]
+    held = _is_waiting(state, settings) and waits_for
+    return blocked_sentence(waits_for) if held else None
 
 
 def _membership(task: object, settings: AsanaSettings) -> object | None:

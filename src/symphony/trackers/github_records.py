@@ -13,7 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from symphony.model.issue import BlockerRef, Issue, IssueId, normalize_state
+from symphony.model.issue import (
+    BlockerRef,
+    Issue,
+    IssueId,
+    blocked_sentence,
+    normalize_state,
+)
 
 from .github_settings import GitHubSettings
 from .rest_records import Malformed, dig, entries, instant, integer, labels, required, string, text
@@ -46,12 +52,14 @@ def to_issue(record: object, settings: GitHubSettings, extras: Extras = NOTHING)
     number = number_of(record)
     names = _label_names(record)
     state = _state(required(record.get("state"), "state"), names, settings, extras)
+    withheld = _withheld(record, state, settings, extras)
     return Issue(
         id=IssueId(str(number)),
         identifier=f"GH-{number}",
         title=required(record.get("title"), "title"),
         state=state,
-        dispatchable=_is_dispatchable(record, state, settings, extras),
+        dispatchable=withheld is None,
+        withheld=withheld,
         description=string(record.get("body")),
         priority=_priority(record, names, settings),
         url=text(record.get("html_url")),
@@ -144,25 +152,27 @@ def _state(native: str, names: Sequence[str], settings: GitHubSettings, extras: 
     return mapped
 
 
-def _is_dispatchable(
+def _withheld(
     record: Mapping[str, Any], state: str, settings: GitHubSettings, extras: Extras
-) -> bool:
-    """No pull request, and where it would start, nothing that it must wait for."""
+) -> str | None:
+    """Why it may not start: a pull request, or where it would start, what it must wait for."""
     if is_pull_request(record):
-        return False
+        return "a pull request"
     first = settings.active[0] if settings.active else state
     if normalize_state(state) != normalize_state(first):
-        return True
+        return None
     if settings.sub_issues:
         summary = record.get("sub_issues_summary")
         total, completed = (integer(dig(summary, key)) or 0 for key in ("total", "completed"))
         if completed < total:
-            return False
-    return all(
-        blocker.state is not None
-        and (normalize_state(blocker.state) in settings.terminal | {"closed"})
+            return f"waits for {total - completed} open sub-issues of {total}"
+    over = settings.terminal | {"closed"}
+    waits_for = [
+        blocker
         for blocker in extras.blocked_by
-    )
+        if blocker.state is None or normalize_state(blocker.state) not in over
+    ]
+    return blocked_sentence(waits_for) if waits_for else None
 
 
 def _priority(

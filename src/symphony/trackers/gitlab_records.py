@@ -10,7 +10,13 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from symphony.model.issue import BlockerRef, Issue, IssueId, normalize_state
+from symphony.model.issue import (
+    BlockerRef,
+    Issue,
+    IssueId,
+    blocked_sentence,
+    normalize_state,
+)
 
 from .gitlab_settings import GitLabSettings
 from .rest_records import Malformed, dig, entries, instant, integer, labels, required, text
@@ -29,12 +35,15 @@ def to_issue(
     iid = iid_of(record)
     names = _label_names(record)
     state = _state(required(record.get("state"), "state"), names, settings)
+    gated = is_gated(state, settings)
+    waits_for = [blocker for blocker in blocked_by if gated and not _is_over(blocker)]
     return Issue(
         id=IssueId(str(iid)),
         identifier=f"GL-{iid}",
         title=required(record.get("title"), "title"),
         state=state,
-        dispatchable=not is_gated(state, settings) or all(_is_over(b) for b in blocked_by),
+        dispatchable=not waits_for,
+        withheld=blocked_sentence(waits_for) if waits_for else None,
         description=text(record.get("description")),
         priority=_priority(record, names, settings),
         url=text(record.get("web_url")),

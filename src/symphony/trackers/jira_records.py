@@ -13,7 +13,13 @@ from datetime import datetime
 from typing import Any, Final
 from urllib.parse import quote
 
-from symphony.model.issue import BlockerRef, Issue, IssueId, normalize_state
+from symphony.model.issue import (
+    BlockerRef,
+    Issue,
+    IssueId,
+    blocked_sentence,
+    normalize_state,
+)
 
 from . import jira_adf
 from .jira_settings import CATEGORIES, JiraSettings
@@ -78,12 +84,14 @@ def to_issue(record: object, reading: Reading) -> Issue:
     key = required(record.get("key"), "key")
     state = required(_state(found.get("status"), settings), "status")
     blocked_by = _blockers(found.get("issuelinks"), settings)
+    withheld = _withheld(state, found.get("status"), blocked_by, reading)
     return Issue(
         id=IssueId(required(record.get("id"), "id")),
         identifier=key,
         title=required(found.get("summary"), "summary"),
         state=state,
-        dispatchable=_is_dispatchable(state, found.get("status"), blocked_by, reading),
+        dispatchable=withheld is None,
+        withheld=withheld,
         description=_description(found.get("description"), settings),
         priority=_priority(found.get("priority"), settings),
         url=f"{settings.base_url}/browse/{quote(key, safe='')}",
@@ -103,19 +111,21 @@ def _state(status: object, settings: JiraSettings) -> str | None:
     return CATEGORIES.get(key.lower()) if key is not None else None
 
 
-def _is_dispatchable(
+def _withheld(
     state: str, status: object, blocked_by: Sequence[BlockerRef], reading: Reading
-) -> bool:
+) -> str | None:
     """An issue that nobody began waits for its blockers; an unknown state of one blocks."""
     category = text(dig(status, "statusCategory", "key"))
     if category is not None:
         gated = category.lower() == "new"
     else:
         gated = normalize_state(state) in ("todo", "to do")
-    return not gated or all(
-        blocker.state is not None and normalize_state(blocker.state) in reading.terminal
+    waits_for = [
+        blocker
         for blocker in blocked_by
-    )
+        if blocker.state is None or normalize_state(blocker.state) not in reading.terminal
+    ]
+    return blocked_sentence(waits_for) if gated and waits_for else None
 
 
 def _blockers(links: object, settings: JiraSettings) -> tuple[BlockerRef, ...]:

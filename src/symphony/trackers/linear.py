@@ -170,7 +170,14 @@ class LinearTracker:
                 self._viewer_id = await self._reads.viewer_id()
             assignee = self._viewer_id
         settings = self._settings
-        return Routing(assignee, self._terminal, settings.team, settings.blocked_anywhere)
+        return Routing(
+            assignee,
+            self._terminal,
+            settings.team,
+            settings.blocked_anywhere,
+            settings.sub_issues,
+            frozenset(normalize_state(state) for state in self._active),
+        )
 
 
 def validate(

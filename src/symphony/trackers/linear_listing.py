@@ -26,7 +26,7 @@ from symphony.model.issue import IssueId, normalize_state
 
 from .joint_reads import Companions
 from .linear_reads import Changes, LinearReads, unknown_payload
-from .rest_records import dig
+from .rest_records import dig, entries
 
 WHOLE_EVERY: Final = 10
 WHOLE_EVERY_S: Final = 300.0
@@ -187,14 +187,16 @@ def _told(nodes: Iterable[Any], blockers: Iterable[Any]) -> set[str]:
     """Tell the remembered issues what became of their blockers.
 
     Returns:
-        Ids of the issues of which a blocker is not to be found: they have to be read again.
+        Ids of the issues of which a blocker is not to be found, or a sub-issue was archived and
+        counts no more: they have to be read again.
     """
     found = {i: blocker for blocker in blockers if (i := _id(blocker)) is not None}
     unknown = set()
     for node in nodes:
+        children = {_id(child) for child in entries(dig(node, "children", "nodes"))}
         for blocker in _blockers(node):
             now = found.get(_id(blocker) or "")
-            if now is None:
+            if now is None or (_id(now) in children and dig(now, "archivedAt") is not None):
                 unknown.add(str(_id(node)))
             else:
                 blocker.update(identifier=dig(now, "identifier"), state=dig(now, "state"))
@@ -202,14 +204,14 @@ def _told(nodes: Iterable[Any], blockers: Iterable[Any]) -> set[str]:
 
 
 def _blockers(node: object) -> list[dict[str, Any]]:
-    """The issues at the other end of relations of the type ``blocks``."""
-    relations = dig(node, "inverseRelations", "nodes")
-    return [
-        issue
-        for relation in (relations if isinstance(relations, list) else ())
+    """The issues whose states decide whether it waits: blockers, and its family if asked for."""
+    found = [
+        dig(relation, "issue")
+        for relation in entries(dig(node, "inverseRelations", "nodes"))
         if str(dig(relation, "type")).strip().lower() == "blocks"
-        and isinstance(issue := dig(relation, "issue"), dict)
     ]
+    found += [*entries(dig(node, "children", "nodes")), dig(node, "parent")]
+    return [issue for issue in found if isinstance(issue, dict)]
 
 
 def _of(nodes: Iterable[Any], ids: Sequence[IssueId]) -> list[Any]:

@@ -1,9 +1,11 @@
 """The GraphQL documents that are sent to Linear.
 
-Connections inside an issue ask for ``NESTED_PAGE`` entries: Linear limits the complexity of a
-query, nested pages multiply, and an issue with more entries is completed by a query of its own.
+Connections in an issue ask for ``NESTED_PAGE`` entries, or ``CHILDREN_PAGE`` sub-issues: Linear
+limits the complexity of a query, nested pages multiply, and an issue with more is completed by a
+query of its own. Parents and sub-issues are only asked for where a setting needs them.
 """
 
+from dataclasses import dataclass
 from typing import Final
 
 PAGE: Final = 50
@@ -12,6 +14,9 @@ PAGE: Final = 50
 NESTED_PAGE: Final = 25
 """Labels and relations that come with each issue of a page."""
 
+CHILDREN_PAGE: Final = 10
+"""Sub-issues that come with each issue of a page."""
+
 MARKS_PAGE: Final = 250
 """Marks of one page, and blockers of one batch: Linear gives no more, and these are cheap."""
 
@@ -19,6 +24,16 @@ _LABELS = "nodes { name } pageInfo { hasNextPage endCursor }"
 _RELATIONS = (
     "nodes { type issue { id identifier state { name } } } pageInfo { hasNextPage endCursor }"
 )
+_OTHER = "id identifier state { name }"
+_CHILDREN = f"nodes {{ {_OTHER} }} pageInfo {{ hasNextPage endCursor }}"
+_FAMILY = {
+    "independent": "",
+    "before_parent": f"      children(first: {CHILDREN_PAGE}) {{ {_CHILDREN} }}\n",
+    "with_parent": f"      parent {{ {_OTHER} }}\n",
+    "never": f"      parent {{ {_OTHER} }}\n",
+}
+"""What is asked of an issue's family, by ``sub_issues``."""
+
 _ISSUE = f"""
       id
       identifier
@@ -37,7 +52,7 @@ _ISSUE = f"""
       updatedAt
 """
 
-BY_STATES: Final = f"""
+_BY_STATES: Final = f"""
 query SymphonyLinearPoll(
   $projectSlug: String!, $stateNames: [String!]!, $first: Int!, $relationFirst: Int!, $after: String
 ) {{
@@ -46,18 +61,18 @@ query SymphonyLinearPoll(
     first: $first
     after: $after
   ) {{
-    nodes {{{_ISSUE}    }}
+    nodes {{{_ISSUE}%s    }}
     pageInfo {{ hasNextPage endCursor }}
   }}
 }}
 """
 
-BY_IDS: Final = f"""
+_BY_IDS: Final = f"""
 query SymphonyLinearIssuesById(
   $ids: [ID!]!, $projectSlug: String!, $first: Int!, $relationFirst: Int!
 ) {{
   issues(filter: {{id: {{in: $ids}}, project: {{slugId: {{eq: $projectSlug}}}}}}, first: $first) {{
-    nodes {{{_ISSUE}    }}
+    nodes {{{_ISSUE}%s    }}
     pageInfo {{ hasNextPage endCursor }}
   }}
 }}
@@ -86,11 +101,11 @@ _BLOCKERS = """
     includeArchived: true
     first: $blockersFirst
   ) {
-    nodes { id identifier state { name } }
+    nodes { id identifier archivedAt state { name } }
     pageInfo { hasNextPage endCursor }
 """
 
-CHANGES: Final = f"""
+_CHANGES: Final = f"""
 query SymphonyLinearChanges(
   $projectSlug: String!, $stateNames: [String!]!, $marksFirst: Int!, $relationFirst: Int!
   $ids: [ID!]!, $first: Int!, $withIds: Boolean!
@@ -101,13 +116,35 @@ query SymphonyLinearChanges(
   asked: issues(
     filter: {{id: {{in: $ids}}, project: {{slugId: {{eq: $projectSlug}}}}}}, first: $first
   ) @include(if: $withIds) {{
-    nodes {{{_ISSUE}    }}
+    nodes {{{_ISSUE}%s    }}
     pageInfo {{ hasNextPage endCursor }}
   }}
   blockers: issues({_BLOCKERS.replace(") {", ") @include(if: $withBlockers) {")}  }}
 }}
 """
-"""What a poll asks that knows the board: marks of all issues, a few whole issues, blockers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """The documents that read whole issues.
+
+    Attributes:
+        by_states: A page of the issues in some states.
+        by_ids: A batch of issues.
+        changes: What a poll asks that knows the board: marks of all issues, a few whole issues,
+            and issues elsewhere that they wait for.
+    """
+
+    by_states: str
+    by_ids: str
+    changes: str
+
+
+def documents(sub_issues: str) -> Documents:
+    """The documents for a value of ``tracker.provider.sub_issues``."""
+    family = _FAMILY[sub_issues]
+    return Documents(_BY_STATES % family, _BY_IDS % family, _CHANGES % family)
+
 
 MORE_MARKS: Final = f"""
 query SymphonyLinearMarks(
@@ -134,6 +171,12 @@ query SymphonyLinearLabels($id: String!, $first: Int!, $after: String) {{
 MORE_RELATIONS: Final = f"""
 query SymphonyLinearRelations($id: String!, $first: Int!, $after: String) {{
   issue(id: $id) {{ inverseRelations(first: $first, after: $after) {{ {_RELATIONS} }} }}
+}}
+"""
+
+MORE_CHILDREN: Final = f"""
+query SymphonyLinearSubIssues($id: String!, $first: Int!, $after: String) {{
+  issue(id: $id) {{ children(first: $first, after: $after) {{ {_CHILDREN} }} }}
 }}
 """
 

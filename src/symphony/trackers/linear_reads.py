@@ -25,9 +25,11 @@ from .rest_records import dig
 
 MAX_PAGES: Final = 2_000
 _NESTED: Final = {
-    "labels": queries.MORE_LABELS,
-    "inverseRelations": queries.MORE_RELATIONS,
+    "labels": (queries.MORE_LABELS, queries.NESTED_PAGE),
+    "inverseRelations": (queries.MORE_RELATIONS, queries.NESTED_PAGE),
+    "children": (queries.MORE_CHILDREN, queries.CHILDREN_PAGE),
 }
+"""Lists within an issue: what asks for the rest, and how many come with the issue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class LinearReads:
     def __init__(self, settings: LinearSettings, http: HttpClient) -> None:
         self._settings = settings
         self._http = http
+        self._documents = queries.documents(settings.sub_issues)
 
     async def in_states(self, states: Sequence[str]) -> list[Any]:
         """Nodes of all issues of the project in these states, over all pages."""
@@ -65,7 +68,7 @@ class LinearReads:
             "first": queries.PAGE,
             "relationFirst": queries.NESTED_PAGE,
         }
-        nodes = await self._all_pages(queries.BY_STATES, variables, ("issues",))
+        nodes = await self._all_pages(self._documents.by_states, variables, ("issues",))
         await self._complete(nodes)
         return nodes
 
@@ -98,7 +101,7 @@ class LinearReads:
             "blockersFirst": len(first) or 1,
             "withBlockers": bool(first),
         }
-        data = await self.query(queries.CHANGES, variables)
+        data = await self.query(self._documents.changes, variables)
         marks, cursor = _page(data.get("marks"), "marks")
         asked = _whole(data.get("asked"), "asked") if batch else []
         found = _whole(data.get("blockers"), "blockers") if first else []
@@ -156,22 +159,23 @@ class LinearReads:
             "first": len(ids),
             "relationFirst": queries.NESTED_PAGE,
         }
-        return _whole(dig(await self.query(queries.BY_IDS, variables), "issues"), "issues")
+        return _whole(dig(await self.query(self._documents.by_ids, variables), "issues"), "issues")
 
     async def _complete(self, nodes: Sequence[Any]) -> None:
-        """Fetch what of the labels and relations did not come with the issues."""
+        """Fetch what of the labels, relations and sub-issues did not come with the issues."""
         missing = []
         for node in nodes:
-            for name in _NESTED:
-                connection = dig(node, name)
-                cursor = _nested_cursor(connection, name)
+            for name, (_, size) in _NESTED.items():
+                cursor = _nested_cursor(dig(node, name), name, size)
                 if cursor is not None:
                     missing.append((node, name, cursor))
         await gathered(self._completed(*part) for part in missing)
 
     async def _completed(self, node: Any, name: str, cursor: str) -> None:
         variables = {"id": dig(node, "id"), "first": queries.PAGE, "after": cursor}
-        node[name]["nodes"].extend(await self._all_pages(_NESTED[name], variables, ("issue", name)))
+        node[name]["nodes"].extend(
+            await self._all_pages(_NESTED[name][0], variables, ("issue", name))
+        )
 
     async def _all_pages(
         self, query: str, variables: Mapping[str, Any], path: Sequence[str]
@@ -293,13 +297,13 @@ def _nodes(connection: object, what: str) -> list[Any]:
     return nodes
 
 
-def _nested_cursor(connection: object, what: str) -> str | None:
-    """Cursor of the labels or relations that are missing, None where all are there.
+def _nested_cursor(connection: object, what: str, size: int) -> str | None:
+    """Cursor of the entries that are missing, None where all are there.
 
     A list that is shorter than what was asked for is complete, whatever it says of pages.
     """
     nodes = dig(connection, "nodes")
-    if not isinstance(nodes, list) or len(nodes) < queries.NESTED_PAGE:
+    if not isinstance(nodes, list) or len(nodes) < size:
         return None
     return _page(connection, what)[1]
 

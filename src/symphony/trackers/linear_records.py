@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from symphony.model.issue import BlockerRef, Issue, IssueId, normalize_state
+from symphony.model.issue import (
+    BlockerRef,
+    Issue,
+    IssueId,
+    blocked_sentence,
+    normalize_state,
+)
 
 
 class Malformed(ValueError):
@@ -27,12 +33,16 @@ class Routing:
         terminal: Keys of the states in which a blocker blocks no more.
         team: Only issues of the team with this key, in lower case; None for all.
         blocked_anywhere: Whether open blockers hold an issue back in every state, not only in Todo.
+        sub_issues: What holds sub-issues and their parents back (``linear_settings.SUB_ISSUES``).
+        active: Keys of the active states: a parent in one of them is being worked on.
     """
 
     assignee_id: str | None
     terminal: frozenset[str]
     team: str | None = None
     blocked_anywhere: bool = False
+    sub_issues: str = "independent"
+    active: frozenset[str] = frozenset()
 
 
 def to_issue(node: object, routing: Routing) -> Issue:
@@ -45,13 +55,17 @@ def to_issue(node: object, routing: Routing) -> Issue:
         raise Malformed("the record is no object")
     state = _required(_get(node, "state", "name"), "state")
     blocked_by = _blockers(_get(node, "inverseRelations", "nodes"))
+    if routing.sub_issues == "before_parent":
+        blocked_by += _sub_issues(_get(node, "children", "nodes"))
     assignee_id = _text(_get(node, "assignee", "id"))
+    withheld = _withheld(node, state, assignee_id, blocked_by, routing)
     return Issue(
         id=IssueId(_required(node.get("id"), "id")),
         identifier=_required(node.get("identifier"), "identifier"),
         title=_required(node.get("title"), "title"),
         state=state,
-        dispatchable=_is_ours(node, assignee_id, routing) and _is_free(state, blocked_by, routing),
+        dispatchable=withheld is None,
+        withheld=withheld,
         description=_string(node.get("description")),
         priority=_integer(node.get("priority")),
         branch_name=_text(node.get("branchName")),
@@ -64,19 +78,36 @@ def to_issue(node: object, routing: Routing) -> Issue:
     )
 
 
-def _is_ours(node: Mapping[str, Any], assignee_id: str | None, routing: Routing) -> bool:
+def _withheld(
+    node: Mapping[str, Any],
+    state: str,
+    assignee_id: str | None,
+    blocked_by: Sequence[BlockerRef],
+    routing: Routing,
+) -> str | None:
+    """Why an issue is not ours to start, or may not start yet; None where it may."""
     if routing.assignee_id is not None and assignee_id != routing.assignee_id:
-        return False
-    return routing.team is None or (_text(_get(node, "team", "key")) or "").lower() == routing.team
+        return f"assigned to {assignee_id or 'nobody'}, not to {routing.assignee_id}"
+    team = _text(_get(node, "team", "key")) or ""
+    if routing.team is not None and team.lower() != routing.team:
+        return f"an issue of the team {team or 'without a key'}, not of {routing.team.upper()}"
+    parent = _reference(node.get("parent"))
+    if parent is not None and routing.sub_issues == "never":
+        return f"a sub-issue of {parent.identifier or parent.id} (sub_issues: never)"
+    # An issue that was begun is not stopped by what happens around it, unless that is set.
+    if not routing.blocked_anywhere and normalize_state(state) != "todo":
+        return None
+    open_ones = tuple(blocker for blocker in blocked_by if not _is_in(blocker, routing.terminal))
+    if open_ones:
+        return blocked_sentence(open_ones)
+    if parent is None or routing.sub_issues != "with_parent" or _is_in(parent, routing.active):
+        return None
+    where = f"in state {parent.state!r}" if parent.state else "in an unknown state"
+    return f"its parent {parent.identifier or parent.id} is {where}, which is not active"
 
 
-def _is_free(state: str, blocked_by: Sequence[BlockerRef], routing: Routing) -> bool:
-    """Not waiting, in Todo or by setting anywhere, for a blocker that is open or unknown."""
-    waits = routing.blocked_anywhere or normalize_state(state) == "todo"
-    return not waits or all(
-        blocker.state is not None and normalize_state(blocker.state) in routing.terminal
-        for blocker in blocked_by
-    )
+def _is_in(issue: BlockerRef, states: frozenset[str]) -> bool:
+    return issue.state is not None and normalize_state(issue.state) in states
 
 
 def _blockers(nodes: object) -> tuple[BlockerRef, ...]:
@@ -85,14 +116,24 @@ def _blockers(nodes: object) -> tuple[BlockerRef, ...]:
     for node in nodes if isinstance(nodes, list) else ():
         kind = _text(_get(node, "type"))
         if kind is not None and kind.lower() == "blocks":
-            found.append(
-                BlockerRef(
-                    id=_text(_get(node, "issue", "id")),
-                    identifier=_text(_get(node, "issue", "identifier")),
-                    state=_text(_get(node, "issue", "state", "name")),
-                )
-            )
+            found.append(_reference(_get(node, "issue")) or BlockerRef())
     return tuple(found)
+
+
+def _sub_issues(nodes: object) -> tuple[BlockerRef, ...]:
+    found = (_reference(node) for node in (nodes if isinstance(nodes, list) else ()))
+    return tuple(reference for reference in found if reference is not None)
+
+
+def _reference(node: object) -> BlockerRef | None:
+    """Another issue as far as it is told; None where there is none."""
+    if not isinstance(node, Mapping):
+        return None
+    return BlockerRef(
+        id=_text(node.get("id")),
+        identifier=_text(node.get("identifier")),
+        state=_text(_get(node, "state", "name")),
+    )
 
 
 def _labels(nodes: object) -> tuple[str, ...]:

@@ -26,9 +26,13 @@ KEYS: Final = (
     "assignee",
     "team",
     "blockers",
+    "sub_issues",
     "tool_scope",
     "read_only",
 )
+
+SUB_ISSUES: Final = ("independent", "before_parent", "with_parent", "never")
+"""What holds sub-issues and their parents back; the first is the default."""
 
 _REFERENCE: Final = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
 
@@ -44,6 +48,7 @@ class LinearSettings:
         assignee: A user id, ``me``, or None for everybody.
         team: Key of the team whose issues are dispatched, in lower case; None for all.
         blocked_anywhere: Whether open blockers hold an issue back in every state.
+        sub_issues: One of ``SUB_ISSUES``.
         tool_scope: ``project``, ``team`` or ``any``.
         read_only: Whether the tool only reads.
         secret_environment_names: Variables that agents and hooks must not inherit.
@@ -56,6 +61,7 @@ class LinearSettings:
     secret_environment_names: tuple[str, ...]
     team: str | None = None
     blocked_anywhere: bool = False
+    sub_issues: str = "independent"
     tool_scope: str = "project"
     read_only: bool = False
 
@@ -81,6 +87,7 @@ def resolve(
     if team is not None and (not isinstance(team, str) or not team.strip()):
         reader.fault("team", "must be the key of a team, such as ENG; leave it out for all", team)
     blockers = reader.choice("blockers", ("todo", "any"))
+    sub_issues = reader.choice("sub_issues", SUB_ISSUES)
     tool_scope = reader.choice("tool_scope", ("project", "team", "any"))
     read_only = reader.flag("read_only")
     reader.known_keys(KEYS)
@@ -94,6 +101,7 @@ def resolve(
         secret_environment_names=secret_environment_names(provider),
         team=team.strip().lower() if isinstance(team, str) else None,
         blocked_anywhere=blockers == "any",
+        sub_issues=sub_issues,
         tool_scope=tool_scope,
         read_only=read_only,
     )

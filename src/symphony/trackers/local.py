@@ -18,7 +18,13 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from symphony.errors import SettingFault, TrackerError
-from symphony.model.issue import BlockerRef, Issue, IssueId, normalize_state
+from symphony.model.issue import (
+    BlockerRef,
+    Issue,
+    IssueId,
+    blocked_sentence,
+    normalize_state,
+)
 
 from . import local_tool
 from .base import ToolContext, ToolResult, ToolSpec
@@ -130,17 +136,14 @@ class LocalTracker:
 
     def _to_issue(self, document: IssueDocument, view: BoardView) -> Issue:
         blockers = tuple(_blocker(name, view) for name in document.blocked_by or ())
-        held = document.blocked_by is None or any(
-            blocker.state is None or normalize_state(blocker.state) not in self._terminal
-            for blocker in blockers
-        )
-        gated = normalize_state(document.state) in self._gated
+        withheld = self._withheld(document, blockers)
         return Issue(
             id=IssueId(document.id),
             identifier=document.identifier,
             title=document.title,
             state=document.state,
-            dispatchable=not (gated and held),
+            dispatchable=withheld is None,
+            withheld=withheld,
             description=document.description,
             priority=document.priority,
             branch_name=document.branch_name,
@@ -152,6 +155,19 @@ class LocalTracker:
             created_at=document.created_at,
             updated_at=document.updated_at,
         )
+
+    def _withheld(self, document: IssueDocument, blockers: Sequence[BlockerRef]) -> str | None:
+        """What an issue must wait for in the state in which it would start."""
+        if normalize_state(document.state) not in self._gated:
+            return None
+        if document.blocked_by is None:
+            return "its `blocked_by` can't be read"
+        waits_for = [
+            blocker
+            for blocker in blockers
+            if blocker.state is None or normalize_state(blocker.state) not in self._terminal
+        ]
+        return blocked_sentence(waits_for) if waits_for else None
 
     async def _watch(self) -> AsyncIterator[None]:
         from watchfiles import Change, awatch

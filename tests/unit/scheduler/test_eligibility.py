@@ -34,6 +34,11 @@ def shut(driver, issue):
         ({"state": "Review"}, GateName.ACTIVE, "state 'Review' is not one of Todo, In Progress"),
         ({"dispatchable": False}, GateName.DISPATCHABLE, "the tracker's own rules exclude it"),
         (
+            {"dispatchable": False, "withheld": "a pull request", "blocked_by": (BlockerRef("9"),)},
+            GateName.DISPATCHABLE,
+            "a pull request",
+        ),
+        (
             {"dispatchable": False, "blocked_by": (BlockerRef(identifier="B-1"), BlockerRef("9"))},
             GateName.DISPATCHABLE,
             "blocked by B-1, 9",

@@ -85,6 +85,49 @@ async def test_labels_and_blockers_past_the_first_page_are_fetched(
     assert issue.dispatchable
 
 
+async def test_sub_issues_past_the_first_page_are_fetched(linear_server: Any) -> None:
+    parent = linear_server.add(1)
+    for number in range(2, 74):
+        linear_server.add(number, state="Done", parent=parent)
+    last = linear_server.add(99, state="Backlog", parent=parent)
+    settings = section(linear_server, ("Todo", "In Progress"), sub_issues="before_parent")
+    tracker = registry.build(settings, {"KEY": TOKEN}, Path())
+    (issue,) = await tracker.fetch_issues_by_states(["Todo"])
+    assert len(issue.blocked_by) == 73
+    assert issue.withheld == "blocked by DEMO-99 (Backlog)"
+    # What happens to a sub-issue leaves no trace in its parent, and is seen all the same.
+    linear_server.issues[last]["state"] = "Done"
+    (issue,) = await tracker.fetch_issues_by_states(["Todo"])
+    assert issue.dispatchable
+    assert linear_server.requests[-1].operation == "SymphonyLinearChanges"
+    await tracker.aclose()
+
+
+async def test_a_sub_issue_starts_once_its_parent_is_active_where_that_is_set(
+    linear_server: Any,
+) -> None:
+    parent = linear_server.add(1, state="Backlog", project=None)
+    linear_server.add(2, parent=parent)
+    settings = section(linear_server, ("Todo", "In Progress"), sub_issues="with_parent")
+    tracker = registry.build(settings, {"KEY": TOKEN}, Path())
+    (issue,) = await tracker.fetch_issues_by_states(["Todo"])
+    assert issue.withheld == "its parent DEMO-1 is in state 'Backlog', which is not active"
+    linear_server.issues[parent]["state"] = "In Progress"
+    (issue,) = await tracker.fetch_issues_by_states(["Todo"])
+    assert issue.dispatchable
+    await tracker.aclose()
+
+
+async def test_the_family_is_asked_for_where_a_setting_needs_it(
+    linear_server: Any, tracker: LinearTracker
+) -> None:
+    linear_server.add(1)
+    await tracker.fetch_issues_by_states(["Todo"])
+    (request,) = linear_server.requests
+    assert "children" not in request.query
+    assert "parent" not in request.query
+
+
 async def test_the_viewer_is_asked_once(linear_server: Any) -> None:
     mine = linear_server.add(1, assignee="user-1")
     linear_server.add(2, assignee="user-2")

@@ -16,12 +16,13 @@ from symphony.errors import TrackerError
 from symphony.model.issue import Issue, IssueId
 from symphony.trackers.http import HttpClient
 from symphony.trackers.linear import LinearTracker
-from symphony.trackers.linear_settings import LinearSettings
+from symphony.trackers.linear_settings import SUB_ISSUES, LinearSettings
 
 STATES = ["Todo", "In Progress"]
 ALL_STATES = [*STATES, "In Review", "Done"]
 CHANGES = "SymphonyLinearChanges"
 PERIOD = 300.0
+FREE = "independent"
 
 
 class Clock:
@@ -32,7 +33,13 @@ class Clock:
         return self.now
 
 
-def make(server: Any, *, clock: Clock | None = None, whole_every: int = 1_000) -> LinearTracker:
+def make(
+    server: Any,
+    *,
+    clock: Clock | None = None,
+    whole_every: int = 1_000,
+    sub_issues: str = "independent",
+) -> LinearTracker:
     resolved = LinearSettings(
         endpoint=server.endpoint,
         api_key=server.token,
@@ -40,12 +47,14 @@ def make(server: Any, *, clock: Clock | None = None, whole_every: int = 1_000) -
         team="demo",
         assignee=None,
         secret_environment_names=("LINEAR_API_KEY",),
+        sub_issues=sub_issues,
     )
     headers = {"Authorization": server.token}
     client = HttpClient(provider="Linear", headers=headers, retry_wait_s=0.001)
     return LinearTracker(
         resolved,
         terminal_states=["Done"],
+        active_states=STATES,
         client=client,
         clock=clock or Clock(),
         whole_every=whole_every,
@@ -109,8 +118,21 @@ def happen(server: Any, event: tuple[str, int, int]) -> None:
         case "archive":
             # Archiving leaves ``updatedAt`` alone here: the marks show it all the same.
             issue["archived"] = not issue.get("archived")
+            if issue["parent"] in server.issues and not issue["archived"]:
+                # That it is back shows in its parent, as a sub-issue that was made.
+                server.pass_time(0.001)
+                server.change(issue["parent"], family=(issue_id, len(server.calls), which))
         case "project":
             server.change(issue_id, project=["demo", "other", None][choice % 3])
+        case "parent":
+            parent = ids[choice % len(ids)]
+            server.pass_time(0.001)
+            moved = None if parent in (issue["parent"], issue_id) else parent
+            for changed in {issue_id, issue["parent"], parent} - {None}:
+                if changed in server.issues:
+                    # Both ends show that they changed, as the test below does not take for granted.
+                    server.change(changed, family=(issue_id, moved))
+            server.change(issue_id, parent=moved)
         case "relation":
             other = ids[choice % len(ids)]
             relations = [r for r in issue["relations"] if r[1] != other]
@@ -122,7 +144,7 @@ def happen(server: Any, event: tuple[str, int, int]) -> None:
 
 KINDS = [
     *("add", "state", "state", "title", "description", "label", "assign"),
-    *("delete", "archive", "project", "relation"),
+    *("delete", "archive", "project", "relation", "parent"),
 ]
 EVENTS = st.tuples(st.sampled_from(KINDS), st.integers(0, 30), st.integers(0, 11))
 
@@ -132,19 +154,32 @@ EVENTS = st.tuples(st.sampled_from(KINDS), st.integers(0, 30), st.integers(0, 11
     st.lists(st.lists(EVENTS, max_size=5), min_size=1, max_size=6),
     st.lists(st.integers(0, 30), max_size=3),
     st.booleans(),
+    st.sampled_from(SUB_ISSUES),
 )
-@example(3, [[("relation", 0, 1)], [("state", 1, 3)], [("delete", 1, 0)]], [0, 1], True)
-@example(3, [[("relation", 0, 1)], [], [("delete", 1, 0)]], [], False)
-@example(3, [[("relation", 0, 1)], [("project", 1, 1)], [("archive", 1, 0)]], [], True)
-@example(3, [[("archive", 0, 0)], [("archive", 0, 0), ("state", 0, 3)], [("state", 0, 0)]], [2], 1)
+@example(3, [[("relation", 0, 1)], [("state", 1, 3)], [("delete", 1, 0)]], [0, 1], True, FREE)
+@example(3, [[("relation", 0, 1)], [], [("delete", 1, 0)]], [], False, FREE)
+@example(3, [[("relation", 0, 1)], [("project", 1, 1)], [("archive", 1, 0)]], [], True, FREE)
+@example(
+    3, [[("archive", 0, 0)], [("archive", 0, 0), ("state", 0, 3)], [("state", 0, 0)]], [2], 1, FREE
+)
+@example(4, [[("parent", 0, 3)], [("state", 3, 2)], [("state", 3, 0)]], [], True, "with_parent")
+@example(4, [[("parent", 3, 0)], [("state", 3, 3)], [("parent", 3, 0)]], [], True, "before_parent")
+@example(
+    4, [[("parent", 3, 0)], [("archive", 3, 0)], [("archive", 3, 0)]], [], True, "before_parent"
+)
 @settings(max_examples=40, deadline=None)
 async def test_a_poll_by_changes_returns_what_a_whole_read_would(
-    count: int, history: list[list[tuple[str, int, int]]], running: list[int], time_passes: bool
+    count: int,
+    history: list[list[tuple[str, int, int]]],
+    running: list[int],
+    time_passes: bool,
+    sub_issues: str,
 ) -> None:
     async with linear_module.LinearServer() as server:
         for number in range(1, count + 1):
             server.add(number, state=ALL_STATES[number % 4])
-        tracker, oracle = make(server), make(server, whole_every=1)
+        tracker = make(server, sub_issues=sub_issues)
+        oracle = make(server, whole_every=1, sub_issues=sub_issues)
         await tracker.fetch_issues_by_states(STATES)
         for events in history:
             for event in events:

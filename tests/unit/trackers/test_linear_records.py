@@ -150,3 +150,73 @@ def test_open_blockers_hold_an_issue_back_beyond_todo_by_setting(
     }
     routing = Routing(None, frozenset({"done"}), blocked_anywhere=anywhere)
     assert to_issue(node, routing).dispatchable is dispatchable
+
+
+def family(**fields: Any) -> dict[str, Any]:
+    return {**NODE, **fields}
+
+
+PARENT = {"id": "p", "identifier": "DEMO-9", "state": {"name": "Backlog"}}
+CHILDREN = {
+    "nodes": [
+        {"id": "c1", "identifier": "DEMO-2", "state": {"name": "Done"}},
+        {"id": "c2", "identifier": "DEMO-3", "state": {"name": "Todo"}},
+    ]
+}
+
+
+@pytest.mark.parametrize(
+    ("rule", "fields", "withheld"),
+    [
+        ("independent", {"parent": PARENT, "children": CHILDREN}, None),
+        ("before_parent", {"children": CHILDREN}, "blocked by DEMO-3 (Todo)"),
+        ("before_parent", {"children": {"nodes": CHILDREN["nodes"][:1]}}, None),
+        ("before_parent", {"children": CHILDREN, "state": {"name": "In Progress"}}, None),
+        ("before_parent", {"children": {"nodes": [{"id": "c3"}]}}, "blocked by c3"),
+        ("before_parent", {"parent": PARENT}, None),
+        (
+            "with_parent",
+            {"parent": PARENT},
+            "its parent DEMO-9 is in state 'Backlog', which is not active",
+        ),
+        ("with_parent", {"parent": {**PARENT, "state": {"name": "in progress"}}}, None),
+        (
+            "with_parent",
+            {"parent": {"id": "p"}},
+            "its parent p is in an unknown state, which is not active",
+        ),
+        ("with_parent", {"parent": PARENT, "state": {"name": "In Progress"}}, None),
+        ("with_parent", {"parent": None, "children": CHILDREN}, None),
+        ("never", {"parent": PARENT}, "a sub-issue of DEMO-9 (sub_issues: never)"),
+        (
+            "never",
+            {"parent": PARENT, "state": {"name": "In Progress"}},
+            "a sub-issue of DEMO-9 (sub_issues: never)",
+        ),
+        ("never", {"children": CHILDREN}, None),
+    ],
+)
+def test_what_a_sub_issue_and_its_parent_wait_for_is_set(
+    rule: str, fields: dict[str, Any], withheld: str | None
+) -> None:
+    routing = Routing(
+        None, frozenset({"done"}), sub_issues=rule, active=frozenset({"todo", "in progress"})
+    )
+    issue = to_issue(family(**fields), routing)
+    assert issue.withheld == withheld
+    assert issue.dispatchable is (withheld is None)
+
+
+def test_open_sub_issues_are_listed_with_the_blockers() -> None:
+    routing = Routing(None, frozenset({"done"}), sub_issues="before_parent")
+    relations = {"nodes": [relation("blocks", "Todo")]}
+    issue = to_issue(family(inverseRelations=relations, children=CHILDREN), routing)
+    assert [blocker.identifier for blocker in issue.blocked_by] == ["B-1", "DEMO-2", "DEMO-3"]
+    assert issue.withheld == "blocked by B-1 (Todo), DEMO-3 (Todo)"
+
+
+def test_what_keeps_an_issue_back_is_told() -> None:
+    stranger = to_issue(NODE, Routing("user-2", frozenset()))
+    assert stranger.withheld == "assigned to user-1, not to user-2"
+    elsewhere = to_issue(family(team={"key": "OPS"}), Routing(None, frozenset(), "eng"))
+    assert elsewhere.withheld == "an issue of the team OPS, not of ENG"

@@ -108,11 +108,16 @@ def test_the_secret_names_hold_the_default_and_the_referenced_variable() -> None
 
 def test_team_and_blockers_route_and_their_faults_are_named() -> None:
     base = {"project_slug": "demo", "api_key": "literal"}
-    settings, faults = resolve({**base, "team": " ENG ", "blockers": "any"}, {})
+    good = {**base, "team": " ENG ", "blockers": "any", "sub_issues": "never"}
+    settings, faults = resolve(good, {})
     assert faults == []
     assert settings is not None
     assert (settings.team, settings.blocked_anywhere) == ("eng", True)
-    settings, faults = resolve({**base, "team": 7, "blockers": "always", "teem": 1}, {})
+    assert settings.sub_issues == "never"
+    bad = {**base, "team": 7, "blockers": "always", "sub_issues": "first", "teem": 1}
+    settings, faults = resolve(bad, {})
     assert settings is None
-    assert [fault.path.rpartition(".")[2] for fault in faults] == ["team", "blockers", "teem"]
-    assert "did you mean `team`" in faults[2].problem
+    keys = [fault.path.rpartition(".")[2] for fault in faults]
+    assert keys == ["team", "blockers", "sub_issues", "teem"]
+    assert faults[2].problem == "must be one of independent, before_parent, with_parent, never"
+    assert "did you mean `team`" in faults[3].problem
