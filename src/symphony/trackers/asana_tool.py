@@ -134,6 +134,11 @@ async def check(
     refused = tool.scope(method, path) is not None or (settings.read_only and method != "GET")
     if refused or settings.any_project:
         return
+    if method != "GET" and isinstance(query, Mapping):
+        odd = [str(key) for key in query if not str(key).startswith("opt_")]
+        if odd:
+            # What it would change, and where, is judged by the body alone.
+            raise BadCall(f"`query` of a change must not hold `{odd[0][:40]}`; use `body.data`.")
     names = _Names(settings.project_gid)
     names.collect(method, list(path.segments), query, dig(body, "data"))
     wanted = [pair for pair in dict.fromkeys(names.found) if pair != ("task", context.issue.id)]
@@ -181,10 +186,14 @@ class _Names:
                     self._tasks(data, "task", "insert_before", "insert_after")
 
     def _list(self, query: object) -> None:
-        if dig(query, "section") is not None:
-            self.found.append(("section", str(dig(query, "section"))))
-        elif str(dig(query, "project")) != self.project_gid:
+        section, project = dig(query, "section"), dig(query, "project")
+        if section is not None:
+            self.found.append(("section", str(section)))
+        if str(project) != self.project_gid and (section is None or project is not None):
             raise BadCall(f"`query.project` must be {self.project_gid}.")
+        for other in ("tag", "user_task_list"):
+            if dig(query, other) is not None:
+                raise BadCall(f"`query.{other}` lists tasks of other projects; leave it out.")
 
     def _create(self, data: object) -> None:
         """A new task belongs to the project, or to a task of it."""

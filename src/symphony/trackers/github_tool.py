@@ -1,6 +1,7 @@
 """The agent tool ``github_api``: which paths belong to the configured scope. Pure.
 
-Everything else of it is ``rest_tool``'s.
+Everything else of it is ``rest_tool``'s. Sub-issues and dependencies are named by numbers of all of
+GitHub, of which nothing tells whose they are: such a change is refused in the repository's scope.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from .github_settings import GitHubSettings
-from .http_paths import GuardedPath
+from .http_paths import GuardedPath, plain_name
 from .rest_tool import RestTool, Scope
 
 NAME: Final = "github_api"
@@ -23,7 +24,11 @@ _ADMINISTRATION: Final = frozenset(
         "codespaces",
         "collaborators",
         "dependabot",
+        "deployments",
+        "dispatches",
         "environments",
+        "forks",
+        "generate",
         "hooks",
         "immutable-releases",
         "import",
@@ -42,6 +47,8 @@ _ADMINISTRATION: Final = frozenset(
     }
 )
 """Parts of a repository that are its administration: changed only with a wider scope."""
+_FAR: Final = frozenset({"dependencies", "sub_issue", "sub_issues"})
+"""Parts of an issue whose changes may reach an issue of another repository."""
 
 
 def make_tool(settings: GitHubSettings) -> RestTool:
@@ -78,10 +85,16 @@ def make_scope(settings: GitHubSettings) -> Scope:
                 f"`path` must be below /repos/{settings.owner}/{settings.repo}; a wider scope is "
                 "set by tracker.provider.tool_scope."
             )
-        if method != "GET" and (len(segments) == 3 or segments[3].lower() in _ADMINISTRATION):
+        parts = [plain_name(part) for part in segments[3:]]
+        if method != "GET" and (not parts or parts[0] in _ADMINISTRATION):
             return (
                 "it must not change the repository's administration; a wider scope is set by "
                 "tracker.provider.tool_scope."
+            )
+        if method != "GET" and parts[0] == "issues" and _FAR & set(parts[2:3]):
+            return (
+                "sub-issues and dependencies are named by ids that may be of other repositories; "
+                "the scope `owner` of tracker.provider.tool_scope allows them."
             )
         return None
 

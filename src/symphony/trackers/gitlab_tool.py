@@ -1,17 +1,19 @@
 """The agent tool ``gitlab_api``: which paths belong to the configured scope. Pure.
 
 Everything else of it is ``rest_tool``'s. A project is named in paths by its percent-encoded path;
-its number is known only after the first read, and passes then too.
+its number is known only after the first read, and passes then too. Some calls name another project
+in their query or body, and every call of an administrator may name another user.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from .gitlab_settings import GitLabSettings
-from .http_paths import GuardedPath
-from .rest_tool import RestTool, Scope
+from .http import Query
+from .http_paths import GuardedPath, plain_name
+from .rest_tool import Contents, RestTool, Scope
 
 NAME: Final = "gitlab_api"
 METHODS: Final = ("GET", "POST", "PUT", "DELETE")
@@ -49,6 +51,12 @@ _ADMINISTRATION: Final = frozenset(
     }
 )
 """Parts of a project that are its administration: changed only with a wider scope."""
+_PROJECTS: Final = frozenset({"forked_from_id", "target_project_id", "to_project_id"})
+"""Parameters that name another project: where an issue moves to, what it is linked with."""
+_IDENTITIES: Final = frozenset(
+    {"access_token", "bearer_token", "job_token", "oauth_token", "private_token", "sudo"}
+)
+"""Parameters that make a call somebody else's."""
 
 
 def make_tool(settings: GitLabSettings, project_id: Callable[[], int | None]) -> RestTool:
@@ -60,6 +68,7 @@ def make_tool(settings: GitLabSettings, project_id: Callable[[], int | None]) ->
         example=f"{settings.project_api_path}/issues/1/notes",
         query_name="query",
         scope=make_scope(settings, project_id),
+        contents=make_contents(settings, project_id),
         read_only=settings.read_only,
         encoded_slash=True,
         secrets=(settings.api_key,),
@@ -86,7 +95,7 @@ def make_scope(settings: GitLabSettings, project_id: Callable[[], int | None]) -
                 f"`path` must be below {settings.project_api_path}; a wider scope is set by "
                 "tracker.provider.tool_scope."
             )
-        if method != "GET" and (len(segments) == 2 or segments[2].lower() in _ADMINISTRATION):
+        if method != "GET" and (len(segments) == 2 or plain_name(segments[2]) in _ADMINISTRATION):
             return (
                 "it must not change the project's administration; a wider scope is set by "
                 "tracker.provider.tool_scope."
@@ -94,6 +103,27 @@ def make_scope(settings: GitLabSettings, project_id: Callable[[], int | None]) -
         return None
 
     return scope
+
+
+def make_contents(settings: GitLabSettings, project_id: Callable[[], int | None]) -> Contents:
+    """Refuse another identity; in the scope ``project`` another project too."""
+    project = settings.project_path.lower()
+
+    def contents(method: str, path: GuardedPath, query: Query, body: Any) -> str | None:
+        for place, given in (("query", query), ("body", body)):
+            for key, value in given.items() if isinstance(given, Mapping) else ():
+                name = str(key).strip().lower().partition("[")[0]
+                if name in _IDENTITIES:
+                    return f"`{place}` must not hold `{name}`: calls are made as Symphony's user."
+                own = str(value).strip().lower() in (project, str(project_id() or project))
+                if name in _PROJECTS and settings.tool_scope == "project" and not own:
+                    return (
+                        f"`{place}.{name}` must be {settings.project_path}; a wider scope is set "
+                        "by tracker.provider.tool_scope."
+                    )
+        return None
+
+    return contents
 
 
 def _names_a_file(path: GuardedPath) -> bool:

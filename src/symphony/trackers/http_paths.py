@@ -11,6 +11,7 @@ character, and decodes to the same segments however often it is decoded.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
@@ -82,6 +83,14 @@ def guard_path(path: object, *, encoded_slash: bool = False) -> GuardedPath:
     return GuardedPath("/" + "/".join(quote(part, safe=_SAFE) for part in segments), segments)
 
 
+def plain_name(segment: str) -> str:
+    """A segment in the form in which names of resources compare.
+
+    Servers ignore the case, strip ``;parameters`` and take ``.json`` for a wish about the answer.
+    """
+    return segment.partition(";")[0].partition(".")[0].strip().lower()
+
+
 def _segment(raw: str, encoded_slash: bool) -> str:
     try:
         part = unquote(raw, errors="strict")
@@ -93,6 +102,11 @@ def _segment(raw: str, encoded_slash: bool) -> str:
         raise BadCall("`path` must not contain `.`, `..` or empty segments.")
     if any(not c.isprintable() or c == "\\" for c in part) or _ESCAPE.search(part):
         raise BadCall("`path` must not hide characters behind percent-encodings.")
+    # Full-width dots and slashes: a server that folds Unicode would read the plain ones.
+    folded = unicodedata.normalize("NFKC", part)
+    slashes = folded.count("/") != part.count("/") or "\\" in folded
+    if slashes or any(p.split(";")[0] in (".", "..") for p in folded.split("/")):
+        raise BadCall("`path` must not hide dots or slashes behind other characters.")
     if "/" in part and not encoded_slash:
         raise BadCall("`path` must not contain an encoded slash.")
     if "/" in part and any(p.split(";")[0] in ("", ".", "..") for p in part.split("/")):

@@ -193,6 +193,7 @@ class _Call:
             case ["issueLink"]:
                 found += [_named(dig(self._body, end)) for end in ("inwardIssue", "outwardIssue")]
             case ["issue", reference, *_] if _REFERENCE.fullmatch(reference):
+                self._refuse_move()
                 found += [reference, *_linked(self._body)]
             case ["user", "assignable", "search"]:
                 found += self._assignable()
@@ -206,6 +207,9 @@ class _Call:
         if self._rest[0] != "search":
             return self._arguments
         place = "query" if self._method == "GET" else "body"
+        other = self._arguments.get("body" if place == "query" else "query")
+        if dig(other, "jql") is not None:
+            raise BadCall(f"`jql` belongs into `{place}` of a {self._method}.")
         given = self._arguments.get(place)
         if given is not None and not isinstance(given, Mapping):
             raise BadCall(f"`{place}` must be a JSON object.")
@@ -225,17 +229,26 @@ class _Call:
         key = dig(body, "fields", "project", "key")
         if not isinstance(key, str) or not _same(key, self._project):
             raise BadCall(f'`fields.project` must be {{"key": "{self._project}"}}.')
-        if dig(body, "fields", "project", "id") is not None:
+        others = set(dig(body, "fields", "project")) - {"key"}
+        if others or dig(body, "update", "project") is not None:
             raise BadCall("`fields.project` must name the project by its key alone.")
-        parent = dig(body, "fields", "parent")
-        return [*([_named(parent)] if parent is not None else []), *_linked(body)]
+        return list(_linked(body))
+
+    def _refuse_move(self) -> None:
+        """An edit or transition that takes the issue to another project."""
+        given = dig(self._body, "fields", "project")
+        same = isinstance(given, Mapping) and set(given) == {"key"}
+        same = same and _same(str(dig(given, "key")), self._project)
+        if (given is not None and not same) or dig(self._body, "update", "project") is not None:
+            raise BadCall(f'`fields.project` must stay {{"key": "{self._project}"}}.')
 
     def _assignable(self) -> list[Any]:
         query = self._query if isinstance(self._query, Mapping) else {}
-        if "project" in query and "issueKey" not in query:
+        if "project" in query:
             if not _same(str(query["project"]), self._project):
                 raise BadCall(f"`query.project` must be {self._project}.")
-            return []
+            if "issueKey" not in query:
+                return []
         return [query.get("issueKey")]
 
     def _list(self, key: str) -> Sequence[Any]:
@@ -246,15 +259,23 @@ class _Call:
 
 
 def _linked(body: object) -> Iterable[Any]:
-    """Issues at the other end of links that an edit makes or removes."""
-    found = []
-    for entry in entries(dig(body, "update", "issuelinks")):
-        for operation in entry.values() if isinstance(entry, Mapping) else ():
-            for end in ("inwardIssue", "outwardIssue"):
-                other = dig(operation, end)
-                if other is not None:
-                    found.append(_named(other))
+    """The parent that an edit sets, and the other ends of links that it makes or removes."""
+    links = [*entries(dig(body, "fields", "issuelinks"))]
+    links += _operations(body, "issuelinks")
+    parents = [dig(body, "fields", "parent"), *_operations(body, "parent")]
+    found = [_named(parent) for parent in parents if parent is not None]
+    for link in links:
+        for end in ("inwardIssue", "outwardIssue"):
+            other = dig(link, end)
+            if other is not None:
+                found.append(_named(other))
     return found
+
+
+def _operations(body: object, name: str) -> list[Any]:
+    """The values of ``update.<name>``: a list of objects, operation -> value."""
+    given = entries(dig(body, "update", name))
+    return [value for entry in given if isinstance(entry, Mapping) for value in entry.values()]
 
 
 def _named(issue: object) -> Any:

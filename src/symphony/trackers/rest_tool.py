@@ -33,6 +33,8 @@ from .tool_results import (
 
 Scope = Callable[[str, GuardedPath], str | None]
 """Takes method and path; returns None where the call is in scope, else why it is not."""
+Contents = Callable[[str, GuardedPath, Query, Any], str | None]
+"""The same for what query and body of a call name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +48,7 @@ class RestTool:
         example: A path, for the description of the argument.
         query_name: The argument with query parameters: ``params`` or ``query``.
         scope: Decides which paths may be called.
+        contents: Decides of what their query and body may name.
         read_only: Only GET passes.
         encoded_slash: Whether paths may hold ``%2F``.
         secrets: Texts that never appear in a result.
@@ -57,6 +60,7 @@ class RestTool:
     example: str
     query_name: str
     scope: Scope
+    contents: Contents = lambda _method, _path, _query, _body: None
     read_only: bool = False
     encoded_slash: bool = False
     secrets: Sequence[str] = field(default=(), repr=False)
@@ -140,7 +144,7 @@ class RestTool:
             raise BadCall(f"`body` must not be larger than {MAX_BODY} bytes.")
         if self.read_only and method != "GET":
             raise BadCall("the tracker is read-only here (tracker.provider.read_only): only GET.")
-        outside = self.scope(method, path)
+        outside = self.scope(method, path) or self.contents(method, path, query, body)
         if outside is not None:
             raise BadCall(outside)
         return method, path, query, body

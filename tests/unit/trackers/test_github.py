@@ -532,6 +532,15 @@ async def test_the_tool_works_in_the_repository_and_nowhere_else(
         ("POST", "/graphql"),
         ("DELETE", "/repos/octo/demo"),
         ("PUT", "/repos/octo/demo/collaborators/me"),
+        ("POST", "/repos/octo/demo/hooks.json"),
+        ("POST", "/repos/octo/demo/Hooks;x=1"),
+        ("POST", "/repos/octo/demo/forks"),
+        ("POST", "/repos/octo/demo/generate"),
+        ("POST", "/repos/octo/demo/dispatches"),
+        ("POST", "/repos/octo/demo/issues/1/sub_issues"),
+        ("POST", "/repos/octo/demo/issues/1/dependencies/blocked_by"),
+        ("DELETE", "/repos/octo/demo/issues/1/sub_issue.json"),
+        ("PATCH", "/repos/octo/demo.json"),
         ("TRACE", "/repos/octo/demo/issues"),
     ):
         result = await tracker.call_tool("github_api", {"method": method, "path": path}, context)

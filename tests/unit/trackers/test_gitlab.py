@@ -312,6 +312,47 @@ async def test_the_tool_works_in_the_project_and_nowhere_else(
     assert gitlab_server.calls == []
 
 
+ELSEWHERE = [
+    ("POST", "issues/1/move", None, {"to_project_id": 7}),
+    ("POST", "issues/1/move", {"to_project_id": "7"}, None),
+    ("POST", "issues/1/links", None, {"target_project_id": "group/other", "target_issue_iid": 1}),
+    ("POST", "merge_requests", None, {" Target_Project_ID": 7}),
+    ("GET", "issues", {"sudo": "root"}, None),
+    ("GET", "issues", {"private_token[]": ["glpat-of-somebody"]}, None),
+    ("POST", "issues/1/notes", None, {"body": "x", "sudo": "root"}),
+    ("POST", "hooks.json", None, {"url": "https://evil.example"}),
+    ("POST", "Members;x", None, {"user_id": 1}),
+]
+
+
+@pytest.mark.parametrize(("method", "part", "query", "body"), ELSEWHERE)
+async def test_a_call_that_names_another_project_or_user_is_refused(
+    gitlab_server: Any,
+    tracker: GitLabTracker,
+    context: Any,
+    method: str,
+    part: str,
+    query: Any,
+    body: Any,
+) -> None:
+    path = f"/projects/group%2Fdemo/{part}"
+    arguments = {"method": method, "path": path, "query": query, "body": body}
+    result = await tracker.call_tool("gitlab_api", arguments, context)
+    assert not result.success
+    assert "`gitlab_api`: " in json.loads(result.text)["error"]["message"]
+    assert gitlab_server.calls == []
+
+
+async def test_a_call_that_names_its_own_project_passes(
+    gitlab_server: Any, tracker: GitLabTracker, context: Any
+) -> None:
+    path = "/projects/group%2Fdemo/issues/1/links"
+    body = {"target_project_id": "Group/demo", "target_issue_iid": 2}
+    arguments = {"method": "POST", "path": path, "body": body}
+    await tracker.call_tool("gitlab_api", arguments, context)
+    assert [call.method for call in gitlab_server.calls] == ["POST"]
+
+
 @pytest.mark.parametrize(
     ("scope", "path", "allowed"),
     [

@@ -60,6 +60,11 @@ def test_a_plain_path_gets_its_one_spelling(path: str, text: str, segments: Any)
         "/repos/%zz",
         "/repos/%ff",
         "/repos/\ud800",
+        "/repos/\uff0e\uff0e/user",
+        "/repos/\u2025/user",
+        "/repos/%EF%BC%8F..%EF%BC%8Fuser",
+        "/repos/a\uff0fb",
+        "/repos/a\uff3cb",
         "/" + "a" * 2_000,
     ],
 )

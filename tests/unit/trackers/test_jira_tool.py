@@ -71,6 +71,10 @@ async def test_a_comment_may_be_markdown_and_is_logged(
     assert [(log["method"], log["status"], log["issue"]) for log in logs] == [("POST", 201, "EX-1")]
 
 
+OTHER = {"fields": {"project": {"key": "OTHER"}}}
+OURS = {"key": "EX"}
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "query"),
     [
@@ -86,6 +90,13 @@ async def test_a_comment_may_be_markdown_and_is_logged(
         ),
         ("POST", f"{API}/issue/bulkfetch", {"issueIdsOrKeys": ["EX-1", 10002]}, None),
         ("GET", f"{API}/project/EX/statuses", None, None),
+        (
+            "PUT",
+            f"{API}/issue/EX-1",
+            {"fields": {"project": OURS, "parent": {"key": "EX-2"}}},
+            None,
+        ),
+        ("PUT", f"{API}/issue/EX-1", {"fields": {"parent": None}}, None),
         ("GET", f"{API}/myself", None, None),
     ],
 )
@@ -96,10 +107,6 @@ async def test_what_belongs_to_the_project_passes(
     assert "error" not in answer, answer
     assert jira_server.calls[-1].path == path
     assert success or answer["status"] in (400, 404)
-
-
-OTHER = {"fields": {"project": {"key": "OTHER"}}}
-OURS = {"key": "EX"}
 
 
 @pytest.mark.parametrize(
@@ -129,6 +136,31 @@ OURS = {"key": "EX"}
             {"update": {"issuelinks": [{"add": {"outwardIssue": {"key": "OTHER-3"}}}]}},
             None,
         ),
+        ("PUT", f"{API}/issue/EX-1", {"fields": {"parent": {"key": "OTHER-3"}}}, None),
+        (
+            "POST",
+            f"{API}/issue/EX-1/transitions",
+            {"update": {"parent": [{"set": {"id": "10003"}}]}},
+            None,
+        ),
+        ("PUT", f"{API}/issue/EX-1", OTHER, None),
+        ("PUT", f"{API}/issue/EX-1", {"fields": {"project": {"key": "EX", "id": "7"}}}, None),
+        ("PUT", f"{API}/issue/EX-1", {"update": {"project": [{"set": {"key": "OTHER"}}]}}, None),
+        ("POST", f"{API}/issue", {"fields": {"project": {**OURS, "self": "x"}}}, None),
+        (
+            "POST",
+            f"{API}/issue",
+            {"fields": {"project": OURS}, "update": {"project": [{"set": {"key": "OTHER"}}]}},
+            None,
+        ),
+        (
+            "POST",
+            f"{API}/issue",
+            {"fields": {"project": OURS, "issuelinks": [{"outwardIssue": {"key": "OTHER-3"}}]}},
+            None,
+        ),
+        ("POST", f"{API}/search/jql", {"jql": "a = b"}, {"jql": "project = OTHER"}),
+        ("GET", f"{API}/user/assignable/search", None, {"project": "OTHER", "issueKey": "EX-1"}),
         ("POST", f"{API}/search/jql", {"jql": "a = b) OR (project = OTHER"}, None),
         ("GET", f"{API}/search/jql", None, {"jql": ["a", "b"]}),
         ("POST", f"{API}/search/jql", 7, None),
