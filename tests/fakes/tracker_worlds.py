@@ -28,6 +28,7 @@ from symphony.trackers.memory import MemoryTracker
 
 REMOTE = ("linear", "github", "gitlab", "jira", "asana")
 KINDS = ("local", "memory", *REMOTE)
+LABELS = ([], ["backend"], ["backend", "urgent"])
 
 
 class Harness(Protocol):
@@ -144,6 +145,10 @@ class RemoteHarness:
         self.environ = {"OUR_TOKEN": server.token}
         self.tracker = registry.build(TrackerSettings(**self.section), self.environ, Path())
 
+    def change(self, number: int, what: str, choice: int) -> None:
+        """An edit of an issue: its title, its labels; finished, reopened; moved out and back."""
+        raise AssertionError("each provider has its own way")
+
     def break_source(self) -> None:
         self.server.token = "another"
 
@@ -164,6 +169,19 @@ class LinearHarness(RemoteHarness):
     def set_state(self, number: int, state: str) -> None:
         self.server.change(self._id(number), state=state)
 
+    def change(self, number: int, what: str, choice: int) -> None:
+        fields: dict[str, dict[str, Any]] = {
+            "title": {"title": f"Title {choice}"},
+            "labels": {"labels": LABELS[choice % len(LABELS)]},
+            "finish": {"state": "Done"},
+            "reopen": {"state": "Todo"},
+            "out": {"project": "other"},
+            "back": {"project": "demo"},
+        }
+        # Of two edits within the same instant the second shows one poll later.
+        self.server.pass_time(0.001)
+        self.server.change(self._id(number), **fields[what])
+
     def remove(self, number: int) -> None:
         del self.server.issues[self._id(number)]
 
@@ -182,6 +200,7 @@ class LabelHarness(RemoteHarness):
 
     def __init__(self, server: Any, kind: str, **provider: Any) -> None:
         self.identifier = {"github": "GH-{}", "gitlab": "GL-{}"}[kind]
+        self.opened = {"github": "open", "gitlab": "opened"}[kind]
         labels = ["Todo", "In Progress", "Done"]
         super().__init__(
             kind,
@@ -197,6 +216,23 @@ class LabelHarness(RemoteHarness):
 
     def set_state(self, number: int, state: str) -> None:
         self.server.change(number, labels=[state])
+
+    def change(self, number: int, what: str, choice: int) -> None:
+        match what:
+            case "title":
+                self.server.change(number, title=f"Title {choice}")
+            case "labels":
+                state = ("Todo", "In Progress")[choice % 2]
+                self.server.change(number, labels=[*LABELS[choice % len(LABELS)], state])
+            case "finish":
+                self.server.change(number, state="closed")
+            case "reopen":
+                self.server.change(number, state=self.opened)
+            case "out":
+                # Without its state's label, an issue is in none of the states.
+                self.server.change(number, labels=[])
+            case "back":
+                self.server.change(number, labels=["Todo"])
 
     def remove(self, number: int) -> None:
         self.server.remove(number)
@@ -230,6 +266,18 @@ class JiraHarness(RemoteHarness):
 
     def set_state(self, number: int, state: str) -> None:
         self.server.set_state(self._id(number), state)
+
+    def change(self, number: int, what: str, choice: int) -> None:
+        fields = self.server.issues[self._id(number)]["fields"]
+        match what:
+            case "title":
+                fields["summary"] = f"Title {choice}"
+            case "labels":
+                fields["labels"] = LABELS[choice % len(LABELS)]
+            case "finish" | "reopen":
+                self.set_state(number, "Done" if what == "finish" else "Todo")
+            case "out" | "back":
+                fields["project"]["key"] = "OTHER" if what == "out" else "DEMO"
 
     def remove(self, number: int) -> None:
         del self.server.issues[self._id(number)]
@@ -268,6 +316,21 @@ class AsanaHarness(RemoteHarness):
 
     def set_state(self, number: int, state: str) -> None:
         self.server.move(self._gid(number), state)
+
+    def change(self, number: int, what: str, choice: int) -> None:
+        task = self.server.tasks[self._gid(number)]
+        match what:
+            case "title":
+                task["name"] = f"Title {choice}"
+            case "labels":
+                names = LABELS[choice % len(LABELS)]
+                task["tags"] = [{"gid": "5", "resource_type": "tag", "name": n} for n in names]
+            case "finish" | "reopen":
+                task["completed"] = what == "finish"
+            case "out":
+                self.server.move(self._gid(number), "Todo", "901")
+            case "back":
+                self.server.move(self._gid(number), "Todo")
 
     def remove(self, number: int) -> None:
         del self.server.tasks[self._gid(number)]

@@ -26,7 +26,7 @@ from .asana_tool import NAME, build_tool, check, tool_spec
 from .base import ToolContext, ToolResult, ToolSpec
 from .http import HttpClient
 from .http_paths import BadCall
-from .joint_reads import JointReads
+from .joint_reads import JointReads, Shown
 from .rest_reads import missing_names
 from .rest_records import Malformed, dig, entries, text, warn_dropped
 from .tool_results import TIMEOUT_S
@@ -122,14 +122,15 @@ class AsanaTracker:
         """Close the connections."""
         await self.http.aclose()
 
-    async def _in_states(self, states: Sequence[str]) -> list[Issue]:
+    async def _in_states(self, states: Sequence[str]) -> Shown:
         names = [name for name in dict.fromkeys(states) if name.strip()]
         if not names:
-            return []
+            return Shown([])
         wanted = {normalize_state(name) for name in names}
         completed = any(self._settings.may_be_completed(name) for name in names)
         listed = await self._reads.listed(completed=completed)
         tasks: dict[str, Any] = {}
+        beside: dict[str, Issue] = {}
         problems = []
         for task in listed:
             try:
@@ -139,8 +140,10 @@ class AsanaTracker:
             else:
                 if issue.state_key in wanted:
                     tasks.setdefault(issue.id, task)
+                elif not issue.blocked_by:
+                    beside.setdefault(issue.id, issue)
         warn_dropped("Asana", problems)
-        return await self._resolved(list(tasks.values()), listed)
+        return Shown(await self._resolved(list(tasks.values()), listed), list(beside.values()))
 
     async def _by_ids(self, ids: Sequence[IssueId]) -> list[Issue]:
         # What is no number is no id of Asana's, and has no place in a path.

@@ -32,7 +32,8 @@ from .github_records import (
 from .github_settings import GitHubSettings, resolve
 from .github_tool import make_tool
 from .http import HttpClient
-from .joint_reads import JointReads
+from .joint_reads import JointReads, Shown, shown_beside
+from .rest_listing import Records
 from .rest_reads import checked_at_start, gathered, missing_names
 from .rest_records import Malformed, dig, text, warn_dropped
 
@@ -105,15 +106,17 @@ class GitHubTracker:
         """Close the connections."""
         await self.http.aclose()
 
-    async def _in_states(self, states: Sequence[str]) -> list[Issue]:
+    async def _in_states(self, states: Sequence[str]) -> Shown:
         wanted = self._known(states)
         if not wanted:
-            return []
+            return Shown([])
         if self._settings.project is not None:
-            pairs = await self._project_records()
+            pairs, left = await self._project_records(), []
         else:
-            pairs = [(record, NOTHING) for record in await self._records(wanted)]
+            records = await self._records(wanted)
+            pairs, left = [(record, NOTHING) for record in records], records.left
         issues: dict[IssueId, Issue] = {}
+        beside = shown_beside(left, lambda record: to_issue(record, self._settings))
         problems = []
         waiting = []
         for record, extras in pairs:
@@ -125,11 +128,13 @@ class GitHubTracker:
             if issue.state_key in wanted:
                 issues[issue.id] = issue
                 waiting.append((record, extras))
+            elif not self._settings.dependencies:
+                beside.append(issue)
         warn_dropped("GitHub", problems)
         if not self._settings.dependencies:
-            return list(issues.values())
+            return Shown(list(issues.values()), beside)
         completed = await gathered(self._with_blockers(*pair) for pair in waiting)
-        return [to_issue(record, self._settings, extras) for record, extras in completed]
+        return Shown([to_issue(record, self._settings, extras) for record, extras in completed])
 
     async def _by_ids(self, ids: Sequence[IssueId]) -> list[Issue]:
         numbers = [_number(issue_id) for issue_id in ids]
@@ -179,11 +184,11 @@ class GitHubTracker:
         labels = {normalize_state(state) for state in self._settings.state_labels}
         return asked & ({"open", "closed"} | labels)
 
-    async def _records(self, wanted: frozenset[str]) -> list[Any]:
-        records = await self._reads.open_issues() if wanted - {"closed"} else []
+    async def _records(self, wanted: frozenset[str]) -> Records:
+        records = await self._reads.open_issues() if wanted - {"closed"} else Records()
         # A closed issue has a state of its own only where that state is terminal.
         if wanted & (self._settings.terminal | {"closed"}):
-            records = [*records, *await self._reads.closed_issues()]
+            records += await self._reads.closed_issues()
         return records
 
     async def _project_records(self) -> list[tuple[Any, Extras]]:

@@ -19,7 +19,7 @@ from . import github_queries as queries
 from .github_records import from_graphql
 from .github_settings import GitHubSettings
 from .http import Answer, HttpClient, Query, status_error
-from .rest_listing import Listing, ListQueries, Page, server_date
+from .rest_listing import Listing, ListQueries, Page, Records, server_date
 from .rest_reads import gathered, named
 from .rest_records import dig, entries
 
@@ -72,7 +72,7 @@ class GitHubReads:
         """Whether the next read of the open issues asks for each of them."""
         return not self._open.is_long or self._settings.project is not None
 
-    async def open_issues(self) -> list[Any]:
+    async def open_issues(self) -> Records:
         """The open issues and pull requests, oldest first."""
         return await self._open.read()
 

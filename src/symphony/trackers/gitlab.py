@@ -23,7 +23,8 @@ from .gitlab_records import is_gated, to_blockers, to_issue
 from .gitlab_settings import GitLabSettings, resolve
 from .gitlab_tool import make_tool
 from .http import HttpClient
-from .joint_reads import JointReads
+from .joint_reads import JointReads, Shown, shown_beside
+from .rest_listing import Records
 from .rest_reads import checked_at_start, missing_names
 from .rest_records import Malformed, warn_dropped
 
@@ -94,15 +95,17 @@ class GitLabTracker:
         """Close the connections."""
         await self.http.aclose()
 
-    async def _in_states(self, states: Sequence[str]) -> list[Issue]:
+    async def _in_states(self, states: Sequence[str]) -> Shown:
         wanted = self._known(states)
         if not wanted:
-            return []
-        records = await self._reads.opened_issues() if wanted - {"closed"} else []
+            return Shown([])
+        opened = await self._reads.opened_issues() if wanted - {"closed"} else Records()
+        records = [*opened]
         # A closed issue has a state of its own only where that state is terminal.
         if wanted & (self._settings.terminal | {"closed"}):
-            records = [*records, *await self._reads.closed_issues()]
+            records += await self._reads.closed_issues()
         issues: dict[IssueId, tuple[Issue, Any]] = {}
+        beside = shown_beside(opened.left, self._to_issue)
         problems = []
         for record in records:
             try:
@@ -112,8 +115,10 @@ class GitLabTracker:
             else:
                 if issue.state_key in wanted:
                     issues[issue.id] = (issue, record)
+                elif not self._is_linked(issue, record):
+                    beside.append(issue)
         warn_dropped("GitLab", problems)
-        return await self._with_blockers(list(issues.values()))
+        return Shown(await self._with_blockers(list(issues.values())), beside)
 
     async def _by_ids(self, ids: Sequence[IssueId]) -> list[Issue]:
         iids = [_iid(issue_id) for issue_id in ids]
@@ -153,6 +158,15 @@ class GitLabTracker:
         labels = {normalize_state(state) for state in self._settings.state_labels}
         return asked & ({"opened", "closed"} | labels)
 
+    def _to_issue(self, record: Any) -> Issue:
+        return to_issue(record, self._settings)
+
+    def _is_linked(self, issue: Issue, record: Any) -> bool:
+        """Whether its blockers are to be asked for."""
+        settings = self._settings
+        opened = record.get("state") == "opened" and is_gated(issue.state, settings)
+        return settings.blocking_links and opened
+
     async def _with_blockers(self, pairs: Sequence[tuple[Issue, Any]]) -> list[Issue]:
         """Add the blockers of the open issues that are in the state in which they would start."""
         for _, record in pairs:
@@ -160,12 +174,8 @@ class GitLabTracker:
             if isinstance(project_id, int):
                 self._project_id = project_id
         settings = self._settings
-        asked = [
-            int(issue.id)
-            for issue, record in pairs
-            if record.get("state") == "opened" and is_gated(issue.state, settings)
-        ]
-        if not settings.blocking_links or not asked:
+        asked = [int(issue.id) for issue, record in pairs if self._is_linked(issue, record)]
+        if not asked:
             return [issue for issue, _ in pairs]
         nodes = await self._reads.blockers(asked)
         if absent := [iid for iid in asked if iid not in nodes]:

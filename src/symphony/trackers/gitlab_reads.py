@@ -16,7 +16,7 @@ from symphony.errors import TrackerError
 
 from .gitlab_settings import GitLabSettings
 from .http import Answer, HttpClient, Query, status_error
-from .rest_listing import Listing, ListQueries, Page, server_date
+from .rest_listing import Listing, ListQueries, Page, Records, server_date
 from .rest_reads import gathered, named
 from .rest_records import dig, entries, integer
 
@@ -82,7 +82,7 @@ class GitLabReads:
         """Whether the next read of the open issues asks for each of them."""
         return not self._opened.is_long
 
-    async def opened_issues(self) -> list[Any]:
+    async def opened_issues(self) -> Records:
         """The open issues, oldest first."""
         return await self._opened.read()
 

@@ -28,7 +28,7 @@ from .jira_reads import PAGE, JiraReads, headers
 from .jira_records import Reading, to_issue
 from .jira_settings import CATEGORIES, JiraSettings, resolve
 from .jira_tool import NAME, build_tool, prepare, tool_spec
-from .joint_reads import JointReads
+from .joint_reads import JointReads, Shown
 from .rest_records import Malformed, warn_dropped
 from .tool_results import TIMEOUT_S
 
@@ -137,10 +137,10 @@ class JiraTracker:
         """Close the connections."""
         await self.http.aclose()
 
-    async def _in_states(self, states: Sequence[str]) -> list[Issue]:
+    async def _in_states(self, states: Sequence[str]) -> Shown:
         names = self._asked_states(states)
         if not names:
-            return []
+            return Shown([])
         try:
             records = await self._reads.search(names)
         except TrackerError as error:
@@ -161,7 +161,7 @@ class JiraTracker:
                 if issue.state_key in wanted:
                     issues.setdefault(issue.id, issue)
         warn_dropped("Jira", problems)
-        return list(issues.values())
+        return Shown(list(issues.values()))
 
     async def _by_ids(self, ids: Sequence[IssueId]) -> list[Issue]:
         batches = [ids[i : i + PAGE] for i in range(0, len(ids), PAGE)]

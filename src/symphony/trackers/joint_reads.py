@@ -15,12 +15,14 @@ a list does not hold them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from symphony.model.issue import Issue, IssueId
+
+from .rest_records import Malformed
 
 JOIN_S: Final = 0.02
 """A cycle asks for its two reads at once, in a task each; so long one waits for the other."""
@@ -86,6 +88,30 @@ class Companions:
                 wish.give(None)
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a state read showed.
+
+    Attributes:
+        listed: The issues in the asked states.
+        beside: Issues in other states that came along, as a read by id would give them.
+    """
+
+    listed: list[Issue]
+    beside: list[Issue] = field(default_factory=list)
+
+
+def shown_beside(records: Iterable[Any], to_issue: Callable[[Any], Issue]) -> list[Issue]:
+    """The issues of records that came along; of a malformed one the read by id will tell."""
+    issues = []
+    for record in records:
+        try:
+            issues.append(to_issue(record))
+        except Malformed:
+            continue
+    return issues
+
+
 class JointReads:
     """The two reads of an adapter, joined.
 
@@ -98,7 +124,7 @@ class JointReads:
 
     def __init__(
         self,
-        by_states: Callable[[Sequence[str]], Awaitable[list[Issue]]],
+        by_states: Callable[[Sequence[str]], Awaitable[Shown]],
         by_ids: Callable[[Sequence[IssueId]], Awaitable[list[Issue]]],
         *,
         reads_all: Callable[[], bool] = lambda: True,
@@ -119,15 +145,15 @@ class JointReads:
             return []
         # The first read has no companion, and waits for none.
         if not self._polled or not self._reads_all():
-            issues = await self._by_states(states)
+            shown = await self._by_states(states)
             self._polled = True
-            return issues
+            return shown.listed
         async with self._companions.taken_along() as wishes:
-            issues = await self._by_states(states)
-            found = {issue.id: issue for issue in issues}
+            shown = await self._by_states(states)
+            found = {issue.id: issue for issue in (*shown.beside, *shown.listed)}
             for wish in wishes:
                 wish.give([found[issue_id] for issue_id in wish.ids if issue_id in found])
-        return issues
+        return shown.listed
 
     async def by_ids(self, ids: Sequence[IssueId]) -> list[Issue]:
         """The visible issues of these ids in the asked order, each once; without any, no request.

@@ -14,7 +14,7 @@ does not hold still for three readings is returned as last read and not kept.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -68,6 +68,18 @@ class ListQueries:
     is_open: Callable[[Mapping[str, Any]], bool]
 
 
+class Records(list[Any]):
+    """The records of a read.
+
+    Attributes:
+        left: Records that the read showed to have left the list, as they are now.
+    """
+
+    def __init__(self, listed: Iterable[Any] = (), left: Iterable[Any] = ()) -> None:
+        super().__init__(listed)
+        self.left = list(left)
+
+
 @dataclass(slots=True)
 class _Kept:
     records: dict[int, Mapping[str, Any]]
@@ -81,6 +93,7 @@ class _Whole:
 
     records: dict[int, Any] = field(default_factory=dict)
     unknown: list[Any] = field(default_factory=list)
+    left: list[Any] = field(default_factory=list)
 
     def add(self, page: Page, number: str) -> None:
         for record in page.records:
@@ -126,7 +139,7 @@ class Listing:
         self.is_long = False
         self._lock = asyncio.Lock()
 
-    async def read(self) -> list[Any]:
+    async def read(self) -> Records:
         """Return the records, oldest first.
 
         Raises:
@@ -141,10 +154,10 @@ class Listing:
                 and await self._caught_up(kept)
             ):
                 self._kept = kept
-                return _ordered(kept.records)
+                return Records(_ordered(kept.records))
             return await self._whole()
 
-    async def _whole(self) -> list[Any]:
+    async def _whole(self) -> Records:
         for repeat in range(MAX_REPEATS):
             read_at = self._clock()
             whole = _Whole()
@@ -164,7 +177,7 @@ class Listing:
         if steady and since is not None and not whole.unknown:
             self._kept = _Kept(whole.records, since, read_at)
         self.is_long = self._exceeds(len(whole.records))
-        return [*whole.records.values(), *whole.unknown]
+        return Records([*whole.records.values(), *whole.unknown], whole.left)
 
     def _exceeds(self, count: int) -> bool:
         return count > self._whole_pages * PER_PAGE
@@ -182,6 +195,8 @@ class Listing:
                 return False
             if key in whole.records:
                 whole.records[key] = record
+            else:
+                whole.left.append(record)
         return not changes.more
 
     async def _caught_up(self, kept: _Kept) -> bool:
