@@ -24,11 +24,12 @@ from .asana_records import dependency_gids, is_outside, to_issue
 from .asana_settings import AsanaSettings, resolve
 from .asana_tool import NAME, build_tool, check, tool_spec
 from .base import ToolContext, ToolResult, ToolSpec
+from .dropped_records import DroppedRecords
 from .http import HttpClient
 from .http_paths import BadCall
 from .joint_reads import JointReads, Shown
 from .rest_reads import missing_names
-from .rest_records import Malformed, dig, entries, text, warn_dropped
+from .rest_records import Malformed, dig, entries, text
 from .tool_results import TIMEOUT_S
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class AsanaTracker:
             provider="Asana", headers=headers(settings), base_url=settings.endpoint
         )
         self._settings = settings
+        self._dropped = DroppedRecords("Asana")
         self._reads = AsanaReads(settings, self.http)
         self._joint = JointReads(self._in_states, self._by_ids)
         self._tool = build_tool(settings)
@@ -136,13 +138,13 @@ class AsanaTracker:
             try:
                 issue = to_issue(task, self._settings)
             except Malformed as error:
-                problems.append(str(error))
+                problems.append((task, error))
             else:
                 if issue.state_key in wanted:
                     tasks.setdefault(issue.id, task)
                 elif not issue.blocked_by:
                     beside.setdefault(issue.id, issue)
-        warn_dropped("Asana", problems)
+        self._dropped.tell(names, problems)
         return Shown(await self._resolved(list(tasks.values()), listed), list(beside.values()))
 
     async def _by_ids(self, ids: Sequence[IssueId]) -> list[Issue]:

@@ -18,6 +18,7 @@ from symphony.errors import SettingFault, TrackerError
 from symphony.model.issue import BlockerRef, Issue, IssueId, normalize_state
 
 from .base import ToolContext, ToolResult, ToolSpec
+from .dropped_records import DroppedRecords
 from .github_queries import project_status, unknown_payload
 from .github_reads import GitHubReads
 from .github_records import (
@@ -35,7 +36,7 @@ from .http import HttpClient
 from .joint_reads import JointReads, Shown, shown_beside
 from .rest_listing import Records
 from .rest_reads import checked_at_start, gathered, missing_names
-from .rest_records import Malformed, dig, text, warn_dropped
+from .rest_records import Malformed, dig, text
 
 if TYPE_CHECKING:
     from symphony.config.settings import TrackerSettings
@@ -63,6 +64,7 @@ class GitHubTracker:
     ) -> None:
         self.http = client or make_client(settings)
         self._settings = settings
+        self._dropped = DroppedRecords("GitHub")
         self._reads = GitHubReads(settings, self.http, clock=clock, whole_pages=whole_pages)
         self._joint = JointReads(self._in_states, self._by_ids, reads_all=self._reads.reads_all)
         self._tool = make_tool(settings)
@@ -123,14 +125,14 @@ class GitHubTracker:
             try:
                 issue = to_issue(record, self._settings, extras)
             except Malformed as error:
-                problems.append(str(error))
+                problems.append((record, error))
                 continue
             if issue.state_key in wanted:
                 issues[issue.id] = issue
                 waiting.append((record, extras))
             elif not self._settings.dependencies:
                 beside.append(issue)
-        warn_dropped("GitHub", problems)
+        self._dropped.tell(states, problems)
         if not self._settings.dependencies:
             return Shown(list(issues.values()), beside)
         completed = await gathered(self._with_blockers(*pair) for pair in waiting)

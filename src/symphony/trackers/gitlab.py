@@ -18,6 +18,7 @@ from symphony.errors import SettingFault, TrackerError
 from symphony.model.issue import Issue, IssueId, normalize_state
 
 from .base import ToolContext, ToolResult, ToolSpec
+from .dropped_records import DroppedRecords
 from .gitlab_reads import GitLabReads, unknown_payload
 from .gitlab_records import is_gated, to_blockers, to_issue
 from .gitlab_settings import GitLabSettings, resolve
@@ -26,7 +27,7 @@ from .http import HttpClient
 from .joint_reads import JointReads, Shown, shown_beside
 from .rest_listing import Records
 from .rest_reads import checked_at_start, missing_names
-from .rest_records import Malformed, warn_dropped
+from .rest_records import Malformed
 
 if TYPE_CHECKING:
     from symphony.config.settings import TrackerSettings
@@ -52,6 +53,7 @@ class GitLabTracker:
     ) -> None:
         self.http = client or make_client(settings)
         self._settings = settings
+        self._dropped = DroppedRecords("GitLab")
         self._reads = GitLabReads(settings, self.http, clock=clock, whole_pages=whole_pages)
         self._project_id: int | None = None
         self._joint = JointReads(self._in_states, self._by_ids, reads_all=self._reads.reads_all)
@@ -111,13 +113,13 @@ class GitLabTracker:
             try:
                 issue = to_issue(record, self._settings)
             except Malformed as error:
-                problems.append(str(error))
+                problems.append((record, error))
             else:
                 if issue.state_key in wanted:
                     issues[issue.id] = (issue, record)
                 elif not self._is_linked(issue, record):
                     beside.append(issue)
-        warn_dropped("GitLab", problems)
+        self._dropped.tell(states, problems)
         return Shown(await self._with_blockers(list(issues.values())), beside)
 
     async def _by_ids(self, ids: Sequence[IssueId]) -> list[Issue]:

@@ -22,6 +22,7 @@ from symphony.errors import SettingFault, TrackerError
 from symphony.model.issue import Issue, IssueId, normalize_state
 
 from .base import ToolContext, ToolResult, ToolSpec
+from .dropped_records import DroppedRecords
 from .http import HttpClient
 from .http_paths import BadCall
 from .jira_reads import PAGE, JiraReads, headers
@@ -29,7 +30,7 @@ from .jira_records import Reading, to_issue
 from .jira_settings import CATEGORIES, JiraSettings, resolve
 from .jira_tool import NAME, build_tool, prepare, tool_spec
 from .joint_reads import JointReads, Shown
-from .rest_records import Malformed, warn_dropped
+from .rest_records import Malformed
 from .tool_results import TIMEOUT_S
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class JiraTracker:
             provider="Jira", headers=headers(settings), base_url=settings.base_url
         )
         self._settings = settings
+        self._dropped = DroppedRecords("Jira")
         self._states = {"active_states": active_states, "terminal_states": terminal_states}
         terminal = frozenset(normalize_state(state) for state in terminal_states)
         self._reading = Reading(settings=settings, terminal=terminal)
@@ -155,12 +157,12 @@ class JiraTracker:
             try:
                 issue = to_issue(record, self._reading)
             except Malformed as error:
-                problems.append(str(error))
+                problems.append((record, error))
             else:
                 # The search index may lag behind; what it sends with an issue is current.
                 if issue.state_key in wanted:
                     issues.setdefault(issue.id, issue)
-        warn_dropped("Jira", problems)
+        self._dropped.tell(names, problems)
         return Shown(list(issues.values()))
 
     async def _by_ids(self, ids: Sequence[IssueId]) -> list[Issue]:

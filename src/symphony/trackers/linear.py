@@ -21,6 +21,7 @@ from symphony.errors import SettingFault, TrackerError
 from symphony.model.issue import Issue, IssueId, normalize_state
 
 from .base import ToolContext, ToolResult, ToolSpec
+from .dropped_records import DroppedRecords
 from .http import HttpClient
 from .linear_listing import WHOLE_EVERY, LinearListing
 from .linear_reads import LinearReads, unknown_payload
@@ -60,6 +61,7 @@ class LinearTracker:
         headers = {"Authorization": settings.api_key, "Accept": "application/json"}
         self.http = client or HttpClient(provider="Linear", headers=headers)
         self._settings = settings
+        self._dropped = DroppedRecords("Linear")
         self._reads = LinearReads(settings, self.http)
         self._listing = LinearListing(self._reads, clock=clock, whole_every=whole_every)
         self._tool = LinearTool(settings, self._reads)
@@ -93,12 +95,10 @@ class LinearTracker:
             try:
                 issue = to_issue(node, routing)
             except Malformed as error:
-                problems.append(str(error))
+                problems.append((node, error))
             else:
                 issues.setdefault(issue.id, issue)
-        if problems:
-            message = "Dropping malformed Linear issue records"
-            log.warning(message, count=len(problems), problems="; ".join(problems[:3]))
+        self._dropped.tell(names, problems)
         return list(issues.values())
 
     async def fetch_issues_by_ids(self, ids: Sequence[IssueId]) -> list[Issue]:

@@ -11,10 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import structlog
-
-log = structlog.get_logger(__name__)
-
 
 class Malformed(ValueError):
     """A record without the required fields; the message names the first one that is missing."""
@@ -83,10 +79,3 @@ def labels(names: Iterable[object]) -> tuple[str, ...]:
 def entries(value: object) -> Sequence[Any]:
     """A list; empty where it is none."""
     return value if isinstance(value, list) else ()
-
-
-def warn_dropped(provider: str, problems: Sequence[str]) -> None:
-    """Log how many records a state read left out."""
-    if problems:
-        message = f"Dropping malformed {provider} issue records"
-        log.warning(message, count=len(problems), problems="; ".join(problems[:3]))
