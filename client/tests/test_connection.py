@@ -332,7 +332,6 @@ def test_every_error_of_the_package_has_one_root() -> None:
 @pytest.mark.parametrize(
     ("argument", "value"),
     [
-        ("client_info", ClientInfo("", "1")),
         ("client_info", "demo"),
         ("request_timeout_s", -1),
         ("request_timeout_s", "5"),

@@ -42,7 +42,7 @@ def test_removed_values_and_those_of_telling_names_are_secrets() -> None:
 @pytest.mark.parametrize(
     ("env", "mode", "text"),
     [
-        ({}, "mix", "env_mode='mix': use merge, replace, allow"),
+        ({}, "mix", "mode='mix': give one of merge, replace, allow"),
         ({"A": 1}, "merge", r"env\['A'\]=1"),
         ({"A=B": "1"}, "merge", "no '='"),
         ({"A": "\0"}, "merge", "NUL"),

@@ -81,12 +81,12 @@ async def test_a_cursor_that_does_not_move_ends_the_iteration(server, connect):
 @pytest.mark.parametrize(
     ("family", "name", "arguments", "complaint"),
     [
-        ("models", "list", {"limit": "many"}, r"model/list: Expected `int .*limit"),
-        ("skills", "list", {"cwds": "/w"}, r"skills/list: Expected `array`, got `str` .*cwds"),
-        ("threads", "list", {"sort_key": "size"}, "thread/list: sortKey='size': use created_at"),
-        ("fs", "read_file", {"path": "a\ud800"}, "fs/readFile: cannot be sent as JSON"),
+        ("models", "list", {"limit": "many"}, r"model/list: limit='many': Expected `int"),
+        ("skills", "list", {"cwds": "/w"}, r"skills/list: cwds='/w': Expected `array`, got `str`"),
+        ("threads", "list", {"sort_key": "size"}, "thread/list: sort_key='size': use created_at"),
+        ("fs", "read_file", {"path": "a\ud800"}, r"fs/readFile: path='a.*: cannot be sent as JSON"),
         ("config", "write_value", {"key_path": "a", "merge_strategy": "replace", "value": object()},
-         "config/value/write: cannot be sent as JSON"),
+         "config/value/write: value=.*: cannot be sent as JSON"),
         ("account", "start_login", {"params": {"type": "fax"}}, "account/login/start: .*fax"),
     ],
 )  # fmt: skip

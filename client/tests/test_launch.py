@@ -245,7 +245,7 @@ async def test_a_cancelled_close_still_ends_the_process(start: Start) -> None:
     [
         ("/no/such/codex", {}, BinaryNotFound, "does not exist"),
         ("codex app-server", {"config": {"a": 1}}, InvalidArgument, "-c key=value"),
-        (None, {"colour": "red"}, InvalidArgument, "unknown options: colour; there are allow"),
+        (None, {"colour": "red"}, InvalidArgument, "unknown options: 'colour'; there are allow"),
         (None, {"remove_secrets": "A"}, InvalidArgument, "remove_secrets='A': give a list"),
         (None, {"cwd": 3}, InvalidArgument, "cwd=3: give a path"),
         (None, {"request_timeout_s": 0}, InvalidArgument, "request_timeout_s=0: give seconds"),

@@ -445,7 +445,7 @@ def test_tool_names_that_the_server_refuses_are_refused_here(name: str) -> None:
     async def handler(arguments: Any, context: ToolCallContext) -> str:
         return ""
 
-    with pytest.raises(InvalidArgument, match="tool name"):
+    with pytest.raises(InvalidArgument, match=r"name=.*letters, digits"):
         Tool(name, "", {}, handler)
 
 

@@ -438,7 +438,7 @@ def test_every_kind_of_message_has_a_name_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"colour": "red"}, "unknown options: colour"),
+        ({"colour": "red"}, "unknown options: 'colour'"),
         ({"tools": [{"description": "x"}]}, "use a Tool or name"),
         ({"sandbox": "open"}, "sandbox='open'"),
         ({"tools": "query"}, "tools='query': give a list of tools"),
@@ -462,7 +462,7 @@ async def test_unknown_options_of_a_turn_and_folders_that_are_not_there_are_refu
     with pytest.raises(InvalidArgument, match="is not a directory"):
         await Session.start(tmp_path / "none", transport=server)
     session = await Session.start(tmp_path, transport=server)
-    with pytest.raises(InvalidArgument, match="unknown options: colour"):
+    with pytest.raises(InvalidArgument, match="unknown options: 'colour'"):
         await session.run("x", colour="red")  # type: ignore[call-arg] # what is tested
     for options in ({"turn_timeout_s": -1}, {"title": None}, {"output_schema": []}):
         with pytest.raises(InvalidArgument, match=next(iter(options))):

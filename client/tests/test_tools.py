@@ -301,7 +301,7 @@ def test_a_function_that_cannot_be_a_tool_is_refused_where_it_is_written(
 
 
 def test_a_bad_name_is_refused() -> None:
-    with pytest.raises(InvalidArgument, match="namespace name 'a b'"):
+    with pytest.raises(InvalidArgument, match="namespace='a b': give letters"):
 
         @tool(namespace="a b")
         def fine() -> None: ...

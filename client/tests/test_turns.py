@@ -578,7 +578,6 @@ async def test_nothing_is_sent_before_a_turn_is_started(server, connect) -> None
         effort="high",
         output_schema={"type": "object"},
         service_tier="fast",
-        title="T",
     )
     await asyncio.sleep(0)
     assert turn.id is None
@@ -592,7 +591,6 @@ async def test_nothing_is_sent_before_a_turn_is_started(server, connect) -> None
         "effort": "high",
         "outputSchema": {"type": "object"},
         "serviceTier": "fast",
-        "title": "T",
     }
 
 
@@ -664,8 +662,8 @@ async def test_an_iteration_that_waits_is_not_taken_over(server, connect) -> Non
         ("overflow", "drop", "overflow='drop': give one of coalesce, drop_deltas, block"),
         ("queue_limit", 0, "queue_limit=0: give a number from 1"),
         ("keep_items", "no", "keep_items='no': give True or False"),
-        ("input", None, "input=None: use a string or mappings"),
-        ("input", 5, "input=5: use a string or mappings"),
+        ("input", None, "input=None: give a text, or items"),
+        ("input", 5, "input=5: give a text, or items"),
     ],
 )
 async def test_an_argument_that_makes_no_sense_is_refused_by_name(

@@ -15,10 +15,17 @@ from codex_app_server.errors import (
 )
 from codex_app_server.protocol.rpc import Rpc
 from codex_app_server.protocol.turn import Failure, TurnMachine
+from codex_app_server.tools import Tool, ToolCallContext
 from codex_app_server.values import approval_decision, config_overrides, sandbox_policy
 from codex_app_server.values import approval_policy as policy_of
 from codex_app_server.versions import GONE, known_methods, mcp_tool_name, parse_version, refusal
 
+
+async def _nothing(arguments: object, context: ToolCallContext) -> str:
+    return ""
+
+
+TOOL = Tool("t", "", {"type": "object"}, _nothing)
 GRANULAR = {"sandbox_approval": True, "rules": True, "mcp_elicitations": False}
 OLD, NEW = "0.125.0", "0.169.0"
 
@@ -162,7 +169,7 @@ async def test_a_malformed_granular_policy_is_refused_and_not_dropped(
 
 
 @pytest.mark.parametrize(
-    "options", [{"approval_policy": {"granular": GRANULAR}}, {"dynamic_tools": [{"name": "t"}]}]
+    "options", [{"approval_policy": {"granular": GRANULAR}}, {"tools": [TOOL]}]
 )
 async def test_what_needs_the_capability_is_refused_before_it_is_sent(server, connect, options):
     connection = await connect(experimental=False)

@@ -31,6 +31,7 @@ MODULES = (
     "opening",
     "handshake",
     "threads",
+    "thread_options",
     "turns",
     "events",
     "approvals",

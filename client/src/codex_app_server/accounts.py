@@ -18,6 +18,16 @@ from typing import TYPE_CHECKING, Any, Self
 from msgspec import UNSET, Struct, UnsetType
 
 from codex_app_server.approvals import ServerRequestInfo
+from codex_app_server.checks import (
+    FLAG,
+    FUNCTION,
+    LIMIT,
+    TABLE,
+    TEXT,
+    check_secrets,
+    check_values,
+    optional,
+)
 from codex_app_server.errors import CodexError, InvalidArgument, LoginFailed, UnexpectedReply
 from codex_app_server.protocol import requests
 from codex_app_server.protocol import types as t
@@ -44,6 +54,10 @@ class ExternalTokens(Struct, frozen=True, kw_only=True):
     access_token: str
     account_id: str
     plan: str | None = None
+
+    def __post_init__(self) -> None:
+        check_secrets(access_token=(self.access_token, TEXT))
+        check_values(account_id=(self.account_id, TEXT), plan=(self.plan, optional(TEXT)))
 
     def __repr__(self) -> str:
         return f"ExternalTokens(account_id={self.account_id!r}, plan={self.plan!r})"
@@ -91,6 +105,7 @@ class Login:
             LoginFailed: Refused, cancelled, or out of time (it is cancelled then).
             ConnectionClosed: The server is gone.
         """
+        check_values(timeout_s=(timeout_s, LIMIT))
         if self._ended:
             raise LoginFailed("this login has ended", self.login_id)
         try:
@@ -171,6 +186,7 @@ class AccountApi(requests.Account):
         Raises:
             CodexError: As for `login_api_key`.
         """
+        check_values(environment=(environment, optional(TABLE)), timeout_s=(timeout_s, LIMIT))
         key = (os.environ if environment is None else environment).get(KEY_VARIABLE, "").strip()
         if key:
             await self.login_api_key(key, timeout_s=timeout_s)
@@ -216,6 +232,7 @@ class AccountApi(requests.Account):
         """
         if not isinstance(source, ExternalTokens) and not callable(source):
             raise InvalidArgument("source: give ExternalTokens or a function that returns them")
+        check_values(auto_refresh=(auto_refresh, FLAG), timeout_s=(timeout_s, LIMIT))
         tokens = source if isinstance(source, ExternalTokens) else await source(None)
         params = {"type": "chatgptAuthTokens", **tokens.members()}
         await self.start_login(params, timeout_s=timeout_s)
@@ -224,6 +241,7 @@ class AccountApi(requests.Account):
 
     def answer_refreshes(self, source: TokenSource | None) -> None:
         """Answer the server's wish for fresh tokens from a source; None stops that."""
+        check_values(source=(source, optional(FUNCTION)))
         if source is None:
             self._connection.set_token_refresh(None)
             return

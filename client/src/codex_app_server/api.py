@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
+from codex_app_server.checks import check_values, is_text
 from codex_app_server.errors import RequestError
 from codex_app_server.handshake import ServerInfo
 from codex_app_server.subscriptions import (
@@ -103,10 +104,17 @@ class WideApi:
         return self._subscriptions.add(thread_id, methods, limit, drop)
 
     def subagents(self, thread: Thread | str) -> SubAgents:
-        """Return the view on the sub-agents of a thread."""
+        """Return the view on the sub-agents of a thread.
+
+        Raises:
+            InvalidArgument: Neither a thread nor an id.
+        """
         from codex_app_server.subagents import SubAgents
 
-        return SubAgents(self._connection, thread if isinstance(thread, str) else thread.id)
+        thread_id = thread if isinstance(thread, str) else getattr(thread, "id", None)
+        fits = is_text(thread_id)
+        check_values(thread=(thread, ("a Thread, or a thread's id", lambda _: fits)))
+        return SubAgents(self._connection, str(thread_id))
 
     async def fuzzy_file_search(
         self, query: str, roots: Sequence[str], *, timeout_s: float | None = None

@@ -16,7 +16,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from codex_app_server.checks import Checks, check_options, is_seconds, or_none
+from codex_app_server.checks import FLAG, FUNCTION, LIMIT, SECONDS, check_values, optional, shown
 from codex_app_server.errors import InvalidArgument
 from codex_app_server.values import approval_decision
 
@@ -135,12 +135,6 @@ Policy = str | Callback
 _POLICIES = frozenset({"decline", "accept", "accept_for_session", "manual"})
 
 
-_LIMITS: Checks = {
-    "timeout_s": ("seconds above 0", is_seconds),
-    "manual_timeout_s": ("seconds above 0, or None", or_none(is_seconds)),
-}
-
-
 class ServerRequestHandlers(Struct, frozen=True, kw_only=True):
     """A policy for each kind of request.
 
@@ -166,7 +160,8 @@ class ServerRequestHandlers(Struct, frozen=True, kw_only=True):
         on_answered: Told of every request once it is settled; must not block or raise.
 
     Raises:
-        InvalidArgument: A policy that is neither a known word nor callable.
+        InvalidArgument: A policy that is neither a known word nor callable, or a member of the
+            wrong type.
     """
 
     command: Policy = "decline"
@@ -193,11 +188,18 @@ class ServerRequestHandlers(Struct, frozen=True, kw_only=True):
             "mcp_tool",
         ):
             policy = getattr(self, name)
-            if not callable(policy) and policy not in _POLICIES:
+            if not callable(policy) and not (isinstance(policy, str) and policy in _POLICIES):
                 allowed = ", ".join(sorted(_POLICIES))
-                raise InvalidArgument(f"{name}={policy!r}: use a callable or one of {allowed}")
-        limits = {"timeout_s": self.timeout_s, "manual_timeout_s": self.manual_timeout_s}
-        check_options(limits, _LIMITS)
+                raise InvalidArgument(f"{name}={shown(policy)}: use a callable or one of {allowed}")
+        check_values(
+            token_refresh=(self.token_refresh, optional(FUNCTION)),
+            attestation=(self.attestation, optional(FUNCTION)),
+            other=(self.other, ("a mapping of methods to functions", _are_callbacks)),
+            timeout_s=(self.timeout_s, SECONDS),
+            manual_timeout_s=(self.manual_timeout_s, LIMIT),
+            allow_persistent=(self.allow_persistent, FLAG),
+            on_answered=(self.on_answered, optional(FUNCTION)),
+        )
 
     def policy_for(self, request: ServerRequestInfo) -> Policy | None:
         """Return the policy of a request; None where only an error can be answered."""
@@ -220,6 +222,12 @@ class ServerRequestHandlers(Struct, frozen=True, kw_only=True):
                 return self.attestation
             case _:
                 return self.other.get(request.method)
+
+
+def _are_callbacks(value: Any) -> bool:
+    if not isinstance(value, Mapping):
+        return False
+    return all(isinstance(name, str) and callable(one) for name, one in value.items())
 
 
 def kind_of(method: str, params: Mapping[str, Any]) -> RequestKind:
@@ -284,7 +292,9 @@ def encode_answer(
         return dict(answer)
     word = "decline" if answer is None else answer
     if word not in _V2:
-        raise InvalidArgument(f"{word!r} is no answer to {request.method}: {', '.join(_V2)}")
+        raise InvalidArgument(
+            f"answer={shown(word)} is no answer to {request.method}: {', '.join(_V2)}"
+        )
     match request.kind:
         case RequestKind.COMMAND | RequestKind.FILE_CHANGE:
             return {"decision": _V2[word]}

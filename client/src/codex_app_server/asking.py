@@ -16,12 +16,13 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from codex_app_server.errors import ExperimentalRequired, InvalidArgument, UnexpectedReply
+from codex_app_server import members
+from codex_app_server.checks import LIMIT, check_values
+from codex_app_server.errors import ExperimentalRequired, UnexpectedReply
 from codex_app_server.handshake import ServerInfo
 from codex_app_server.protocol import types
 from codex_app_server.protocol.requests import ENUMS
 from codex_app_server.protocol.unions import TaggedUnion
-from codex_app_server.versions import parse_version
 
 __all__ = ["Asker"]
 
@@ -72,6 +73,7 @@ class Asker:
             UnexpectedReply: The answer is not of its type.
             CodexError: As for `Connection.call_raw`.
         """
+        check_values(timeout_s=(timeout_s, LIMIT))
         known = types.CLIENT_REQUESTS[method]
         if known.experimental and not self._server.experimental:
             raise ExperimentalRequired(method, method)
@@ -83,28 +85,15 @@ class Asker:
 
     def _checked(self, method: str, params: Mapping[str, Any], kind: Any) -> Any:
         if WHOLE in params:
-            members: Any = params[WHOLE]
+            sent: Any = params[WHOLE]
         else:
-            members = {name: value for name, value in params.items() if value is not UNSET}
-            self._check_enums(method, members)
-        try:
-            encoded = msgspec.json.encode(members)
-            self._decoder(kind)(encoded)
-        except msgspec.ValidationError as error:
-            raise InvalidArgument(f"{method}: {error}") from None
-        except (TypeError, UnicodeEncodeError, RecursionError, ValueError) as error:
-            raise InvalidArgument(f"{method}: cannot be sent as JSON ({error})") from None
-        return members
-
-    def _check_enums(self, method: str, members: Mapping[str, Any]) -> None:
-        if parse_version(self._server.version) > parse_version(types.SCHEMA_VERSION):
-            return  # a newer server may know more
-        for name, enum in ENUMS.get(method, {}).items():
-            value, allowed = members.get(name), types.KNOWN_VALUES[enum]
-            if isinstance(value, str) and value not in allowed:
-                raise InvalidArgument(
-                    f"{method}: {name}={value!r}: use {', '.join(sorted(allowed))}"
-                )
+            sent = {name: value for name, value in params.items() if value is not UNSET}
+        members.check_types(method, sent, self._decoder(kind))
+        if WHOLE not in params:
+            for wire, enum in ENUMS.get(method, {}).items():
+                name = members.snake_name(wire)
+                members.check_enum(method, name, sent.get(wire), enum, self._server.version)
+        return sent
 
     def _decoded(self, method: str, raw: msgspec.Raw, kind: Any) -> Any:
         try:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from codex_app_server.checks import FLAG, TABLE, check_values, is_path, optional
 from codex_app_server.errors import BinaryNotFound
 
 __all__ = ["BinarySource", "CodexBinary", "resolve_binary"]
@@ -74,6 +75,11 @@ def resolve_binary(
     Raises:
         BinaryNotFound: There is none, or the given one does not exist or may not be executed.
     """
+    check_values(
+        codex=(codex, ("a path, a name or None", lambda one: one in (None, "") or is_path(one))),
+        environment=(environment, optional(TABLE)),
+        wheel=(wheel, FLAG),
+    )
     environment = os.environ if environment is None else environment
     named = os.fspath(codex) if codex is not None else ""
     if named:

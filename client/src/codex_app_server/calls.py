@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from codex_app_server.checks import is_seconds, is_text
+from codex_app_server.checks import is_seconds, is_text, shown
 from codex_app_server.errors import (
     ConnectionClosed,
     InvalidArgument,
@@ -110,11 +110,13 @@ class Caller:
             ConnectionClosed: The server is gone.
         """
         if not is_text(method):
-            raise InvalidArgument(f"method={method!r}: give a name such as 'model/list'")
+            raise InvalidArgument(f"method={shown(method)}: give a name such as 'model/list'")
         if params is not None and not isinstance(params, Mapping | msgspec.Struct):
-            raise InvalidArgument(f"{method}: params={params!r}: give a mapping or None")
+            raise InvalidArgument(f"{method}: params={shown(params)}: give a mapping or None")
         if timeout_s is not None and not is_seconds(timeout_s):
-            raise InvalidArgument(f"{method}: timeout_s={timeout_s!r}: give seconds above 0")
+            raise InvalidArgument(f"{method}: timeout_s={shown(timeout_s)}: give seconds above 0")
+        if not isinstance(idempotent, bool):
+            raise InvalidArgument(f"{method}: idempotent={shown(idempotent)}: give True or False")
         limit_s = self._timeout_s if timeout_s is None else timeout_s
         deadline = self._loop.time() + limit_s
         backoff_s, lost = BACKOFF_FIRST_S, False

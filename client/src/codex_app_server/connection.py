@@ -22,7 +22,18 @@ from codex_app_server.api import WideApi
 from codex_app_server.approvals import Callback, ServerRequestHandlers
 from codex_app_server.broker import Broker, PendingRequest
 from codex_app_server.calls import Caller
-from codex_app_server.checks import Checks, check_options, is_count, is_seconds, is_strings, is_text
+from codex_app_server.checks import (
+    COUNT,
+    FLAG,
+    FUNCTION,
+    SECONDS,
+    Checks,
+    check_options,
+    check_values,
+    is_strings,
+    is_text,
+    optional,
+)
 from codex_app_server.errors import ConnectionClosed, InvalidArgument, UnexpectedReply
 from codex_app_server.events import Event
 from codex_app_server.handshake import ClientInfo, ServerInfo, initialize
@@ -44,6 +55,7 @@ T = TypeVar("T")
 EXIT_STATUS_S = 0.05
 BROKEN_PIPE_S = 0.25
 
+A_TRANSPORT = ("a Transport", lambda value: isinstance(value, Transport))
 CONNECTION_CHECKS: Checks = {
     "client_info": (
         "a ClientInfo with a name and a version",
@@ -51,16 +63,16 @@ CONNECTION_CHECKS: Checks = {
             isinstance(value, ClientInfo) and is_text(value.name) and is_text(value.version)
         ),
     ),
-    "request_timeout_s": ("seconds above 0", is_seconds),
-    "thread_start_timeout_s": ("seconds above 0", is_seconds),
-    "max_in_flight": ("a number from 1", is_count),
-    "max_line_bytes": ("a number from 1", is_count),
+    "request_timeout_s": SECONDS,
+    "thread_start_timeout_s": SECONDS,
+    "max_in_flight": COUNT,
+    "max_line_bytes": COUNT,
     "handlers": (
         "ServerRequestHandlers or None",
         lambda value: value is None or isinstance(value, ServerRequestHandlers),
     ),
-    "on_events": ("a function or None", lambda value: value is None or callable(value)),
-    "experimental": ("True or False", lambda value: isinstance(value, bool)),
+    "on_events": optional(FUNCTION),
+    "experimental": FLAG,
     "opt_out": (
         "a list of methods; without turn/completed no turn would ever end",
         lambda value: is_strings(value) and "turn/completed" not in value,
@@ -158,6 +170,7 @@ class Connection(ThreadOpening, WideApi):
             "on_events": on_events,
         }
         greeting = {"client_info": client_info, "experimental": experimental, "opt_out": opt_out}
+        check_values(transport=(transport, A_TRANSPORT))
         await _check(transport, {**options, **greeting})
         self = cls(transport, **options)
         self._reader = self._loop.create_task(self._read(), name="codex-reader")
@@ -186,6 +199,7 @@ class Connection(ThreadOpening, WideApi):
 
     def set_token_refresh(self, callback: Callback | None) -> None:
         """Answer the server's wish for fresh tokens; None leaves it to the handlers again."""
+        check_values(callback=(callback, optional(FUNCTION)))
         self._broker.token_refresh = callback
 
     @property

@@ -14,6 +14,7 @@ import contextlib
 import os
 from collections import deque
 
+from codex_app_server.checks import check_values
 from codex_app_server.errors import ConnectionClosed
 
 __all__ = ["FdTransport"]
@@ -50,6 +51,8 @@ class FdTransport:
         Raises:
             OSError: One of them is not open.
         """
+        number = ("the number of an open descriptor", lambda one: isinstance(one, int))
+        check_values(read_fd=(read_fd, number), write_fd=(write_fd, number))
         os.set_blocking(read_fd, False)
         os.set_blocking(write_fd, False)
         return cls(read_fd, write_fd)

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from codex_app_server.checks import NAMES, TABLE, check_values, one_of, optional
 from codex_app_server.errors import InvalidArgument
 
 __all__ = ["BASIC_NAMES", "EnvMode", "LaunchEnvironment", "Redactor", "launch_environment"]
@@ -81,8 +82,13 @@ def launch_environment(
     Raises:
         InvalidArgument: An unknown mode, or a name or value that is no text for an environment.
     """
-    if mode not in MODES:
-        raise InvalidArgument(f"env_mode={mode!r}: use {', '.join(MODES)}")
+    check_values(
+        env=(env, optional(TABLE)),
+        mode=(mode, one_of(*MODES)),
+        allow=(allow, NAMES),
+        remove_secrets=(remove_secrets, NAMES),
+        inherited=(inherited, optional(TABLE)),
+    )
     _check(env or {})
     inherited = os.environ if inherited is None else inherited
     removed = {name for name in inherited if _matches(name, remove_secrets)}

@@ -27,6 +27,7 @@ from typing import Any, Literal, Self, Unpack
 import msgspec
 
 from codex_app_server import values
+from codex_app_server.checks import PATH, check_options, check_values, optional
 from codex_app_server.cleanup import sweep
 from codex_app_server.errors import (
     CodexError,
@@ -39,6 +40,7 @@ from codex_app_server.errors import (
 )
 from codex_app_server.events import Event
 from codex_app_server.exec_command import (
+    RUN_CHECKS,
     ExecOrder,
     approval_config,
     encoded_prompt,
@@ -48,7 +50,7 @@ from codex_app_server.exec_command import (
 )
 from codex_app_server.exec_usage import recorded_total
 from codex_app_server.home import config_arguments
-from codex_app_server.launch import LaunchOptions, LaunchPlan, plan_launch
+from codex_app_server.launch_plan import LAUNCH_CHECKS, LaunchOptions, LaunchPlan, plan_launch
 from codex_app_server.process import SubprocessTransport
 from codex_app_server.protocol.exec_events import ExecTranslator
 from codex_app_server.protocol.framing import LineSplitter, Oversized
@@ -87,6 +89,8 @@ class ExecClient:
     def __init__(
         self, codex: str | os.PathLike[str] | None = None, **options: Unpack[LaunchOptions]
     ) -> None:
+        check_values(codex=(codex, optional(PATH)))
+        check_options(options, LAUNCH_CHECKS)
         if isinstance(codex, str) and len(codex.split()) > 1 and not os.path.exists(codex):
             raise InvalidArgument(f"codex={codex!r}: exec needs a binary, not a shell command")
         if options.get("codex_home") == "private":
@@ -137,8 +141,14 @@ class ExecClient:
             keep_items: Keep completed items for the result.
 
         Raises:
-            InvalidArgument: An empty prompt or a value that no version knows.
+            InvalidArgument: An empty prompt, an argument of the wrong type or a value that no
+                version knows.
         """
+        given: dict[str, Any] = {"prompt": prompt, "resume": resume, "cwd": cwd, "model": model}
+        given |= {"output_schema": output_schema, "config": config, "images": images}
+        given |= {"skip_git_repo_check": skip_git_repo_check, "ephemeral": ephemeral}
+        given |= {"arguments": arguments, "timeouts": timeouts, "overflow": overflow}
+        check_options({**given, "queue_limit": queue_limit, "keep_items": keep_items}, RUN_CHECKS)
         warnings: list[str] = []
         flags, overrides = translated_arguments(arguments, warnings)
         overrides |= {**(config or {}), **approval_config(approval_policy, warnings)}
@@ -150,7 +160,7 @@ class ExecClient:
         return ExecRun(
             self,
             ExecOrder(encoded_prompt(prompt), tuple(words), resume, output_schema),
-            timeouts=timeouts or TurnTimeouts(),
+            timeouts=TurnTimeouts() if timeouts is None else timeouts,
             warnings=warnings,
             sink=Sink(overflow, queue_limit),
             keep_items=keep_items,

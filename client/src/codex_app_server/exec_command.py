@@ -16,10 +16,25 @@ from typing import Any
 from msgspec import Struct
 
 from codex_app_server import values
+from codex_app_server.checks import (
+    COUNT,
+    FLAG,
+    NAMES,
+    PATH,
+    TABLE,
+    TEXT,
+    Checks,
+    is_path,
+    is_text,
+    optional,
+    or_none,
+)
 from codex_app_server.errors import CodexError, InvalidArgument
 from codex_app_server.protocol.rpc import encode_message
+from codex_app_server.turns import TURN_CHECKS, TurnTimeouts
 
 __all__ = [
+    "RUN_CHECKS",
     "ExecOrder",
     "approval_config",
     "encoded_prompt",
@@ -29,6 +44,27 @@ __all__ = [
 ]
 
 LAST = "last"
+RUN_CHECKS: Checks = {
+    "prompt": TEXT,
+    "resume": ("a thread's id or name, last, or None", or_none(is_text)),
+    "cwd": optional(PATH),
+    "model": optional(TEXT),
+    "output_schema": optional(TABLE),
+    "config": optional(TABLE),
+    "images": (
+        "a list of paths",
+        lambda value: (
+            isinstance(value, Sequence) and not isinstance(value, str) and all(map(is_path, value))
+        ),
+    ),
+    "skip_git_repo_check": FLAG,
+    "ephemeral": FLAG,
+    "arguments": NAMES,
+    "timeouts": ("TurnTimeouts or None", or_none(lambda one: isinstance(one, TurnTimeouts))),
+    "overflow": TURN_CHECKS["overflow"],
+    "queue_limit": COUNT,
+    "keep_items": FLAG,
+}
 
 
 class ExecOrder(Struct, frozen=True):

@@ -13,18 +13,38 @@ import contextlib
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack
 
 from msgspec import UNSET, Struct
 
+from codex_app_server.checks import (
+    CONTENT,
+    COUNT,
+    FLAG,
+    LIMIT,
+    TABLE,
+    TEXT,
+    check_values,
+    is_strings,
+    optional,
+)
 from codex_app_server.errors import CodexError, RequestError, UnexpectedReply
+from codex_app_server.members import further_members
 from codex_app_server.protocol import requests
 from codex_app_server.protocol import types as t
+from codex_app_server.versions import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from codex_app_server.connection import Connection
 
-__all__ = ["CommandOutput", "CommandsApi", "FilesApi", "RunningCommand", "SkillsApi"]
+__all__ = [
+    "CommandMembers",
+    "CommandOutput",
+    "CommandsApi",
+    "FilesApi",
+    "RunningCommand",
+    "SkillsApi",
+]
 
 COMMAND_S = 3600.0
 OUTPUT_LIMIT = 4096
@@ -57,6 +77,7 @@ class FilesApi(requests.Fs):
         self, path: str, content: bytes | bytearray | memoryview, *, timeout_s: float | None = None
     ) -> None:
         """Write a file, replacing one that exists."""
+        check_values(content=(content, CONTENT))
         encoded = base64.b64encode(content).decode()
         await self.write_file(encoded, path, timeout_s=timeout_s)
 
@@ -80,6 +101,8 @@ class SkillsApi(requests.Skills):
         Raises:
             CodexError: As for `Connection.call_raw`; the server refuses a path that is not there.
         """
+        is_skill = isinstance(skill, str | t.SkillMetadata)
+        check_values(skill=(skill, ("a skill of `list`, or its path", lambda _: is_skill)))
         path = skill if isinstance(skill, str) else skill.path
         return await self._files.read_text(path or "", timeout_s=timeout_s)
 
@@ -136,6 +159,7 @@ class RunningCommand:
 
     async def write(self, data: bytes, *, close: bool = False) -> None:
         """Write to its standard input (needs ``stream_stdin=True`` or a terminal)."""
+        check_values(data=(data, CONTENT), close=(close, FLAG))
         encoded = base64.b64encode(data).decode()
         await self._once_active(
             lambda: self._api.write(
@@ -145,6 +169,7 @@ class RunningCommand:
 
     async def resize(self, rows: int, cols: int) -> None:
         """Change the size of its terminal, in characters."""
+        check_values(rows=(rows, COUNT), cols=(cols, COUNT))
         size = t.CommandExecTerminalSize(rows=rows, cols=cols)
         await self._once_active(lambda: self._api.resize(self.process_id, size))
 
@@ -194,6 +219,24 @@ class RunningCommand:
             self._events.close()
 
 
+class CommandMembers(TypedDict, total=False):
+    """Further members of ``command/exec``.
+
+    Attributes:
+        disable_output_cap: Send all output, however much.
+        output_bytes_cap: Send so many bytes of each stream at most.
+        permission_profile: A named one (experimental).
+        sandbox_policy: Instead of the configured one.
+        size: Of the terminal: ``rows`` and ``cols``.
+    """
+
+    disable_output_cap: bool
+    output_bytes_cap: int | None
+    permission_profile: str | None
+    sandbox_policy: Mapping[str, Any] | None
+    size: Mapping[str, int] | None
+
+
 class CommandsApi(requests.Commands):
     """Commands in the server's sandbox, outside any thread."""
 
@@ -212,7 +255,7 @@ class CommandsApi(requests.Commands):
         tty: bool = False,
         stdin: bool = False,
         time_limit_s: float | None = None,
-        **options: Any,
+        **options: Unpack[CommandMembers],
     ) -> RunningCommand:
         """Start a command whose output is streamed; nothing is awaited here.
 
@@ -224,8 +267,21 @@ class CommandsApi(requests.Commands):
             stdin: Let `RunningCommand.write` reach it.
             time_limit_s: After which the server ends it with status 124; without, it may run for
                 an hour.
-            options: Further members of ``command/exec``, by their Python names.
+            options: Further members of ``command/exec``: see `CommandMembers`.
+
+        Raises:
+            InvalidArgument: An argument of the wrong type, or an unknown one.
         """
+        check_values(
+            command=(command, ("a list of words, at least one", _is_command)),
+            cwd=(cwd, optional(TEXT)),
+            env=(env, optional(TABLE)),
+            tty=(tty, FLAG),
+            stdin=(stdin, FLAG),
+            time_limit_s=(time_limit_s, LIMIT),
+        )
+        # Its wrapper takes no others, whatever the server's version.
+        further_members("command/exec", options, CommandMembers, SCHEMA_VERSION)
         limit_s = COMMAND_S if time_limit_s is None else time_limit_s
         members: dict[str, Any] = {
             "command": command,
@@ -238,3 +294,7 @@ class CommandsApi(requests.Commands):
             **options,
         }
         return RunningCommand(self._connection, self, f"client-{uuid.uuid4()}", members)
+
+
+def _is_command(value: Any) -> bool:
+    return is_strings(value) and bool(value)

@@ -13,6 +13,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from codex_app_server.checks import TEXT, WORDS, check_values, optional
 from codex_app_server.errors import RequestError
 
 __all__ = ["ClientInfo", "ServerInfo", "initialize"]
@@ -22,11 +23,22 @@ Call = Callable[[str, Mapping[str, Any]], Awaitable[Any]]
 
 
 class ClientInfo(Struct, frozen=True):
-    """Who we are, for the server's logs and user agent."""
+    """Who we are, for the server's logs and user agent.
+
+    Raises:
+        InvalidArgument: No text, or an empty name or version.
+    """
 
     name: str
     version: str
     title: str | None = None
+
+    def __post_init__(self) -> None:
+        check_values(
+            name=(self.name, TEXT),
+            version=(self.version, TEXT),
+            title=(self.title, optional(WORDS)),
+        )
 
 
 class ServerInfo(Struct, frozen=True):

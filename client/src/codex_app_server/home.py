@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from codex_app_server.checks import FLAG, PATH, TABLE, TEXT, check_values, optional
 from codex_app_server.errors import CodexError
 
 __all__ = [
@@ -33,6 +34,7 @@ class HomeError(CodexError):
 
 def login_home(environment: Mapping[str, str] | None = None) -> Path:
     """Return the home that holds the user's login: ``$CODEX_HOME``, or ``~/.codex``."""
+    check_values(environment=(environment, optional(TABLE)))
     environment = os.environ if environment is None else environment
     named = environment.get("CODEX_HOME")
     if named:
@@ -66,6 +68,12 @@ def prepare_home(
     Raises:
         HomeError: The folder lies below a temp directory, is no folder, or cannot be written.
     """
+    check_values(
+        home=(home, PATH),
+        source=(source, optional(PATH)),
+        seed=(seed, FLAG),
+        environment=(environment, optional(TABLE)),
+    )
     environment = os.environ if environment is None else environment
     path = Path(home).expanduser().absolute()
     _refuse_temp(path, environment)
@@ -97,6 +105,13 @@ def provider_config(
         provider_options: More keys of the provider, such as ``request_max_retries``.
         settings: More keys of the configuration; tables are nested mappings.
     """
+    check_values(
+        base_url=(base_url, TEXT),
+        model=(model, TEXT),
+        provider=(provider, TEXT),
+        provider_options=(provider_options, optional(TABLE)),
+        settings=(settings, optional(TABLE)),
+    )
     entry = {"name": provider, "base_url": base_url, "wire_api": "responses"}
     return {
         "model": model,
@@ -106,14 +121,15 @@ def provider_config(
     }
 
 
-def write_config(home: Path, config: Mapping[str, Any]) -> Path:
+def write_config(home: str | os.PathLike[str], config: Mapping[str, Any]) -> Path:
     """Write ``config.toml`` of a home, replacing what is there, and return its path.
 
     Raises:
         HomeError: A value that TOML cannot hold (named by its path), or the disk's refusal.
     """
+    check_values(home=(home, PATH), config=(config, TABLE))
     text = "\n".join(_toml_lines(config, ())) + "\n"
-    target = home / "config.toml"
+    target = Path(home) / "config.toml"
     try:
         _replace(target, text.encode())
     except OSError as error:
@@ -131,6 +147,7 @@ def config_arguments(config: Mapping[str, Any]) -> list[str]:
     Raises:
         HomeError: A value that TOML cannot hold, named by its path.
     """
+    check_values(config=(config, TABLE))
     arguments: list[str] = []
     for key, value in config.items():
         if isinstance(value, Mapping):

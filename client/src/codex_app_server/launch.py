@@ -42,6 +42,11 @@ from codex_app_server.launch_plan import (
     plan_launch,
 )
 from codex_app_server.process import SubprocessTransport
+from codex_app_server.thread_options import (
+    ThreadForkOptions,
+    ThreadResumeOptions,
+    ThreadStartOptions,
+)
 from codex_app_server.threads import Thread
 from codex_app_server.turns import Turn
 
@@ -228,7 +233,9 @@ class Codex:
 
     # -- threads -------------------------------------------------------------------------------
 
-    async def start_thread(self, *, cwd: PathLike | None = None, **options: Any) -> Thread:
+    async def start_thread(
+        self, *, cwd: PathLike | None = None, **options: Unpack[ThreadStartOptions]
+    ) -> Thread:
         """Start a thread: `Connection.start_thread`, with its directory watched for leftovers."""
         return await self.connection.start_thread(cwd=self._watched(cwd), **options)
 
@@ -237,21 +244,23 @@ class Codex:
         thread_id: str,
         *,
         cwd: PathLike | None = None,
-        **options: Any,
+        **options: Unpack[ThreadResumeOptions],
     ) -> Thread:
         """Open a thread that exists: `Connection.resume_thread`, with its directory watched."""
         return await self.connection.resume_thread(thread_id, cwd=self._watched(cwd), **options)
 
     async def fork_thread(
-        self, thread_id: str, *, cwd: PathLike | None = None, **options: Any
+        self,
+        thread_id: str,
+        *,
+        cwd: PathLike | None = None,
+        **options: Unpack[ThreadForkOptions],
     ) -> Thread:
-        """Open a copy of a thread: `Connection.fork_thread`."""
-        directory = self._watched(cwd)
-        if directory is not None:
-            options["cwd"] = directory
-        return await self.connection.fork_thread(thread_id, **options)
+        """Open a copy of a thread: `Connection.fork_thread`, with its directory watched."""
+        return await self.connection.fork_thread(thread_id, cwd=self._watched(cwd), **options)
 
     def _watched(self, cwd: PathLike | None) -> str | None:
+        check_options({"cwd": cwd}, {"cwd": LAUNCH_CHECKS["cwd"]})
         if cwd is None:
             return None
         path = os.path.abspath(cwd)

@@ -18,7 +18,15 @@ from msgspec import Struct
 
 from codex_app_server.approvals import ServerRequestHandlers
 from codex_app_server.binary import CodexBinary, resolve_binary
-from codex_app_server.checks import Checks, check_options, is_strings
+from codex_app_server.checks import (
+    Checks,
+    check_options,
+    is_mapping,
+    is_path,
+    is_strings,
+    one_of,
+    or_none,
+)
 from codex_app_server.cleanup import MARK
 from codex_app_server.connection import ClientInfo
 from codex_app_server.environment import BASIC_NAMES, EnvMode, Redactor, launch_environment
@@ -89,17 +97,14 @@ class StartOptions(LaunchOptions, ConnectionOptions, total=False):
 
 
 LAUNCH_CHECKS: Checks = {
-    "cwd": ("a path or None", lambda value: value is None or isinstance(value, str | os.PathLike)),
-    "env": ("a mapping or None", lambda value: value is None or isinstance(value, Mapping)),
-    "env_mode": ("merge, replace or allow", lambda value: value in ("merge", "replace", "allow")),
+    "cwd": ("a path or None", or_none(is_path)),
+    "env": ("a mapping or None", or_none(is_mapping)),
+    "env_mode": one_of("merge", "replace", "allow"),
     "allow": ("a list of names", is_strings),
     "remove_secrets": ("a list of names", is_strings),
     "redact": ("a list of texts", is_strings),
-    "codex_home": (
-        "a path, 'private' or None",
-        lambda value: value is None or isinstance(value, str | os.PathLike),
-    ),
-    "config": ("a mapping", lambda value: isinstance(value, Mapping)),
+    "codex_home": ("a path, 'private' or None", or_none(is_path)),
+    "config": ("a mapping", is_mapping),
     "arguments": ("a list of texts", is_strings),
 }
 

@@ -11,15 +11,30 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from codex_app_server import values
-from codex_app_server.checks import Checks, check_options, is_seconds, is_text, or_none
+from codex_app_server.checks import (
+    Checks,
+    check_options,
+    is_bool,
+    is_mapping,
+    is_seconds,
+    is_text,
+    or_none,
+)
 from codex_app_server.errors import ActiveWriter, RequestTimeout, UnexpectedReply
+from codex_app_server.members import further_members
 from codex_app_server.protocol.turn import TokenUsage
 from codex_app_server.routing import Router
-from codex_app_server.threads import Thread, camel_members
-from codex_app_server.tools import Tool, tool_specs
+from codex_app_server.thread_options import (
+    ApprovalPolicy,
+    ThreadForkMembers,
+    ThreadResumeMembers,
+    ThreadStartMembers,
+)
+from codex_app_server.threads import Thread
+from codex_app_server.tools import TOOLS, Tool, tool_specs
 
 if TYPE_CHECKING:
     from codex_app_server.connection import Connection
@@ -31,18 +46,15 @@ OPENING_CHECKS: Checks = {
     "thread_id": ("a thread's id", is_text),
     "cwd": ("a path as text, or None", or_none(is_text)),
     "model": ("a name or None", or_none(is_text)),
-    "tools": (
-        "a list of tools",
-        lambda value: isinstance(value, Sequence) and all(isinstance(one, Tool) for one in value),
-    ),
-    "config": ("a mapping with dotted keys", or_none(lambda value: isinstance(value, Mapping))),
-    "ephemeral": ("True, False or None", or_none(lambda value: isinstance(value, bool))),
+    "tools": TOOLS,
+    "config": ("a mapping with dotted keys, or None", or_none(is_mapping)),
+    "ephemeral": ("True, False or None", or_none(is_bool)),
     "developer_instructions": (
         "a text or None",
         or_none(lambda value: isinstance(value, str)),
     ),
-    "exclude_turns": ("True or False", lambda value: isinstance(value, bool)),
-    "fork_when_held": ("True or False", lambda value: isinstance(value, bool)),
+    "exclude_turns": ("True or False", is_bool),
+    "fork_when_held": ("True or False", is_bool),
     "timeout_s": ("seconds above 0, or None", or_none(is_seconds)),
 }
 
@@ -65,15 +77,15 @@ class ThreadOpening:
         self,
         *,
         cwd: str | None = None,
-        approval_policy: Any = None,
-        sandbox: Any = None,
+        approval_policy: ApprovalPolicy = None,
+        sandbox: str | None = None,
         model: str | None = None,
         tools: Sequence[Tool] = (),
         config: Mapping[str, Any] | None = None,
         ephemeral: bool | None = None,
         developer_instructions: str | None = None,
         timeout_s: float | None = None,
-        **extra: Any,
+        **extra: Unpack[ThreadStartMembers],
     ) -> Thread:
         """Start a thread.
 
@@ -88,10 +100,10 @@ class ThreadOpening:
             ephemeral: Leave no record on disk.
             developer_instructions: Added to the agent's instructions.
             timeout_s: The connection's ``thread_start_timeout_s`` by default.
-            extra: Further members of ``thread/start``; ``snake_case`` becomes ``camelCase``.
+            extra: Further members of ``thread/start``: see `ThreadStartMembers`.
 
         Raises:
-            InvalidArgument: An argument of the wrong type; nothing was sent.
+            InvalidArgument: An argument of the wrong type, or an unknown one; nothing was sent.
             CodexError: As for `call_raw`; `UnexpectedReply` without a thread id.
         """
         _check(
@@ -112,7 +124,7 @@ class ThreadOpening:
             "config": config,
             "ephemeral": ephemeral,
             "developerInstructions": developer_instructions,
-            **camel_members(extra),
+            **self._further("thread/start", extra, ThreadStartMembers),
         }
         opened = await self._open_thread("thread/start", params, tools, timeout_s)
         opened.usage_total = TokenUsage()
@@ -123,8 +135,8 @@ class ThreadOpening:
         thread_id: str,
         *,
         cwd: str | None = None,
-        approval_policy: Any = None,
-        sandbox: Any = None,
+        approval_policy: ApprovalPolicy = None,
+        sandbox: str | None = None,
         model: str | None = None,
         tools: Sequence[Tool] = (),
         config: Mapping[str, Any] | None = None,
@@ -132,7 +144,7 @@ class ThreadOpening:
         exclude_turns: bool = True,
         fork_when_held: bool = False,
         timeout_s: float | None = None,
-        **extra: Any,
+        **extra: Unpack[ThreadResumeMembers],
     ) -> Thread:
         """Open a thread that exists; its tools persist, give their handlers again.
 
@@ -166,7 +178,7 @@ class ThreadOpening:
             "config": config,
             "developerInstructions": developer_instructions,
             "excludeTurns": exclude_turns or None,
-            **camel_members(extra),
+            **self._further("thread/resume", extra, ThreadResumeMembers),
         }
         try:
             return await self._resume_known(thread_id, params, tools, timeout_s)
@@ -197,25 +209,53 @@ class ThreadOpening:
         self,
         thread_id: str,
         *,
+        cwd: str | None = None,
+        approval_policy: ApprovalPolicy = None,
+        sandbox: str | None = None,
+        model: str | None = None,
         tools: Sequence[Tool] = (),
+        config: Mapping[str, Any] | None = None,
+        ephemeral: bool | None = None,
+        developer_instructions: str | None = None,
         exclude_turns: bool = True,
         timeout_s: float | None = None,
-        **extra: Any,
+        **extra: Unpack[ThreadForkMembers],
     ) -> Thread:
         """Open a copy of a thread; works while another process writes the original.
 
-        ``extra`` may hold the overrides of `resume_thread` too.
+        The arguments are those of `start_thread`; what is left out is as the original has it.
+        ``extra`` may have what `ThreadForkMembers` has.
 
         Raises:
             CodexError: As for `start_thread`.
         """
-        _check(thread_id=thread_id, tools=tools, exclude_turns=exclude_turns, timeout_s=timeout_s)
+        _check(
+            thread_id=thread_id,
+            cwd=cwd,
+            model=model,
+            tools=tools,
+            config=config,
+            ephemeral=ephemeral,
+            developer_instructions=developer_instructions,
+            exclude_turns=exclude_turns,
+            timeout_s=timeout_s,
+        )
         params = {
             "threadId": thread_id,
+            "cwd": cwd,
+            "approvalPolicy": approval_policy,
+            "sandbox": sandbox,
+            "model": model,
+            "config": config,
+            "ephemeral": ephemeral,
+            "developerInstructions": developer_instructions,
             "excludeTurns": exclude_turns or None,
-            **camel_members(extra),
+            **self._further("thread/fork", extra, ThreadForkMembers),
         }
         return await self._open_thread("thread/fork", params, tools, timeout_s)
+
+    def _further(self, method: str, extra: Mapping[str, Any], known: type) -> dict[str, Any]:
+        return further_members(method, extra, known, self._owner.server.version)
 
     async def _open_thread(
         self,

@@ -16,7 +16,9 @@ import os
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from codex_app_server.checks import PATH, TABLE, TEXT, check_values, is_seconds, optional
 from codex_app_server.descriptors import FdTransport
 from codex_app_server.errors import BinaryNotFound, CodexError, InvalidArgument
 
@@ -71,8 +73,11 @@ class SubprocessTransport:
             BinaryNotFound: The program does not exist or may not be executed.
             InvalidArgument: The directory does not exist, or ``argv`` is empty.
         """
-        if not argv:
-            raise InvalidArgument("argv is empty: name the program to start")
+        check_values(
+            argv=(argv, ("the program and its arguments, a list of texts", _is_argv)),
+            cwd=(cwd, optional(PATH)),
+            env=(env, optional(TABLE)),
+        )
         try:
             process = subprocess.Popen(  # noqa: ASYNC220 # fork and exec only; waiting is async
                 list(argv),
@@ -110,6 +115,7 @@ class SubprocessTransport:
         env: Mapping[str, str] | None = None,
     ) -> SubprocessTransport:
         """Start a shell command as ``bash -lc`` would run it; see `spawn`."""
+        check_values(command=(command, TEXT))
         if not command.strip():
             raise InvalidArgument("the command is blank")
         return await cls.spawn(["bash", "-lc", command], cwd=cwd, env=env)
@@ -143,6 +149,7 @@ class SubprocessTransport:
 
     def send_signal(self, number: int) -> None:
         """Send a signal to the child and its group; does nothing once it has ended."""
+        check_values(number=(number, ("a signal's number", lambda one: isinstance(one, int))))
         self._signal(number)
 
     async def exit_status(self, timeout_s: float) -> int | None:
@@ -162,7 +169,11 @@ class SubprocessTransport:
         """End the process and its group: close stdin, TERM after ``grace_s``, KILL after as much.
 
         Safe to call twice. Cancelled, it kills at once.
+
+        Raises:
+            InvalidArgument: ``grace_s`` is no number from 0.
         """
+        check_values(grace_s=(grace_s, ("seconds from 0", lambda s: s == 0 or is_seconds(s))))
         try:
             self._pipes.close_output()
             for number in (None, signal.SIGTERM):
@@ -247,3 +258,9 @@ class SubprocessTransport:
             self._loop.remove_reader(self._stderr_fd)
             os.close(self._stderr_fd)
             self._stderr_fd = None
+
+
+def _is_argv(value: Any) -> bool:
+    if isinstance(value, str) or not isinstance(value, Sequence) or not value:
+        return False
+    return all(isinstance(one, str | os.PathLike) for one in value)

@@ -22,6 +22,16 @@ from typing import Any, BinaryIO, Literal
 import msgspec
 from msgspec import Struct
 
+from codex_app_server.checks import (
+    FUNCTION,
+    PATH,
+    TABLE,
+    check_values,
+    is_path,
+    is_seconds,
+    optional,
+    or_none,
+)
 from codex_app_server.errors import ConnectionClosed, RecordingError
 from codex_app_server.protocol.framing import LineSplitter, Oversized
 from codex_app_server.protocol.rpc import encode_message
@@ -57,6 +67,7 @@ def read_recording(path: str | os.PathLike[str]) -> list[RecordedLine]:
     Raises:
         RecordingError: It cannot be read, or a line is none of a recording (named by its number).
     """
+    check_values(path=(path, PATH))
     try:
         content = Path(path).read_bytes()
     except OSError as error:
@@ -82,6 +93,7 @@ class Scrubber:
     """
 
     def __init__(self, replace: dict[str, str] | None = None) -> None:
+        check_values(replace=(replace, optional(TABLE)))
         pairs = sorted((replace or {}).items(), key=lambda pair: -len(pair[0]))
         self._replace = [(_inside_json(old), _inside_json(new)) for old, new in pairs]
         self._uuids: dict[str, str] = {}
@@ -124,6 +136,12 @@ class RecordingTransport:
         redact: Iterable[str] = (),
         transform: Callable[[str], str] | None = None,
     ) -> None:
+        check_values(
+            inner=(inner, ("a Transport", lambda value: isinstance(value, Transport))),
+            path=(path, PATH),
+            redact=(redact, ("a list of texts", _are_texts)),
+            transform=(transform, optional(FUNCTION)),
+        )
         self.error: RecordingError | None = None
         self.lines = 0
         self._inner = inner
@@ -232,6 +250,10 @@ class ReplayTransport:
         *,
         speed: float | None = None,
     ) -> None:
+        check_values(
+            recording=(recording, ("lines, or the path of a file", _is_recording)),
+            speed=(speed, ("a number above 0, or None", or_none(is_seconds))),
+        )
         if isinstance(recording, str | os.PathLike):
             recording = read_recording(Path(recording))
         self.unexpected: list[str] = []
@@ -342,6 +364,14 @@ def _expected_requests(lines: Iterable[RecordedLine]) -> defaultdict[str, int]:
         if "id" in message and isinstance(message.get("method"), str):
             expected[message["method"]] += 1
     return expected
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, Iterable) and not isinstance(value, str | bytes)
+
+
+def _is_recording(value: Any) -> bool:
+    return is_path(value) or (isinstance(value, Iterable) and not isinstance(value, str | bytes))
 
 
 def _secrets(values: Iterable[str]) -> list[str]:

@@ -18,6 +18,17 @@ from typing import Any, Self
 import msgspec
 from msgspec import Struct
 
+from codex_app_server.checks import (
+    CONTENT,
+    COUNT,
+    FLAG,
+    FUNCTION,
+    TABLE,
+    TEXT,
+    Check,
+    check_values,
+    optional,
+)
 from codex_app_server.errors import ConnectionClosed
 from codex_app_server.protocol.rpc import encode_message
 
@@ -41,6 +52,10 @@ USER_AGENT = "scripted/0.169.0 (test)"
 USAGE = {"inputTokens": 1000, "cachedInputTokens": 0, "outputTokens": 50, "totalTokens": 1050}
 
 
+A_NUMBER: Check = ("a whole number", lambda value: isinstance(value, int))
+AN_ID: Check = ("a number, a text or None", lambda one: one is None or isinstance(one, int | str))
+
+
 class Result(Struct, frozen=True):
     """The call succeeds with this value."""
 
@@ -54,12 +69,18 @@ class Refusal(Struct, frozen=True):
     code: int = -32600
     data: Any = None
 
+    def __post_init__(self) -> None:
+        check_values(message=(self.message, TEXT), code=(self.code, A_NUMBER))
+
 
 class Notify(Struct, frozen=True):
     """The server sends a notification."""
 
     method: str
     params: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        check_values(method=(self.method, TEXT), params=(self.params, TABLE))
 
 
 class Ask(Struct, frozen=True):
@@ -72,6 +93,9 @@ class Ask(Struct, frozen=True):
     params: Mapping[str, Any]
     id: int | str | None = None
 
+    def __post_init__(self) -> None:
+        check_values(method=(self.method, TEXT), params=(self.params, TABLE), id=(self.id, AN_ID))
+
 
 class WaitFor(Struct, frozen=True):
     """What follows in the rule waits until the client has called this method.
@@ -81,17 +105,26 @@ class WaitFor(Struct, frozen=True):
 
     method: str
 
+    def __post_init__(self) -> None:
+        check_values(method=(self.method, TEXT))
+
 
 class RawBytes(Struct, frozen=True):
     """These bytes arrive as they are; for junk, half lines and foreign encodings."""
 
     data: bytes
 
+    def __post_init__(self) -> None:
+        check_values(data=(self.data, CONTENT))
+
 
 class End(Struct, frozen=True):
     """The server ends, with this exit status."""
 
     returncode: int = 0
+
+    def __post_init__(self) -> None:
+        check_values(returncode=(self.returncode, A_NUMBER))
 
 
 class Silence(Struct, frozen=True):
@@ -107,6 +140,13 @@ class Spend(Struct, frozen=True):
     thread_id: str
     turn_id: str
     counts: Mapping[str, int]
+
+    def __post_init__(self) -> None:
+        check_values(
+            thread_id=(self.thread_id, TEXT),
+            turn_id=(self.turn_id, TEXT),
+            counts=(self.counts, TABLE),
+        )
 
 
 Action = Result | Refusal | Notify | Ask | WaitFor | Spend | RawBytes | End | Silence
@@ -132,6 +172,7 @@ class ScriptedTransport:
     """
 
     def __init__(self, *, defaults: bool = True) -> None:
+        check_values(defaults=(defaults, FLAG))
         self.sent: list[Message] = []
         self.answers: dict[int | str, Message] = {}
         self.is_closed = False
@@ -155,12 +196,14 @@ class ScriptedTransport:
             actions: Done in order.
             times: How many calls it is good for; None: all that follow.
         """
+        check_values(actions=(actions, ("actions such as Result or Notify", _are_actions)))
         return self.on_call(method, lambda message: actions, times=times)
 
     def on_call(
         self, method: str, make: Callable[[Message], Iterable[Action]], *, times: int | None = None
     ) -> Self:
         """Add a rule whose actions are made from the client's message; see `on`."""
+        check_values(method=(method, TEXT), make=(make, FUNCTION), times=(times, optional(COUNT)))
         rules = self._rules.setdefault(method, [])
         default = rules.pop() if rules and rules[-1].left == DEFAULT else None
         rules.append(_Rule(make, times))
@@ -170,14 +213,17 @@ class ScriptedTransport:
 
     def feed(self, *actions: Action) -> None:
         """Do actions now, apart from any call (`Result`, `Refusal` and `Silence` mean nothing)."""
+        check_values(actions=(actions, ("actions such as Notify", _are_actions)))
         self._run(self._perform(actions, None))
 
     def requests(self, method: str) -> list[Message]:
         """Return what the client has sent of this method."""
+        check_values(method=(method, TEXT))
         return [message for message in self.sent if message.get("method") == method]
 
     async def until(self, condition: Callable[[], Any]) -> None:
         """Wait until a condition holds; it is looked at whenever the client sends something."""
+        check_values(condition=(condition, FUNCTION))
         async with self._changed:
             await self._changed.wait_for(condition)
 
@@ -339,6 +385,12 @@ def agent_turn(
             ``{"message": "no", "codexErrorInfo": "unauthorized"}``.
         usage: Token counts that the turn adds.
     """
+    check_values(
+        items=(items, ("texts, mappings or actions", _are_items)),
+        status=(status, TEXT),
+        error=(error, optional(TABLE)),
+        usage=(usage, optional(TABLE)),
+    )
 
     def make(message: Message) -> list[Action]:
         thread_id = message["params"]["threadId"]
@@ -348,6 +400,14 @@ def agent_turn(
         )
 
     return make
+
+
+def _are_actions(value: Any) -> bool:
+    return all(isinstance(one, Action) for one in value)
+
+
+def _are_items(value: Any) -> bool:
+    return all(isinstance(one, str | Mapping | Action) for one in value)
 
 
 def _turn_actions(

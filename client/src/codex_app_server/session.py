@@ -27,6 +27,7 @@ from typing import Any, Literal, Self, Unpack, cast
 from msgspec import Struct
 
 from codex_app_server import messages
+from codex_app_server.checks import PATH, TEXT, check_values
 from codex_app_server.connection import Connection
 from codex_app_server.errors import (
     CodexError,
@@ -248,6 +249,7 @@ class Session:
             InputNeeded: The agent asks a question that nobody answers.
             CodexError: The turn could not be started, or the server is gone.
         """
+        check_values(prompt=(prompt, TEXT))
         check_turn_options(options)
         if self._running is not None:
             turn = self._running.turn
@@ -412,6 +414,9 @@ class Session:
             )
 
 
+A_SESSION = ("a Session", lambda value: isinstance(value, Session))
+
+
 async def run(workspace: PathLike, prompt: str, **options: Unpack[RunOptions]) -> SessionResult:
     """Run one prompt in a workspace: start a session, run its turn, stop it.
 
@@ -423,6 +428,7 @@ async def run(workspace: PathLike, prompt: str, **options: Unpack[RunOptions]) -
     Raises:
         CodexError: What `Session.start` and `Session.run` raise.
     """
+    check_values(workspace=(workspace, PATH), prompt=(prompt, TEXT))
     of_session, of_turn = split_run_options(options)
     session = await start_session(workspace, **cast("SessionOptions", of_session))
     async with session:
@@ -436,9 +442,11 @@ async def start_session(workspace: PathLike, **options: Unpack[SessionOptions]) 
 
 async def run_turn(session: Session, prompt: str, **options: Unpack[TurnOptions]) -> SessionResult:
     """Run one turn of a session: `Session.run`."""
+    check_values(session=(session, A_SESSION))
     return await session.run(prompt, **options)
 
 
 async def stop_session(session: Session) -> None:
     """End a session: `Session.stop`."""
+    check_values(session=(session, A_SESSION))
     await session.stop()

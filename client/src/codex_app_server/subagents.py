@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct
 
+from codex_app_server.checks import LIMIT, TEXT, check_values
 from codex_app_server.errors import ExperimentalRequired, RequestError
 from codex_app_server.protocol import types as t
 
@@ -171,6 +172,7 @@ class SubAgents:
         Raises:
             CodexError: As for `Connection.call_raw`.
         """
+        check_values(child_id=(child_id, TEXT), timeout_s=(timeout_s, LIMIT))
         answer = await self._connection.threads.read(child_id, timeout_s=timeout_s)
         return answer.thread or t.Thread(id=child_id)
 
@@ -185,6 +187,7 @@ class SubAgents:
             TimeoutError: It still runs.
             CodexError: As for `Connection.call_raw`.
         """
+        check_values(child_id=(child_id, TEXT), timeout_s=(timeout_s, LIMIT))
         methods = ["turn/completed", "thread/status/changed", "thread/closed"]
         async with asyncio.timeout(timeout_s):
             with_events = self._connection.subscribe(

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from codex_app_server.checks import is_count, is_text
+from codex_app_server.checks import LIMIT, check_values, is_count, is_text
 from codex_app_server.errors import ConnectionClosed, InvalidArgument
 from codex_app_server.events import DELTA_METHODS, Event
 from codex_app_server.sink import Sink
@@ -97,6 +97,7 @@ class Subscription:
             ConnectionClosed: The connection has ended and all events were read.
             StopAsyncIteration: The subscription is closed.
         """
+        check_values(timeout_s=(timeout_s, LIMIT))
         async with asyncio.timeout(timeout_s):
             return await self.__anext__()
 

@@ -17,22 +17,38 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, Unpack
 
 from msgspec import Struct
 
-from codex_app_server.checks import Checks, check_options, is_count, is_seconds, or_none
+from codex_app_server.checks import (
+    Checks,
+    check_options,
+    is_count,
+    is_path,
+    is_seconds,
+    one_of,
+    or_none,
+)
 from codex_app_server.connection import Connection
-from codex_app_server.errors import CodexError, ConnectionClosed, InvalidArgument, RequestError
+from codex_app_server.errors import CodexError, ConnectionClosed, RequestError
 from codex_app_server.launch import Codex
+from codex_app_server.thread_options import (
+    ThreadResumeOptions,
+    ThreadStartOptions,
+    TurnAttachOptions,
+    TurnRunOptions,
+)
 from codex_app_server.threads import Input, Thread
 from codex_app_server.turns import Turn, TurnResult
 
 __all__ = ["Backoff", "SupervisedThread", "Supervisor", "SupervisorEvent"]
 
+PathLike = str | os.PathLike[str]
 Server = Codex | Connection
 Mode = Literal["shared", "per_thread"]
 STARTS = 4
@@ -42,6 +58,15 @@ NO_ROLLOUT = "no rollout found"
 _BACKOFF: Checks = {
     **dict.fromkeys(("first_s", "limit_s", "stable_s"), ("seconds above 0", is_seconds)),
     "attempts": ("a number from 1, or None", or_none(is_count)),
+}
+
+
+_SUPERVISOR: Checks = {
+    "start": ("a function that returns a server", callable),
+    "mode": one_of("shared", "per_thread"),
+    "backoff": ("a Backoff or None", or_none(lambda value: isinstance(value, Backoff))),
+    "on_event": ("a function or None", or_none(callable)),
+    "chance": ("a function that returns numbers in 0..1", callable),
 }
 
 
@@ -129,7 +154,7 @@ class SupervisedThread:
             raise self._failure
         return self.thread
 
-    async def turn(self, input: Input, **options: Any) -> Turn:
+    async def turn(self, input: Input, **options: Unpack[TurnRunOptions]) -> Turn:
         """Start a turn, as `Thread.run` makes it, once the thread is live.
 
         Raises:
@@ -137,7 +162,7 @@ class SupervisedThread:
         """
         return await (await self.live()).run(input, **options).start()
 
-    async def run(self, input: Input, **options: Any) -> TurnResult:
+    async def run(self, input: Input, **options: Unpack[TurnRunOptions]) -> TurnResult:
         """Run a turn to its end.
 
         Raises:
@@ -146,7 +171,7 @@ class SupervisedThread:
         """
         return await (await self.live()).run(input, **options)
 
-    async def attach_turn(self, **options: Any) -> Turn | None:
+    async def attach_turn(self, **options: Unpack[TurnAttachOptions]) -> Turn | None:
         """Return the turn that runs, also where the server outlived its connection.
 
         See `Thread.attach_turn`; what to do with a ``restored`` event that is ``still_running``.
@@ -175,13 +200,12 @@ class SupervisedThread:
             CodexError: Neither can be done.
         """
         turn_id = self.interrupted_turn
-        options = {name: one for name, one in self._options.items() if name != "ephemeral"}
         try:
-            thread = await server.resume_thread(self.id, **options)
+            thread = await server.resume_thread(self.id, **_of(ThreadResumeOptions, self._options))
         except RequestError as error:
             if NO_ROLLOUT not in error.message or self.thread.last_turn is not None:
                 raise
-            self.thread = await server.start_thread(**self._options)
+            self.thread = await server.start_thread(**_of(ThreadStartOptions, self._options))
             return SupervisorEvent(kind="replaced", thread_id=self.id, error=error)
         running = _is_active(thread)
         if running:
@@ -317,7 +341,7 @@ class Supervisor:
         chance: Returns numbers in 0..1 that spread the pauses.
 
     Raises:
-        InvalidArgument: An unknown mode.
+        InvalidArgument: An unknown mode, or an argument of the wrong type.
     """
 
     def __init__(
@@ -329,8 +353,8 @@ class Supervisor:
         on_event: Callable[[SupervisorEvent], None] | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        if mode not in ("shared", "per_thread"):
-            raise InvalidArgument(f"mode={mode!r}: use shared or per_thread")
+        given = {"start": start, "mode": mode, "backoff": backoff}
+        check_options({**given, "on_event": on_event, "chance": chance}, _SUPERVISOR)
         self.backoff = backoff or Backoff()
         self.chance = chance
         self._start = start
@@ -346,7 +370,9 @@ class Supervisor:
         """The threads that are kept."""
         return [thread for unit in self._units for thread in unit.threads]
 
-    async def start_thread(self, **options: Any) -> SupervisedThread:
+    async def start_thread(
+        self, *, cwd: PathLike | None = None, **options: Unpack[ThreadStartOptions]
+    ) -> SupervisedThread:
         """Start a thread: see `Codex.start_thread`. At most four servers start at once.
 
         The options are used again when the thread is restored.
@@ -354,11 +380,15 @@ class Supervisor:
         Raises:
             CodexError: The server cannot be started or refuses; nothing is kept.
         """
-        return await self._open(lambda server: server.start_thread(**options), options)
+        given = _with_directory(cwd, options)
+        return await self._open(lambda server: server.start_thread(**given), given)
 
-    async def resume_thread(self, thread_id: str, **options: Any) -> SupervisedThread:
+    async def resume_thread(
+        self, thread_id: str, *, cwd: PathLike | None = None, **options: Unpack[ThreadResumeOptions]
+    ) -> SupervisedThread:
         """Open a thread that exists: see `Codex.resume_thread`."""
-        return await self._open(lambda server: server.resume_thread(thread_id, **options), options)
+        given = _with_directory(cwd, options)
+        return await self._open(lambda server: server.resume_thread(thread_id, **given), given)
 
     async def _open(
         self, open_in: Callable[[Server], Awaitable[Thread]], options: Mapping[str, Any]
@@ -434,6 +464,17 @@ class Supervisor:
 
 def _connection(server: Server) -> Connection:
     return server.connection if isinstance(server, Codex) else server
+
+
+def _with_directory(cwd: PathLike | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    check_options({"cwd": cwd}, {"cwd": ("a path or None", or_none(is_path))})
+    return {**options, **({} if cwd is None else {"cwd": os.fspath(cwd)})}
+
+
+def _of(kind: type, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that another way to open the thread takes too."""
+    known = {"cwd", *kind.__annotations__}
+    return {name: one for name, one in options.items() if name in known}
 
 
 def _is_active(thread: Thread) -> bool:

@@ -10,10 +10,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
-from codex_app_server import values
-from codex_app_server.checks import Checks, check_options, is_seconds, is_text, or_none
+from codex_app_server import members, values
+from codex_app_server.checks import (
+    WORDS,
+    Checks,
+    check_options,
+    check_values,
+    is_mapping,
+    is_seconds,
+    is_text,
+    optional,
+    or_none,
+)
 from codex_app_server.errors import (
     CodexError,
     InvalidArgument,
@@ -25,11 +35,13 @@ from codex_app_server.errors import (
 from codex_app_server.events import Event
 from codex_app_server.protocol.turn import Failure, TokenUsage
 from codex_app_server.sink import DEFAULT_LIMIT, Overflow
+from codex_app_server.thread_options import TurnStartMembers
 from codex_app_server.tools import Tool
 from codex_app_server.turns import Turn, TurnTimeouts
 
 if TYPE_CHECKING:
     from codex_app_server.connection import Connection
+    from codex_app_server.thread_options import ApprovalPolicy, SandboxPolicy
 
 __all__ = ["Thread"]
 
@@ -38,10 +50,7 @@ RUN_CHECKS: Checks = {
     "cwd": ("a path as text, or None", or_none(is_text)),
     "model": ("a name or None", or_none(is_text)),
     "effort": ("a word such as low, medium or high, or None", or_none(is_text)),
-    "output_schema": (
-        "a mapping or None",
-        or_none(lambda value: isinstance(value, Mapping)),
-    ),
+    "output_schema": ("a mapping or None", or_none(is_mapping)),
 }
 KEPT_WARNINGS = 64
 ANY_TURN = ""
@@ -94,8 +103,8 @@ class Thread:
         input: Input,
         *,
         cwd: str | None = None,
-        approval_policy: Any = None,
-        sandbox_policy: Any = None,
+        approval_policy: ApprovalPolicy = None,
+        sandbox_policy: SandboxPolicy = None,
         model: str | None = None,
         effort: str | None = None,
         output_schema: Mapping[str, Any] | None = None,
@@ -104,7 +113,7 @@ class Thread:
         overflow: Overflow = "coalesce",
         queue_limit: int = DEFAULT_LIMIT,
         keep_items: bool = True,
-        **extra: Any,
+        **extra: Unpack[TurnStartMembers],
     ) -> Turn:
         """Make a turn; nothing is sent until it is awaited, iterated or started.
 
@@ -121,28 +130,30 @@ class Thread:
             overflow: What happens to deltas over ``queue_limit`` that nobody reads.
             queue_limit: Events that may wait for the iterator.
             keep_items: Keep completed items for the result.
-            extra: Further members of ``turn/start``; ``snake_case`` becomes ``camelCase``.
+            extra: Further members of ``turn/start``: see `TurnStartMembers`.
 
         Raises:
-            InvalidArgument: A value that no server knows, or an argument of the wrong type.
+            InvalidArgument: No input, an item that lacks something, a value or a member that no
+                server knows, or an argument of the wrong type.
         """
         given = {"cwd": cwd, "model": model, "effort": effort, "output_schema": output_schema}
         check_options(given, RUN_CHECKS)
+        version = self.connection.server.version
         params = {
             "threadId": self.id,
-            "input": _input_items(input),
+            "input": members.input_items(input, version),
             "cwd": cwd,
             "approvalPolicy": approval_policy,
             "sandboxPolicy": sandbox_policy,
             "model": model,
             "effort": effort,
             "outputSchema": output_schema,
-            **camel_members(extra),
+            **members.further_members("turn/start", extra, TurnStartMembers, version),
         }
         return Turn(
             self,
             self._translated("turn/start", params),
-            timeouts=timeouts or TurnTimeouts(),
+            timeouts=TurnTimeouts() if timeouts is None else timeouts,
             start_timeout_s=start_timeout_s,
             overflow=overflow,
             limit=queue_limit,
@@ -171,15 +182,14 @@ class Thread:
             start_timeout_s: Deadline of ``review/start``; the connection's by default.
 
         Raises:
-            InvalidArgument: A target without a type, or a time limit of the wrong type.
+            InvalidArgument: A target of an unknown type or that lacks something, or a time limit of
+                the wrong type.
         """
-        wanted: Any = {"type": target} if isinstance(target, str) else target
-        if not isinstance(wanted, Mapping) or not isinstance(wanted.get("type"), str):
-            raise InvalidArgument(f"target={target!r}: give a word or a mapping with 'type'")
+        wanted = members.review_target(target, self.connection.server.version)
         return Turn(
             self,
-            {"threadId": self.id, "target": dict(wanted), "delivery": "inline"},
-            timeouts=timeouts or TurnTimeouts(),
+            {"threadId": self.id, "target": wanted, "delivery": "inline"},
+            timeouts=TurnTimeouts() if timeouts is None else timeouts,
             start_timeout_s=start_timeout_s,
             overflow="coalesce",
             method="review/start",
@@ -220,7 +230,7 @@ class Thread:
         turn = Turn(
             self,
             {},
-            timeouts=timeouts or TurnTimeouts(),
+            timeouts=TurnTimeouts() if timeouts is None else timeouts,
             start_timeout_s=None,
             overflow=overflow,
             limit=queue_limit,
@@ -320,6 +330,7 @@ class Thread:
 
     def find_tool(self, name: str, namespace: str | None = None) -> Tool | None:
         """Return the tool of that name in that namespace, or None."""
+        check_values(name=(name, WORDS), namespace=(namespace, optional(WORDS)))
         return self._tools.get((namespace, name))
 
     def take_tools(self, other: Thread) -> None:
@@ -373,25 +384,3 @@ class Thread:
 
 class _NothingRuns(CodexError):
     """No turn runs in a thread."""
-
-
-def _input_items(value: Any) -> list[Any]:
-    if isinstance(value, str):
-        return [{"type": "text", "text": value}]
-    if not isinstance(value, Sequence) or isinstance(value, bytes):
-        raise InvalidArgument(f"input={value!r}: use a string or mappings with a 'type'")
-    items: list[Any] = list(value)
-    for item in items:
-        if not isinstance(item, Mapping) or not isinstance(item.get("type"), str):
-            raise InvalidArgument(f"input item {item!r}: use a string or mappings with a 'type'")
-    return items
-
-
-def camel_members(members: Mapping[str, Any]) -> dict[str, Any]:
-    """Return members with ``snake_case`` names in ``camelCase``."""
-    return {_camel(name): value for name, value in members.items()}
-
-
-def _camel(name: str) -> str:
-    head, *rest = name.split("_")
-    return head + "".join(part[:1].upper() + part[1:] for part in rest)

@@ -23,6 +23,18 @@ from typing import Any, overload
 import msgspec
 from msgspec import Struct
 
+from codex_app_server.checks import (
+    CONTENT,
+    FLAG,
+    FUNCTION,
+    LIMIT,
+    TABLE,
+    TEXT,
+    WORDS,
+    Check,
+    check_values,
+    optional,
+)
 from codex_app_server.errors import InvalidArgument
 from codex_app_server.schemas import read_signature
 
@@ -38,6 +50,12 @@ __all__ = [
 ]
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]+\Z")
+
+
+TOOL_NAME: Check = (
+    "letters, digits, '_' and '-' only, at least one",
+    lambda name: isinstance(name, str) and _NAME.match(name) is not None,
+)
 
 
 class ToolCallContext(Struct, frozen=True):
@@ -70,19 +88,28 @@ class ToolOutput(Struct, frozen=True):
     content: tuple[Mapping[str, Any], ...]
     success: bool = True
 
+    def __post_init__(self) -> None:
+        check_values(
+            content=(self.content, ("a tuple of mappings", _is_content)),
+            success=(self.success, FLAG),
+        )
+
     @classmethod
     def text(cls, text: str, *, success: bool = True) -> ToolOutput:
         """Return one text."""
+        check_values(text=(text, WORDS))
         return cls(({"type": "inputText", "text": text},), success)
 
     @classmethod
     def image(cls, image: bytes | str, *, mime: str = "image/png") -> ToolOutput:
         """Return one image: its bytes, or a URL (``https:`` or ``data:``)."""
+        check_values(image=(image, BYTES_OR_URL), mime=(mime, TEXT))
         return cls(({"type": "inputImage", "imageUrl": _url(image, mime)},))
 
     @classmethod
     def audio(cls, audio: bytes | str, *, mime: str = "audio/wav") -> ToolOutput:
         """Return one sound: its bytes, or a URL."""
+        check_values(audio=(audio, BYTES_OR_URL), mime=(mime, TEXT))
         return cls(({"type": "inputAudio", "audioUrl": _url(audio, mime)},))
 
     def __add__(self, other: ToolOutput) -> ToolOutput:
@@ -94,6 +121,7 @@ class ToolOutput(Struct, frozen=True):
         return {"success": self.success, "contentItems": [dict(item) for item in self.content]}
 
 
+BYTES_OR_URL: Check = ("bytes, or a URL", lambda one: CONTENT[1](one) or TEXT[1](one))
 ToolResult = ToolOutput | str | Mapping[str, Any] | Sequence[Any] | None
 ToolHandler = Callable[[Any, ToolCallContext], Awaitable[ToolResult]]
 
@@ -127,13 +155,18 @@ class Tool(Struct, frozen=True):
     defer_loading: bool = False
 
     def __post_init__(self) -> None:
-        for what, name in (("tool", self.name), ("namespace", self.namespace)):
-            if name is not None and not _NAME.match(name):
-                raise InvalidArgument(
-                    f"{what} name {name!r}: use letters, digits, '_' and '-' only, at least one"
-                )
-        if not isinstance(self.input_schema, Mapping):
-            raise InvalidArgument(f"tool {self.name}: input_schema is not a mapping")
+        check_values(name=(self.name, TOOL_NAME), namespace=(self.namespace, optional(TOOL_NAME)))
+        try:
+            check_values(
+                description=(self.description, WORDS),
+                input_schema=(self.input_schema, TABLE),
+                handler=(self.handler, FUNCTION),
+                timeout_s=(self.timeout_s, LIMIT),
+                namespace_description=(self.namespace_description, WORDS),
+                defer_loading=(self.defer_loading, FLAG),
+            )
+        except InvalidArgument as error:
+            raise InvalidArgument(f"tool {self.name}: {error}") from None
 
 
 class FunctionTool(Tool, frozen=True, kw_only=True):
@@ -144,6 +177,10 @@ class FunctionTool(Tool, frozen=True, kw_only=True):
     """
 
     function: Callable[..., Any]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_values(function=(self.function, FUNCTION))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function itself, unchecked."""
@@ -176,7 +213,10 @@ def tool(
     *,
     name: str | None = None,
     description: str | None = None,
-    **members: Any,
+    namespace: str | None = None,
+    namespace_description: str = "",
+    timeout_s: float | None = None,
+    defer_loading: bool = False,
 ) -> FunctionTool | Callable[[Callable[..., Any]], FunctionTool]:
     """Make a function or a method a tool: its schema from its annotations and defaults.
 
@@ -189,30 +229,46 @@ def tool(
         function: What is decorated.
         name: The function's by default.
         description: The docstring's by default.
-        members: ``namespace``, ``namespace_description``, ``timeout_s``, ``defer_loading``: see
-            `Tool`.
+        namespace: See `Tool`.
+        namespace_description: See `Tool`.
+        timeout_s: See `Tool`.
+        defer_loading: See `Tool`.
 
     Raises:
-        InvalidArgument: A parameter without a type or of one that JSON cannot carry, or a bad name.
+        InvalidArgument: A parameter without a type or of one that JSON cannot carry, a bad name, or
+            an argument of the wrong type.
     """
+    check_values(
+        function=(function, optional(FUNCTION)),
+        name=(name, optional(TOOL_NAME)),
+        description=(description, optional(WORDS)),
+    )
+    # Checked where the decorator stands, whatever it decorates.
+    template = FunctionTool(
+        name=name or "unnamed",
+        description="",
+        input_schema={},
+        handler=_unbound,
+        timeout_s=timeout_s,
+        namespace=namespace,
+        namespace_description=namespace_description,
+        defer_loading=defer_loading,
+        function=_unbound,
+    )
 
     def decorate(function: Callable[..., Any]) -> FunctionTool:
         first = next(iter(inspect.signature(function).parameters), None)
-        template = FunctionTool(
+        own = msgspec.structs.replace(
+            template,
             name=name or function.__name__,
-            description="",
-            input_schema={},
-            handler=_unbound,
+            description=description or "",
             function=function,
-            **members,
         )
-        if description is not None:
-            template = msgspec.structs.replace(template, description=description)
         if first == "self":
             # Read now all the same: a fault of the signature is found where it is written.
             read_signature(function, special=(ToolCallContext,), skip_first=True)
-            return template
-        return _make(template, function, function)
+            return own
+        return _make(own, function, function)
 
     return decorate if function is None else decorate(function)
 
@@ -227,6 +283,7 @@ def tools_of(instance: object, *, namespace: str | None = None) -> list[Tool]:
     Raises:
         InvalidArgument: The class has no decorated method.
     """
+    check_values(namespace=(namespace, optional(TOOL_NAME)))
     names = [name for name in dir(type(instance)) if _is_tool(type(instance), name)]
     found: list[Tool] = [getattr(instance, name) for name in names]
     if not found:
@@ -242,12 +299,19 @@ def tools_of(instance: object, *, namespace: str | None = None) -> list[Tool]:
     ]
 
 
+TOOLS: Check = (
+    "a list of tools",
+    lambda value: isinstance(value, Sequence) and all(isinstance(one, Tool) for one in value),
+)
+
+
 def tool_specs(tools: Sequence[Tool]) -> list[dict[str, Any]]:
     """Return ``dynamicTools`` of ``thread/start``; tools of one namespace in one entry.
 
     Raises:
         InvalidArgument: Two tools of one name in one namespace.
     """
+    check_values(tools=(tools, TOOLS))
     seen: set[tuple[str | None, str]] = set()
     specs: list[dict[str, Any]] = []
     spaces: dict[str, dict[str, Any]] = {}
@@ -317,6 +381,10 @@ def _make(
 async def _unbound(arguments: Any, context: ToolCallContext) -> ToolResult:
     text = f"{context.tool} is a method: pass tools_of(an instance)"
     return ToolOutput.text(text, success=False)
+
+
+def _is_content(value: Any) -> bool:
+    return isinstance(value, tuple | list) and all(isinstance(one, Mapping) for one in value)
 
 
 def _is_tool(owner: type, name: str) -> bool:

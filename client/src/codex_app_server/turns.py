@@ -18,7 +18,19 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from msgspec import Struct
 
-from codex_app_server.checks import Checks, check_options, is_count, is_seconds, is_text, or_none
+from codex_app_server.checks import (
+    COUNT,
+    FLAG,
+    LIMIT,
+    SECONDS,
+    TEXT,
+    Checks,
+    check_options,
+    check_values,
+    is_seconds,
+    one_of,
+    shown,
+)
 from codex_app_server.errors import (
     CodexError,
     ConnectionClosed,
@@ -64,15 +76,17 @@ class TurnTimeouts(Struct, frozen=True, kw_only=True):
         for name in self.__struct_fields__:
             value = getattr(self, name)
             if not (value is None or value == 0 or is_seconds(value)):
-                raise InvalidArgument(f"{name}={value!r}: give seconds; None or 0 means no limit")
+                raise InvalidArgument(
+                    f"{name}={shown(value)}: give seconds; None or 0 means no limit"
+                )
 
 
 TURN_CHECKS: Checks = {
     "timeouts": ("TurnTimeouts or None", lambda value: isinstance(value, TurnTimeouts)),
-    "start_timeout_s": ("seconds above 0, or None", or_none(is_seconds)),
-    "overflow": (f"one of {', '.join(OVERFLOWS)}", lambda value: value in OVERFLOWS),
-    "queue_limit": ("a number from 1", is_count),
-    "keep_items": ("True or False", lambda value: isinstance(value, bool)),
+    "start_timeout_s": LIMIT,
+    "overflow": one_of(*OVERFLOWS),
+    "queue_limit": COUNT,
+    "keep_items": FLAG,
 }
 
 
@@ -239,6 +253,7 @@ class Turn:
         Raises:
             ConnectionClosed: The server is gone (and with it the turn).
         """
+        check_values(timeout_s=(timeout_s, SECONDS))
         if self._starting is None or self.done:
             return
         with contextlib.suppress(TimeoutError):
@@ -252,8 +267,7 @@ class Turn:
             InvalidArgument: No text, or an empty one.
             RequestError: The turn has ended or cannot be steered.
         """
-        if not is_text(text):
-            raise InvalidArgument(f"text={text!r}: give a text")
+        check_values(text=(text, TEXT), timeout_s=(timeout_s, LIMIT))
         await self.start()
         await self._connection.call(
             "turn/steer",

@@ -18,6 +18,7 @@ from codex_app_server.approvals import (
     ServerRequestInfo,
     ServerRequestRecord,
 )
+from codex_app_server.checks import TEXT, check_values
 from codex_app_server.errors import ApprovalNeeded, InputNeeded, TurnError
 
 __all__ = ["NO_OPERATOR", "Unattended", "unsupported_tool_result"]
@@ -37,6 +38,7 @@ _CANCELLING = (RequestKind.COMMAND, RequestKind.FILE_CHANGE)
 
 def unsupported_tool_result(name: str) -> dict[str, Any]:
     """Return the answer to a call of a tool that nobody serves, for a ``tool_executor``."""
+    check_values(name=(name, TEXT))
     text = f"unknown tool: {name}"
     return {"success": False, "contentItems": [{"type": "inputText", "text": text}]}
 

@@ -9,11 +9,12 @@ were observed on 0.125.0, 0.163.0 and 0.169.0.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from msgspec import Struct
 
+from codex_app_server.checks import TEXT, WORDS, check_values, optional
 from codex_app_server.errors import (
     OVERLOADED,
     ActiveWriter,
@@ -28,8 +29,10 @@ __all__ = [
     "FLOOR",
     "GONE",
     "PROBE",
+    "SCHEMA_VERSION",
     "Capabilities",
     "check_floor",
+    "is_newer_than_schema",
     "known_methods",
     "mcp_tool_name",
     "parse_version",
@@ -38,6 +41,9 @@ __all__ = [
 
 FLOOR = "0.125.0"
 """The oldest version that this library is tested with."""
+
+SCHEMA_VERSION = "0.169.0"
+"""That the generated types are of; the same as theirs, without importing them."""
 
 PROBE = "codex_app_server/probe"
 """A method that no server knows; its refusal lists those that it does."""
@@ -101,6 +107,12 @@ def mcp_tool_name(
         siblings: The other tools of that server.
         version: Of Codex; a new one by default.
     """
+    check_values(
+        server=(server, TEXT),
+        tool=(tool, TEXT),
+        siblings=(siblings, ("a list of names", _are_names)),
+        version=(version, optional(WORDS)),
+    )
     old = parse_version(version) < _SHORT_NAMES_END
     limit, namespace = (64, f"mcp__{server}__") if old else (126, f"mcp__{server}")
     clean = _NO_NAME.sub("_", namespace)[: limit - _HASH_LENGTH]
@@ -113,6 +125,12 @@ def mcp_tool_name(
         digest = hashlib.sha1(original.encode(), usedforsecurity=False).hexdigest()
         name = f"{name[: limit - len(clean) - _HASH_LENGTH]}_{digest[: _HASH_LENGTH - 1]}"
     return clean, name
+
+
+def _are_names(value: Any) -> bool:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        return False
+    return not isinstance(value, Sequence) or all(isinstance(one, str) for one in value)
 
 
 class Capabilities(Struct, frozen=True):
@@ -130,6 +148,7 @@ class Capabilities(Struct, frozen=True):
 
     def supports(self, method: str) -> bool:
         """Tell whether the server knows a method; True where it does not tell."""
+        check_values(method=(method, TEXT))
         return self.methods is None or method in self.methods
 
 
@@ -140,6 +159,11 @@ def parse_version(text: str | None) -> tuple[int, int, int]:
         return _NEWEST
     major, minor, patch = map(int, match.groups())
     return (major, minor, patch) if major or minor or patch else _NEWEST
+
+
+def is_newer_than_schema(version: str | None) -> bool:
+    """Tell whether a server may know methods, members and values that this library does not."""
+    return parse_version(version) > parse_version(SCHEMA_VERSION)
 
 
 def check_floor(version: str | None) -> None:

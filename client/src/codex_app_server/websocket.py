@@ -31,11 +31,17 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from codex_app_server.checks import (
+    CONTENT,
+    SECONDS,
+    TEXT,
     Checks,
     check_options,
+    check_secrets,
+    check_values,
     is_count,
     is_seconds,
     is_text,
+    optional,
     or_none,
 )
 from codex_app_server.errors import (
@@ -114,10 +120,15 @@ def signed_bearer(
     Raises:
         InvalidArgument: A secret that the server would refuse, or a lifetime that is over.
     """
+    check_secrets(secret=(secret, CONTENT))
+    check_values(
+        lifetime_s=(lifetime_s, SECONDS),
+        issuer=(issuer, optional(TEXT)),
+        audience=(audience, optional(TEXT)),
+        now=(now, ("Unix seconds, or None", or_none(is_seconds))),
+    )
     if len(secret) < 32:
         raise InvalidArgument(f"secret has {len(secret)} bytes: the server asks for at least 32")
-    if lifetime_s <= 0:
-        raise InvalidArgument(f"lifetime_s={lifetime_s}: use a positive number of seconds")
     issued = time.time() if now is None else now
     claims: dict[str, Any] = {"exp": int(issued + lifetime_s), "iat": int(issued)}
     claims |= {"iss": issuer} if issuer is not None else {}
