@@ -83,8 +83,16 @@ def test_every_public_name_is_found_where_type_checkers_find_it() -> None:
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert imports == codex_app_server._HOMES
-    assert sorted(imports) == codex_app_server.__all__
+    assert imports.pop("*") == "errors"
+    errors = {name for name, home in codex_app_server._HOMES.items() if home == "errors"}
+    assert imports.keys() | errors == set(codex_app_server.__all__)
+    assert {**imports, **dict.fromkeys(errors, "errors")} == codex_app_server._HOMES
+
+
+def test_the_errors_that_are_public_are_all_that_there_are() -> None:
+    of_errors = set(vars(codex_app_server.errors)) & set(codex_app_server.errors.__all__)
+    kinds = {one for one in of_errors if inspect.isclass(getattr(codex_app_server.errors, one))}
+    assert kinds == {name for name, home in codex_app_server._HOMES.items() if home == "errors"}
 
 
 def test_a_module_of_the_package_is_an_attribute_without_being_imported() -> None:

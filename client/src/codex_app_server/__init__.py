@@ -12,6 +12,8 @@ Invariant: importing this imports nothing else. A name brings its module when it
 who talks to an app-server pays nothing for ``codex exec``, WebSockets or the supervisor.
 """
 
+# ruff: noqa: F405 # the errors' names come by the star below; a test compares them
+
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -25,34 +27,7 @@ if TYPE_CHECKING:
     )
     from codex_app_server.broker import PendingRequest
     from codex_app_server.connection import ClientInfo, Connection, ServerInfo
-    from codex_app_server.errors import (
-        ActiveWriter,
-        ApprovalNeeded,
-        BinaryNotFound,
-        CertificateRefused,
-        CodexError,
-        ConnectionClosed,
-        ExecFailed,
-        ExperimentalRequired,
-        HandshakeRefused,
-        InputNeeded,
-        InvalidArgument,
-        LoginFailed,
-        MethodUnavailable,
-        MissingExtra,
-        Overloaded,
-        RecordingError,
-        RequestError,
-        RequestTimeout,
-        SlowClient,
-        TurnError,
-        TurnFailed,
-        TurnInProgress,
-        TurnInterrupted,
-        TurnTimeout,
-        UnexpectedReply,
-        UnsupportedVersion,
-    )
+    from codex_app_server.errors import *  # noqa: F403 # one list, theirs
     from codex_app_server.events import Event, InvalidParams, MalformedLine, UnknownNotification
     from codex_app_server.exec import ExecClient, ExecRun
     from codex_app_server.home import HomeError
@@ -83,6 +58,12 @@ if TYPE_CHECKING:
         SupervisedThread,
         Supervisor,
         SupervisorEvent,
+    )
+    from codex_app_server.thread_options import (
+        ThreadForkOptions,
+        ThreadResumeOptions,
+        ThreadStartOptions,
+        TurnRunOptions,
     )
     from codex_app_server.threads import Thread
     from codex_app_server.tools import (
@@ -155,6 +136,9 @@ __all__ = [
     "Supervisor",
     "SupervisorEvent",
     "Thread",
+    "ThreadForkOptions",
+    "ThreadResumeOptions",
+    "ThreadStartOptions",
     "TokenUsage",
     "Tool",
     "ToolCallContext",
@@ -167,6 +151,7 @@ __all__ = [
     "TurnInterrupted",
     "TurnOptions",
     "TurnResult",
+    "TurnRunOptions",
     "TurnTimeout",
     "TurnTimeouts",
     "UnexpectedReply",
@@ -197,34 +182,6 @@ _NAMES = {
         "ClientInfo",
         "Connection",
         "ServerInfo",
-    ),
-    "errors": (
-        "ActiveWriter",
-        "ApprovalNeeded",
-        "BinaryNotFound",
-        "CertificateRefused",
-        "CodexError",
-        "ConnectionClosed",
-        "ExecFailed",
-        "ExperimentalRequired",
-        "HandshakeRefused",
-        "InputNeeded",
-        "InvalidArgument",
-        "LoginFailed",
-        "MethodUnavailable",
-        "MissingExtra",
-        "Overloaded",
-        "RecordingError",
-        "RequestError",
-        "RequestTimeout",
-        "SlowClient",
-        "TurnError",
-        "TurnFailed",
-        "TurnInProgress",
-        "TurnInterrupted",
-        "TurnTimeout",
-        "UnexpectedReply",
-        "UnsupportedVersion",
     ),
     "events": (
         "Event",
@@ -267,6 +224,12 @@ _NAMES = {
         "Supervisor",
         "SupervisorEvent",
     ),
+    "thread_options": (
+        "ThreadForkOptions",
+        "ThreadResumeOptions",
+        "ThreadStartOptions",
+        "TurnRunOptions",
+    ),
     "threads": ("Thread",),
     "tools": (
         "FunctionTool",
@@ -290,9 +253,13 @@ _NAMES = {
     "versions": ("Capabilities",),
     "websocket": ("WebSocketTransport",),
 }
-"""Where each public name lives; the same as the imports for type checkers above."""
+"""Where each public name lives; the same as the imports for type checkers above.
 
-_HOMES = {name: module for module, names in _NAMES.items() for name in names}
+What is in `__all__` and not here is an error: their one list is that of `errors`.
+"""
+
+_HOMES = dict.fromkeys(__all__, "errors")
+_HOMES |= {name: module for module, names in _NAMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
