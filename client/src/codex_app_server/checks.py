@@ -5,7 +5,6 @@ Pure. The tables are beside the functions that take the options.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -117,7 +116,7 @@ def is_mapping(value: Any) -> bool:
 
 def is_path(value: Any) -> bool:
     """Tell whether a value is a path: a text that is not empty, or a path object."""
-    return is_text(value) or isinstance(value, os.PathLike)
+    return is_text(value) or hasattr(value, "__fspath__")
 
 
 def one_of(*words: str) -> tuple[str, Callable[[Any], bool]]:
