@@ -24,6 +24,7 @@ __all__ = [
     "WORDS",
     "Check",
     "Checks",
+    "check_arguments",
     "check_options",
     "check_secrets",
     "check_values",
@@ -62,6 +63,11 @@ def check_options(options: Mapping[str, Any], checks: Checks) -> None:
         words, fits = checks[name]
         if not fits(value):
             raise InvalidArgument(f"{name}={shown(value)}: give {words}")
+
+
+def check_arguments(given: Mapping[str, Any], checks: Checks) -> None:
+    """Check those of a function's arguments that a table has; ``given`` is its ``locals()``."""
+    check_options({name: given[name] for name in checks}, checks)
 
 
 def check_values(**given: tuple[Any, Check]) -> None:

@@ -170,7 +170,6 @@ class Connection(ThreadOpening, WideApi):
             "on_events": on_events,
         }
         greeting = {"client_info": client_info, "experimental": experimental, "opt_out": opt_out}
-        check_values(transport=(transport, A_TRANSPORT))
         await _check(transport, {**options, **greeting})
         self = cls(transport, **options)
         self._reader = self._loop.create_task(self._read(), name="codex-reader")
@@ -459,6 +458,7 @@ class Connection(ThreadOpening, WideApi):
 
 
 async def _check(transport: Transport, options: Mapping[str, Any]) -> None:
+    check_values(transport=(transport, A_TRANSPORT))
     try:
         check_options(options, CONNECTION_CHECKS)
     except InvalidArgument:

@@ -27,7 +27,7 @@ from typing import Any, Literal, Self, Unpack
 import msgspec
 
 from codex_app_server import values
-from codex_app_server.checks import PATH, check_options, check_values, optional
+from codex_app_server.checks import PATH, check_arguments, check_options, check_values, optional
 from codex_app_server.cleanup import sweep
 from codex_app_server.errors import (
     CodexError,
@@ -133,22 +133,16 @@ class ExecClient:
             images: Files to show with the prompt.
             skip_git_repo_check: Allow a directory outside of a git repository.
             ephemeral: Leave no record on disk; such a thread cannot be resumed.
-            arguments: More of ``codex exec``; ``--ask-for-approval`` and ``--full-auto``, which it
-                refuses by now, are translated with a warning.
+            arguments: More of ``codex exec``; what it refuses by now is translated, with a warning.
             timeouts: Limits; by default an hour of silence.
             overflow: What happens to events over ``queue_limit`` that nobody reads.
             queue_limit: Events that may wait for the iterator.
             keep_items: Keep completed items for the result.
 
         Raises:
-            InvalidArgument: An empty prompt, an argument of the wrong type or a value that no
-                version knows.
+            InvalidArgument: An empty prompt, a wrong type, or a value that no version knows.
         """
-        given: dict[str, Any] = {"prompt": prompt, "resume": resume, "cwd": cwd, "model": model}
-        given |= {"output_schema": output_schema, "config": config, "images": images}
-        given |= {"skip_git_repo_check": skip_git_repo_check, "ephemeral": ephemeral}
-        given |= {"arguments": arguments, "timeouts": timeouts, "overflow": overflow}
-        check_options({**given, "queue_limit": queue_limit, "keep_items": keep_items}, RUN_CHECKS)
+        check_arguments(locals(), RUN_CHECKS)
         warnings: list[str] = []
         flags, overrides = translated_arguments(arguments, warnings)
         overrides |= {**(config or {}), **approval_config(approval_policy, warnings)}

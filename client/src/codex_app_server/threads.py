@@ -16,7 +16,7 @@ from codex_app_server import members, values
 from codex_app_server.checks import (
     WORDS,
     Checks,
-    check_options,
+    check_arguments,
     check_values,
     is_mapping,
     is_seconds,
@@ -136,8 +136,7 @@ class Thread:
             InvalidArgument: No input, an item that lacks something, a value or a member that no
                 server knows, or an argument of the wrong type.
         """
-        given = {"cwd": cwd, "model": model, "effort": effort, "output_schema": output_schema}
-        check_options(given, RUN_CHECKS)
+        check_arguments(locals(), RUN_CHECKS)
         version = self.connection.server.version
         params = {
             "threadId": self.id,

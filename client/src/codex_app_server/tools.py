@@ -229,10 +229,10 @@ def tool(
         function: What is decorated.
         name: The function's by default.
         description: The docstring's by default.
-        namespace: See `Tool`.
-        namespace_description: See `Tool`.
-        timeout_s: See `Tool`.
-        defer_loading: See `Tool`.
+        namespace: See `Tool`, for this and all that follow.
+        namespace_description: Of the namespace.
+        timeout_s: Of a call.
+        defer_loading: Found by a search only.
 
     Raises:
         InvalidArgument: A parameter without a type or of one that JSON cannot carry, a bad name, or
@@ -245,25 +245,21 @@ def tool(
     )
     # Checked where the decorator stands, whatever it decorates.
     template = FunctionTool(
-        name=name or "unnamed",
-        description="",
-        input_schema={},
-        handler=_unbound,
-        timeout_s=timeout_s,
-        namespace=namespace,
-        namespace_description=namespace_description,
-        defer_loading=defer_loading,
+        name or "unnamed",
+        description or "",
+        {},
+        _unbound,
+        timeout_s,
+        namespace,
+        namespace_description,
+        defer_loading,
         function=_unbound,
     )
 
     def decorate(function: Callable[..., Any]) -> FunctionTool:
         first = next(iter(inspect.signature(function).parameters), None)
-        own = msgspec.structs.replace(
-            template,
-            name=name or function.__name__,
-            description=description or "",
-            function=function,
-        )
+        own_name = name or function.__name__
+        own = msgspec.structs.replace(template, name=own_name, function=function)
         if first == "self":
             # Read now all the same: a fault of the signature is found where it is written.
             read_signature(function, special=(ToolCallContext,), skip_first=True)
