@@ -61,7 +61,11 @@ input IssueFilter {
   id: IssueIDComparator
   project: NullableProjectFilter
   state: WorkflowStateFilter
+  number: NumberComparator
+  team: TeamFilter
 }
+input NumberComparator { eq: Float }
+input TeamFilter { key: StringComparator }
 input IssueIDComparator { in: [ID!] }
 input NullableProjectFilter { slugId: StringComparator }
 input WorkflowStateFilter { name: StringComparator }
@@ -262,6 +266,8 @@ class _Root:
         wanted = filter or {}
         ids = wanted.get("id", {}).get("in")
         states = wanted.get("state", {}).get("name", {}).get("in")
+        number = wanted.get("number", {}).get("eq")
+        team = wanted.get("team", {}).get("key", {}).get("eq")
         slug = wanted.get("project", {}).get("slugId", {}).get("eq")
         found = [
             issue
@@ -270,6 +276,7 @@ class _Root:
             and (includeArchived or not issue.get("archived"))
             and (states is None or issue["state"] in states)
             and (slug is None or issue["project"] == slug)
+            and (number is None or issue["identifier"] == f"{team}-{int(number)}")
         ]
         return _page([_Issue(self._server, issue) for issue in found], first, after)
 

@@ -111,6 +111,10 @@ class SimTracker:
     async def fetch_issues_by_ids(self, ids: Sequence[IssueId]) -> list[Issue]:
         return await self._read(lambda: [one for one in self.shown() if one.id in ids])
 
+    async def fetch_issue(self, name: str) -> Issue | None:
+        found = await self._read(lambda: [one for one in self.shown() if one.identifier == name])
+        return found[0] if found else None
+
     async def _read(self, look: Any) -> list[Issue]:
         rng, weather = self._rng, self._weather
         # What is shown may be old by the time it arrives, or be read at the last moment.

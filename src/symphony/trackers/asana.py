@@ -77,6 +77,12 @@ class AsanaTracker:
         """Return the tasks of these ids that are in the project, in the asked order."""
         return await self._joint.by_ids(ids)
 
+    async def fetch_issue(self, name: str) -> Issue | None:
+        """Return the task of ``ASANA-<gid>`` or of a gid."""
+        gid = name.strip().upper().removeprefix("ASANA-")
+        found = await self.fetch_issues_by_ids([IssueId(gid)])
+        return found[0] if found else None
+
     async def faults_at_start(self) -> Sequence[str]:
         """What of the token, the project and the section names Asana does not know."""
         try:

@@ -1,4 +1,4 @@
-"""The boundary to a tracker (SPEC 11): two reads, and tools that the agent may call.
+"""The boundary to a tracker (SPEC 11): two reads, a look-up, and tools that the agent may call.
 
 An adapter is built from the settings of one moment and keeps them; a reload builds a new one. It
 knows no other adapter. Failures are ``TrackerError`` with a category of SPEC 11.4.
@@ -77,6 +77,17 @@ class Tracker(Protocol):
 
         Raises:
             TrackerError: The read failed, or a requested record is malformed.
+        """
+        ...
+
+    async def fetch_issue(self, name: str) -> Issue | None:
+        """Return the visible issue of this identifier (in any case) or id, whatever its state.
+
+        For people who ask about one issue. None: the scope has none of this name, or it can't be
+        one of this tracker's; then no request is made.
+
+        Raises:
+            TrackerError: The read failed, or the record is malformed.
         """
         ...
 

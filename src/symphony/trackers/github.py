@@ -9,6 +9,7 @@ gone and its agent is stopped. A pull request is never dispatchable.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from symphony.config.settings import TrackerSettings
 
 _API_VERSION: Final = "2022-11-28"
+_NAME: Final = re.compile(r"(?:GH-|#)?([1-9][0-9]{0,14})", re.IGNORECASE | re.ASCII)
 
 
 class GitHubTracker:
@@ -160,6 +162,12 @@ class GitHubTracker:
         if any(issue.id != str(number) for number, issue in issues.items()):
             raise unknown_payload("an issue came under another number than was asked for")
         return [issues[number] for number in numbers if number in issues]
+
+    async def fetch_issue(self, name: str) -> Issue | None:
+        """Return the issue of ``GH-12``, ``#12`` or ``12``."""
+        match = _NAME.fullmatch(name.strip())
+        found = [] if match is None else await self.fetch_issues_by_ids([IssueId(match[1])])
+        return found[0] if found else None
 
     async def _state_faults(self) -> list[str]:
         settings = self._settings

@@ -9,10 +9,11 @@ gone and its agent is stopped.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from symphony.errors import SettingFault, TrackerError
 from symphony.model.issue import Issue, IssueId, normalize_state
@@ -31,6 +32,9 @@ from .rest_records import Malformed
 
 if TYPE_CHECKING:
     from symphony.config.settings import TrackerSettings
+
+
+_NAME: Final = re.compile(r"(?:GL-|#)?([1-9][0-9]{0,14})", re.IGNORECASE | re.ASCII)
 
 
 class GitLabTracker:
@@ -76,6 +80,12 @@ class GitLabTracker:
     async def fetch_issues_by_ids(self, ids: Sequence[IssueId]) -> list[Issue]:
         """Return the visible issues of these ids in the asked order; 100 go into one request."""
         return await self._joint.by_ids(ids)
+
+    async def fetch_issue(self, name: str) -> Issue | None:
+        """Return the issue of ``GL-12``, ``#12`` or ``12``."""
+        match = _NAME.fullmatch(name.strip())
+        found = [] if match is None else await self.fetch_issues_by_ids([IssueId(match[1])])
+        return found[0] if found else None
 
     def agent_tools(self) -> Sequence[ToolSpec]:
         """The tool ``gitlab_api``."""

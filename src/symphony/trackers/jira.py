@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import json
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 UNKNOWN_STATES_S: Final = 600.0
 """So long a status that the project does not have is left out of queries, which it would fail."""
+
+_NAME: Final = re.compile(r"(?:[A-Z][A-Z0-9_]*-)?[1-9][0-9]*", re.ASCII)
 
 log = structlog.get_logger(__name__)
 
@@ -93,6 +96,17 @@ class JiraTracker:
     async def fetch_issues_by_ids(self, ids: Sequence[IssueId]) -> list[Issue]:
         """Return the visible issues of these ids in the asked order; 100 go into one request."""
         return await self._joint.by_ids(ids)
+
+    async def fetch_issue(self, name: str) -> Issue | None:
+        """Return the issue of a key or an id; a key of another project is asked for too, in vain.
+
+        A key that the issue had before it moved here does not find it.
+        """
+        key = name.strip().upper()
+        if _NAME.fullmatch(key) is None:
+            return None
+        found = await self._reads.batch([key])
+        return found[0] if found else None
 
     async def faults_at_start(self) -> Sequence[str]:
         """What of the credentials, the project and the state names Jira does not know."""

@@ -69,7 +69,7 @@ class JiraReads:
         raise _pagination(f"more than {MAX_PAGES} pages", "jira_endless_pages")
 
     async def batch(self, ids: Sequence[str]) -> list[Issue]:
-        """The visible issues of at most ``PAGE`` ids, in no order."""
+        """The visible issues of at most ``PAGE`` ids or keys in upper case, in no order."""
         body = {"issueIdsOrKeys": list(ids), "fields": fields(self._settings)}
         page = await self._read("POST", "/rest/api/3/issue/bulkfetch", body)
         requested = set(ids)
@@ -78,10 +78,11 @@ class JiraReads:
             for record in _issues(page)
             if (issue := self._requested(record, requested)) is not None
         ]
-        returned = {issue.id for issue in issues}
+        returned = {name for issue in issues for name in (issue.id, issue.identifier.upper())}
         for problem in entries(page.get("issueErrors")):
             # Jira lists here what it could not load for now; what is gone, it leaves out.
-            if text(dig(problem, "id")) in requested - returned:
+            unread = {text(dig(problem, "id")), text(dig(problem, "key"))}
+            if unread & (requested - returned):
                 said = text(dig(problem, "errorMessage")) or "no reason given"
                 raise _unknown(f"an issue that was asked for could not be loaded: {said[:200]}")
         return await self._filtered(issues)
@@ -91,7 +92,7 @@ class JiraReads:
         issue_id = dig(record, "id")
         if not isinstance(issue_id, str):
             raise _unknown("an issue without an id")
-        if issue_id not in requested:
+        if requested.isdisjoint((issue_id, str(dig(record, "key")).upper())):
             return None
         if project_key(record) is None:
             raise _unknown("an issue that was asked for names no project")

@@ -10,10 +10,11 @@ gone and its agent is stopped.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -32,6 +33,9 @@ from .rest_reads import checked_at_start, missing_names
 
 if TYPE_CHECKING:
     from symphony.config.settings import TrackerSettings
+
+_IDENTIFIER: Final = re.compile(r"([A-Za-z][A-Za-z0-9]*)-([0-9]{1,9})", re.ASCII)
+_UUID: Final = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}", re.ASCII)
 
 log = structlog.get_logger(__name__)
 
@@ -110,14 +114,22 @@ class LinearTracker:
         nodes = await self._listing.by_ids(wanted)
         found: dict[IssueId, Issue] = {}
         for node in nodes:
-            try:
-                issue = to_issue(node, routing)
-            except Malformed as error:
-                raise unknown_payload(
-                    f"an issue that was asked for is malformed: {error}"
-                ) from error
+            issue = _asked_for(node, routing)
             found.setdefault(issue.id, issue)
         return [found[issue_id] for issue_id in wanted if issue_id in found]
+
+    async def fetch_issue(self, name: str) -> Issue | None:
+        """Return the project's issue of an identifier such as ``ENG-12``, or of an id."""
+        match = _IDENTIFIER.fullmatch(name.strip())
+        if match is not None:
+            nodes = await self._reads.by_number(match[1].upper(), int(match[2]))
+        elif _UUID.fullmatch(name.strip()):
+            nodes = await self._reads.by_ids([IssueId(name.strip().lower())])
+        else:
+            return None
+        if not nodes:
+            return None
+        return _asked_for(nodes[0], await self._routing())
 
     def agent_tools(self) -> Sequence[ToolSpec]:
         """The tool ``linear_graphql``."""
@@ -178,6 +190,13 @@ class LinearTracker:
             settings.sub_issues,
             frozenset(normalize_state(state) for state in self._active),
         )
+
+
+def _asked_for(node: object, routing: Routing) -> Issue:
+    try:
+        return to_issue(node, routing)
+    except Malformed as error:
+        raise unknown_payload(f"an issue that was asked for is malformed: {error}") from error
 
 
 def validate(

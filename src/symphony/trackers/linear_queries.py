@@ -78,6 +78,24 @@ query SymphonyLinearIssuesById(
 }}
 """
 
+BY_NUMBER: Final = f"""
+query SymphonyLinearIssueByNumber(
+  $team: String!, $number: Float!, $projectSlug: String!, $relationFirst: Int!
+) {{
+  issues(
+    filter: {{
+      number: {{eq: $number}}
+      team: {{key: {{eq: $team}}}}
+      project: {{slugId: {{eq: $projectSlug}}}}
+    }}
+    first: 1
+  ) {{
+    nodes {{{_ISSUE}    }}
+    pageInfo {{ hasNextPage endCursor }}
+  }}
+}}
+"""
+
 _LISTED = """
     filter: {project: {slugId: {eq: $projectSlug}}, state: {name: {in: $stateNames}}}
 """

@@ -80,6 +80,18 @@ class LinearReads:
         await self._complete(nodes)
         return nodes
 
+    async def by_number(self, team: str, number: int) -> list[Any]:
+        """The node of the project's issue with this number of the team with this key, if any."""
+        variables = {
+            "team": team,
+            "number": number,
+            "projectSlug": self._settings.project_slug,
+            "relationFirst": queries.NESTED_PAGE,
+        }
+        nodes = _whole(dig(await self.query(queries.BY_NUMBER, variables), "issues"), "issues")
+        await self._complete(nodes)
+        return nodes
+
     async def changes(
         self, states: Sequence[str], *, ids: Sequence[IssueId], blockers: Sequence[str]
     ) -> Changes:

@@ -92,6 +92,18 @@ class LocalTracker:
                 raise malformed_error(fault)
         return found
 
+    async def fetch_issue(self, name: str) -> Issue | None:
+        """Return the issue of this identifier or id; one whose file is malformed fails the read."""
+        view, issues = await self._read()
+        wanted = name.casefold()
+        by_name = (one for one in issues.values() if one.identifier.casefold() == wanted)
+        found = issues.get(IssueId(name)) or next(by_name, None)
+        if found is None:
+            claims = {claimed.casefold(): fault for claimed, fault in view.malformed_ids.items()}
+            if (fault := claims.get(wanted)) is not None:
+                raise malformed_error(fault)
+        return found
+
     def agent_tools(self) -> Sequence[ToolSpec]:
         """The tool ``local_board``."""
         return (local_tool.SPEC,)

@@ -86,6 +86,13 @@ class MemoryTracker:
         self._count()
         return [self._issues[i] for i in dict.fromkeys(ids) if i in self._issues]
 
+    async def fetch_issue(self, name: str) -> Issue | None:
+        """Return the issue of this identifier or id."""
+        self._count()
+        wanted = name.casefold()
+        found = (one for one in self._issues.values() if one.identifier.casefold() == wanted)
+        return self._issues.get(IssueId(name)) or next(found, None)
+
     def agent_tools(self) -> Sequence[ToolSpec]:
         """None: there is nothing behind it that an agent could change."""
         return ()

@@ -86,6 +86,40 @@ async def test_an_id_read_keeps_the_asked_order_and_names_each_once(harness: Har
     assert found[0].state == "Done"
 
 
+async def test_an_issue_is_found_by_its_identifier_in_any_case_whatever_its_state(
+    harness: Harness,
+) -> None:
+    harness.put(1)
+    done = harness.put(2, state="Done")
+    for name in (identifier(harness, 2), identifier(harness, 2).lower()):
+        found = await harness.tracker.fetch_issue(name)
+        assert found is not None
+        assert (found.id, found.identifier, found.state) == (done, identifier(harness, 2), "Done")
+
+
+async def test_a_name_that_no_issue_of_the_scope_has_finds_nothing(harness: Harness) -> None:
+    harness.put(1)
+    harness.put(2)
+    harness.remove(2)
+    for name in (identifier(harness, 2), identifier(harness, 99), "nothing like it", "", "../x"):
+        assert await harness.tracker.fetch_issue(name) is None
+
+
+async def test_a_look_up_of_a_malformed_issue_or_in_a_broken_source_fails(
+    harness: Harness,
+) -> None:
+    harness.put(1)
+    await harness.tracker.fetch_issues_by_states(["Todo"])
+    if harness.break_record(1):
+        with pytest.raises(TrackerError) as caught:
+            await harness.tracker.fetch_issue(identifier(harness, 1))
+        assert caught.value.category == "tracker_response"
+    harness.break_source()
+    with pytest.raises(TrackerError) as caught:
+        await harness.tracker.fetch_issue(identifier(harness, 1))
+    assert caught.value.category in CATEGORIES
+
+
 async def test_an_id_that_is_gone_is_left_out(harness: Harness) -> None:
     first, second = harness.put(1), harness.put(2)
     harness.remove(1)
