@@ -63,21 +63,32 @@ def answer(
 
 
 def _give(body: Mapping[str, Any], *, workflow: Path, instance: str | None) -> int:
-    give_order(workflow, body, instance=instance)
-    print(f"{body['issue'] or 'all work'}: {_SAID[body['action']]}")
+    taken = give_order(workflow, body, instance=instance)
+    print(f"{taken.get('issue') or 'all work'}: {_said(body['action'], taken)}")
     return 0
+
+
+def _said(action: str, taken: Mapping[str, Any]) -> str:
+    """Return what an order does, as far as it does it."""
+    if action == "stop" and taken.get("claimed") is False:
+        return f"nothing of it runs; it is held until 'symphony resume {taken['issue']}'"
+    if action == "retry" and (waits_for := taken.get("waits_for")):
+        return f"it may run now, but still waits: {waits_for}"
+    return _SAID[action]
 
 
 def explain(issue: str, *, workflow: Path, instance: str | None) -> int:
     """Print why an issue may start now or may not; return 0 where it may, else 1.
 
     Raises:
-        ControlError: No daemon runs, or the issue is not known to it.
+        ControlError: No daemon runs, or neither it nor the tracker knows the issue.
     """
     path = f"/api/v1/{quote(issue, safe='')}/explain"
     answer = request(workflow, "GET", path, instance=instance)
     for gate in answer["gates"]:
         print(f"{'ok  ' if gate['passed'] else 'SHUT'}  {gate['gate']:<16} {gate['detail']}")
+        if gate.get("lift"):
+            print(f"{'':<23}to open it: {gate['lift']}")
     if answer["profile"] is not None:
         print(f"profile {answer['profile']}")
     if answer.get("slowed"):

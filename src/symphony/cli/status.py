@@ -12,7 +12,8 @@ from typing import Any
 
 from symphony.errors import ControlError
 
-_LIMIT_S = 10.0
+_LIMIT_S = 20.0
+"""Longer than a look-up in the tracker and a wait for the disk together."""
 
 
 def show_status(workflow: Path, *, as_json: bool, instance: str | None) -> int:
@@ -71,8 +72,11 @@ def request(
     return answer
 
 
-def give_order(workflow: Path, body: Mapping[str, Any], *, instance: str | None) -> None:
+def give_order(workflow: Path, body: Mapping[str, Any], *, instance: str | None) -> Any:
     """Give an order to the daemon; warn on standard error where its ledger has not taken it.
+
+    Returns:
+        The daemon's answer.
 
     Raises:
         ControlError: As ``request``.
@@ -83,6 +87,7 @@ def give_order(workflow: Path, body: Mapping[str, Any], *, instance: str | None)
             "warning: the ledger can't be written; the order counts, but a crash would forget it",
             file=sys.stderr,
         )
+    return taken
 
 
 def _ask(

@@ -29,6 +29,7 @@ from .commands import (
     SaveStop,
     StopRun,
 )
+from .eligibility import SLOT_GATES, first_shut
 from .events import ControlAction, ControlRequested, Hold, HoldKind, Override
 from .notes import note
 from .polling import request_poll
@@ -213,12 +214,26 @@ def _retry(state: SchedulerState, event: ControlRequested, now: Instant) -> list
             commands.append(run_again(state, claim, now))
         elif isinstance(claim, Running):
             commands.extend(_take_back_stop(state, claim))
-    waiting = [issue for issue, _ in state.waiting]
-    for issue in (*(claim.issue for claim in state.claims), *waiting):
-        if issue.identifier == event.identifier:
-            commands.extend(state.breaker.choose(issue, now))
-            break
-    return [*commands, *request_poll(state, now)]
+    return [*commands, *_choose_canary(state, event, now), *request_poll(state, now)]
+
+
+def _choose_canary(state: SchedulerState, event: ControlRequested, now: Instant) -> list[Command]:
+    """Let the named issue be the one that an open breaker tries, if only the breaker holds it."""
+    if event.identifier is None or not state.breaker.tripped:
+        return []
+    claim = next(iter(_of(state, event)), None)
+    if claim is not None and not isinstance(claim, RetryQueued | Rechecking):
+        return []
+    waiting = (issue for issue, _ in state.waiting if issue.identifier == event.identifier)
+    issue = event.found or next(waiting, None) if claim is None else claim.issue
+    if issue is None:
+        return []
+    view = replace(state.view(), breaker=lambda _issue_id: None)
+    shut = first_shut(issue, view, claimed=True)
+    if shut is not None and shut.name not in SLOT_GATES:
+        # It could not start: its place would be kept from all others for nothing.
+        return [note(Level.WARNING, "not chosen for the breaker", issue, reason=shut.detail)]
+    return state.breaker.choose(issue, now)
 
 
 def _mark_stopped(state: SchedulerState, claim: Running, error: str) -> Command:

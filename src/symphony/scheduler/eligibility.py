@@ -195,6 +195,17 @@ _SENTENCES = {
     GateName.HOST_SLOT: "A host has room under worker.max_concurrent_agents_per_host.",
 }
 
+ISSUE_GATES = frozenset(
+    {
+        GateName.COMPLETE,
+        GateName.NOT_TERMINAL,
+        GateName.ACTIVE,
+        GateName.DISPATCHABLE,
+        GateName.LABELS,
+    }
+)
+"""Gates that only a change of the issue itself opens."""
+
 SLOT_GATES = frozenset({GateName.GLOBAL_SLOT, GateName.STATE_SLOT, GateName.HOST_SLOT})
 """Gates that open when another run ends."""
 
@@ -203,12 +214,14 @@ SLOT_GATES = frozenset({GateName.GLOBAL_SLOT, GateName.STATE_SLOT, GateName.HOST
 class Gate:
     """One condition's answer for one issue.
 
-    ``detail`` says why it is shut, with the numbers, or what it means that it is open.
+    ``detail`` says why it is shut, with the numbers, or what it means that it is open. ``lift``
+    says how a shut one is opened; only an explanation has it.
     """
 
     name: GateName
     passed: bool
     detail: str
+    lift: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -339,7 +339,8 @@ class ControlRequested:
     ``failure_class`` narrows a reset of the breaker; None means all classes. For
     a raise, ``identifier`` may be ``day`` or ``total`` too, and ``amounts`` says by how much.
     ``answer`` comes with the order to answer, and with no other one.
-    ``for_s`` is how long the active hours are overridden, 0 ends that.
+    ``for_s`` is how long the active hours are overridden, 0 ends that. ``found`` is the issue as
+    the tracker has just shown it, where nothing of it is on our books.
     """
 
     action: ControlAction
@@ -350,6 +351,7 @@ class ControlRequested:
     amounts: Raise = NO_RAISE
     answer: Answer | None = None
     for_s: float = 0.0
+    found: Issue | None = None
 
 
 @dataclass(frozen=True, slots=True)

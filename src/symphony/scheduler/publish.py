@@ -7,7 +7,7 @@ Both functions look and change nothing; a snapshot costs one walk over the claim
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
 
 from symphony.model.clock import Instant
@@ -19,6 +19,7 @@ from .books import budgets_row
 from .claims import Blocked, Cleaning, Rechecking, RetryQueued, Running
 from .eligibility import Gate, gates
 from .events import Hold
+from .lifting import lift
 from .snapshot import (
     BlockedRow,
     HoldRow,
@@ -44,7 +45,10 @@ class _IssueFields(TypedDict):
 
 def explain(state: SchedulerState, issue: Issue) -> list[Gate]:
     """Return every gate's answer for this issue now, in the order in which dispatch asks them."""
-    return gates(issue, state.view())
+    return [
+        gate if gate.passed else replace(gate, lift=lift(gate.name, issue, state))
+        for gate in gates(issue, state.view())
+    ]
 
 
 def build_snapshot(

@@ -1,4 +1,8 @@
-"""What the web surface may ask of the engine: the last snapshot, a refresh, an issue's history."""
+"""What the web surface may ask of the engine: snapshots, orders, explanations, histories.
+
+An issue that is neither claimed nor among the listed candidates is looked up in the tracker, so
+that explanations and orders reach every issue; ``engine.lookup`` bounds how often.
+"""
 
 from __future__ import annotations
 
@@ -6,37 +10,44 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from symphony.errors import LedgerError
+from symphony.engine.lookup import IssueLookup
+from symphony.errors import LedgerError, TrackerError
 from symphony.hosts.lineage import descends_from
 from symphony.ledger import Ledger
 from symphony.model.clock import Instant
 from symphony.model.failure import FailureClass
+from symphony.model.issue import Issue
 from symphony.model.question import Answer
 from symphony.model.spend import NO_RAISE, Raise
 from symphony.observe.bus import SnapshotBus
 from symphony.scheduler.books import budgets_row
 from symphony.scheduler.budget import refused_raise, retry_is_vain
 from symphony.scheduler.budget_rows import BudgetsRow
+from symphony.scheduler.claims import occupancy
 from symphony.scheduler.controls import known
-from symphony.scheduler.eligibility import Gate
+from symphony.scheduler.eligibility import ISSUE_GATES, first_shut
 from symphony.scheduler.events import ControlAction, ControlRequested, Event, RefreshRequested
+from symphony.scheduler.lifting import lift
 from symphony.scheduler.publish import explain
 from symphony.scheduler.snapshot import Snapshot
 from symphony.scheduler.state import SchedulerState, refresh_coalesced
 from symphony.scheduler.unblocking import unanswerable
-from symphony.web.backend import RefreshReceipt, Refusal
+from symphony.web.backend import Effect, Explained, RefreshReceipt, Refusal, Taken
+
+_UNAVAILABLE = Refusal("orchestrator_unavailable", "Orchestrator is unavailable", 503)
 
 DURABLE_LIMIT_S = 5.0
 """How long an order waits for the disk before it is told to be taken all the same."""
 
 
 class EngineBackend:
-    """Serves the web surface from the bus, the mailbox and the ledger; waits for no tracker.
+    """Serves the web surface from the bus, the mailbox, the ledger and, at need, the tracker.
 
     Args:
         caught_up: Returns once what was posted has been taken by the scheduler.
         workspace_path: Where the workspace of an identifier lies or would lie.
         supervisor_pid: The ancestor of all processes of runs, or None while there is none.
+        lookup: Asks the tracker for an issue that is not on our books.
     """
 
     def __init__(
@@ -50,6 +61,7 @@ class EngineBackend:
         clock: Callable[[], Instant],
         workspace_path: Callable[[str], str | None],
         supervisor_pid: Callable[[], int | None],
+        lookup: IssueLookup,
     ) -> None:
         self._bus = bus
         self._state = state
@@ -59,6 +71,7 @@ class EngineBackend:
         self._clock = clock
         self._workspace_path = workspace_path
         self._supervisor_pid = supervisor_pid
+        self._lookup = lookup
 
     def snapshot(self) -> Snapshot | None:
         """Return the last published snapshot."""
@@ -78,7 +91,7 @@ class EngineBackend:
         self._post(RefreshRequested(source))
         return RefreshReceipt(coalesced, now.wall)
 
-    def control(
+    async def control(
         self,
         action: str,
         identifier: str | None,
@@ -87,29 +100,92 @@ class EngineBackend:
         failure_class: FailureClass | None = None,
         amounts: Raise = NO_RAISE,
         for_s: float = 0.0,
-    ) -> bool | Refusal | None:
+    ) -> Taken | Refusal:
         """Give an order to the scheduler; see ``web.backend.Backend``."""
         state, order = self._state, ControlAction(action)
         if state.shutting_down:
-            return None
-        # A pause may come before the issue does; the other orders need something to act on.
+            return _UNAVAILABLE
         if order is ControlAction.RAISE:
             refused = refused_raise(state.books, identifier, amounts)
             if refused is not None:
                 return Refusal("budget_not_raised", refused)
             self._post(ControlRequested(order, identifier, reason, amounts=amounts))
-            return True
-        if order is ControlAction.RETRY and identifier is not None:
+            return Taken(identifier)
+        # A pause may come before the issue does; the other orders need something to act on.
+        found: Issue | None = None
+        if identifier is not None and order is not ControlAction.PAUSE:
+            named = await self._named(order, identifier)
+            if isinstance(named, Refusal):
+                return named
+            identifier, found = named.identifier, named.issue
+        self._post(
+            ControlRequested(
+                order, identifier, reason, failure_class=failure_class, for_s=for_s, found=found
+            )
+        )
+        return Taken(identifier, found)
+
+    def effect(self, taken: Taken) -> Effect | None:
+        """Say where the issue of an order is now; see ``web.backend.Backend``."""
+        if taken.identifier is None:
+            return None
+        issue = self._on_books(taken.identifier) or taken.issue
+        if issue is None:
+            return Effect(False, None)
+        claim = self._state.claims.get(issue.id)
+        if claim is not None and occupancy(claim) is not None:
+            return Effect(True, None)
+        shut = first_shut(issue, self._state.view(), claimed=True)
+        return Effect(claim is not None, None if shut is None else shut.detail)
+
+    async def _named(self, order: ControlAction, identifier: str) -> Taken | Refusal:
+        """Find the issue of an order, and say why the order would do nothing."""
+        state, found = self._state, None
+        if not known(state, identifier):
+            if order is ControlAction.RESUME:
+                text = f"{identifier} is neither held nor stopped: there is nothing to resume"
+                return Refusal("issue_not_found", text, 404)
+            looked_up = await self._look_up(identifier)
+            if isinstance(looked_up, Refusal):
+                return looked_up
+            if state.shutting_down:
+                return _UNAVAILABLE
+            identifier, found = looked_up.identifier, looked_up
+        if order is ControlAction.RETRY:
             why = retry_is_vain(state, identifier)
             if why is not None:
                 return Refusal("budget_spent", why)
-        needs_it = identifier is not None and order is not ControlAction.PAUSE
-        if needs_it and not known(state, identifier or ""):
-            return False
-        self._post(
-            ControlRequested(order, identifier, reason, failure_class=failure_class, for_s=for_s)
-        )
-        return True
+            if found is not None and found.id not in state.claims:
+                shut = first_shut(found, state.view())
+                if shut is not None and shut.name in ISSUE_GATES:
+                    mend = lift(shut.name, found, state)
+                    text = f"{identifier} can't start: {shut.detail}; {mend}"
+                    return Refusal("issue_not_eligible", text)
+        return Taken(identifier, found)
+
+    def _on_books(self, identifier: str) -> Issue | None:
+        """Return an issue that is claimed or among the listed candidates."""
+        claimed = (claim.issue for claim in self._state.claims)
+        waiting = (issue for issue, _ in self._state.waiting)
+        return next((one for one in (*claimed, *waiting) if one.identifier == identifier), None)
+
+    async def _look_up(self, identifier: str) -> Issue | Refusal:
+        if not self._state.started:
+            return Refusal("snapshot_unavailable", "The daemon is starting; ask again", 503)
+        try:
+            found = await self._lookup.find(identifier)
+        except TrackerError as error:
+            text = f"{identifier} is not on the daemon's books, and {error.message}"
+            limited = error.category == "tracker_rate_limited"
+            return Refusal(error.category, text, 429 if limited else 502)
+        if found is None:
+            text = (
+                f"the tracker ({self._state.settings.tracker.kind}) shows no issue {identifier!r}: "
+                "check its spelling, and that it is in the configured scope"
+            )
+            return Refusal("issue_not_found", text, 404)
+        claim = self._state.claims.get(found.id)
+        return found if claim is None else claim.issue
 
     def budget(self) -> BudgetsRow | None:
         """Return what all work has cost, by issue; None before the ledger has been read."""
@@ -138,15 +214,15 @@ class EngineBackend:
         supervisor = self._supervisor_pid()
         return supervisor is not None and descends_from(pid, supervisor)
 
-    def explain(self, identifier: str) -> list[Gate] | None:
-        """Return every gate's answer for an issue that is claimed or waits."""
+    async def explain(self, identifier: str) -> Explained | Refusal:
+        """Return every gate's answer for an issue; see ``web.backend.Backend``."""
         state = self._state
-        claimed = (claim.issue for claim in state.claims)
-        waiting = (issue for issue, _ in state.waiting)
-        for issue in (*claimed, *waiting):
-            if issue.identifier == identifier:
-                return explain(state, issue)
-        return None
+        issue = self._on_books(identifier) or await self._look_up(identifier)
+        if isinstance(issue, Refusal):
+            return issue
+        profile = state.settings.agent.profile_of(issue)
+        name = None if profile is None else profile.name
+        return Explained(issue.identifier, name, explain(state, issue))
 
     async def recent_events(self, identifier: str, limit: int) -> list[dict[str, Any]]:
         """Return an issue's newest events, newest first; none where the ledger can't be read."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 import sys
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from symphony.config.places import Places
 from symphony.config.settings import Settings
 from symphony.config.state_dir import InstanceLock, StateDir, locate
 from symphony.config.store import WorkflowStore
+from symphony.engine.lookup import IssueLookup
 from symphony.engine.loop import Mailbox
 from symphony.engine.trackers import TrackerSlot
 from symphony.errors import ConfigError, StateDirError
@@ -108,6 +110,11 @@ async def build_parts(options: DaemonOptions, stack: AsyncExitStack) -> Parts:
             clock=read_clock,
             workspace_path=workspaces.path_for,
             supervisor_pid=lambda: host.supervisor_pid,
+            lookup=IssueLookup(
+                tracker=lambda: trackers.current,
+                mono=time.monotonic,
+                not_before=lambda: state.poll.not_before_mono,
+            ),
         ),
         webhooks=webhooks,
     )

@@ -8,9 +8,8 @@ Neighbours: ``shapes`` has the fields, ``app`` the routes, ``observe.humanize`` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from itertools import chain
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -19,7 +18,6 @@ from symphony.model.clock import iso
 from symphony.model.question import Question
 from symphony.model.usage import TokenUsage
 from symphony.observe.humanize import humanize
-from symphony.scheduler.eligibility import Gate
 from symphony.scheduler.snapshot import (
     BlockedRow,
     BreakerRow,
@@ -33,16 +31,11 @@ from symphony.scheduler.snapshot import (
 )
 
 from . import shapes
-from .backend import RefreshReceipt
+from .backend import Explained, RefreshReceipt
 from .budgets import issue_budget, present_budget
 
 RECENT_EVENTS = 20
 RECENT_RUNS = 10
-NOT_A_CANDIDATE = (
-    "{} was not among the candidates of the last poll and is not claimed: its state is none of "
-    "tracker.active_states, it is outside the tracker's scope, or more candidates than are listed "
-    "(200) wait before it"
-)
 _encoder = msgspec.json.Encoder(enc_hook=str)
 _Row = TypeVar("_Row", RunningRow, RetryingRow, BlockedRow, WaitingRow)
 
@@ -165,35 +158,26 @@ def present_hours(row: HoursRow) -> shapes.Hours:
     )
 
 
-def present_gates(
-    identifier: str, gates: Sequence[Gate], snapshot: Snapshot | None
-) -> shapes.Explanation:
-    """Return why an issue may start now or may not: every gate in the order of dispatch.
-
-    The profile is that of the issue's row in the snapshot.
-    """
+def present_gates(explained: Explained, snapshot: Snapshot | None) -> shapes.Explanation:
+    """Return why an issue may start now or may not: every gate in the order of dispatch."""
+    gates = explained.gates
     shut = next((gate for gate in gates if not gate.passed), None)
     return shapes.Explanation(
-        issue_identifier=identifier,
-        profile=_profile_of(identifier, snapshot),
+        issue_identifier=explained.identifier,
+        profile=explained.profile,
         eligible=shut is None,
         first_shut=None if shut is None else shut.name.value,
         gates=[
-            shapes.GateAnswer(gate=gate.name.value, passed=gate.passed, detail=gate.detail)
+            shapes.GateAnswer(
+                gate=gate.name.value,
+                passed=gate.passed,
+                detail=gate.detail,
+                lift=gate.lift or None,
+            )
             for gate in gates
         ],
         slowed=None if snapshot is None else snapshot.polling.reason,
     )
-
-
-def _profile_of(identifier: str, snapshot: Snapshot | None) -> str | None:
-    if snapshot is None:
-        return None
-    rows: Iterable[RunningRow | RetryingRow | BlockedRow | WaitingRow] = chain(
-        snapshot.running, snapshot.retrying, snapshot.blocked, snapshot.waiting
-    )
-    of_issue = (row for row in rows if row.issue_identifier == identifier)
-    return next((row.profile for row in of_issue), None)
 
 
 def present_tracker(row: TrackerRow) -> shapes.Tracker:

@@ -30,7 +30,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from . import api
-from .backend import Backend
+from .backend import Backend, Refusal
 from .budgets import present_budget
 from .control import obey
 from .envelope import error_response, json_response
@@ -146,7 +146,7 @@ class Handlers:
         """``GET /api/v1/<identifier>``."""
         raw: bytes = request.scope["raw_path"].removeprefix(_API)
         if raw.endswith(_EXPLAIN) and b"/" not in raw.removesuffix(_EXPLAIN):
-            return self._explain(_identifier(raw.removesuffix(_EXPLAIN)))
+            return await self._explain(_identifier(raw.removesuffix(_EXPLAIN)))
         if not raw or b"/" in raw:
             return error_response(404, *_FAULTS[404])
         identifier = _identifier(raw)
@@ -164,12 +164,12 @@ class Handlers:
             return error_response(404, "issue_not_found", "Issue not found")
         return json_response(details)
 
-    def _explain(self, identifier: str) -> Response:
+    async def _explain(self, identifier: str) -> Response:
         """``GET /api/v1/<identifier>/explain``: may it start now, and if not, why."""
-        gates = self._backend.explain(identifier)
-        if gates is None:
-            return error_response(404, "issue_not_found", api.NOT_A_CANDIDATE.format(identifier))
-        return json_response(api.present_gates(identifier, gates, self._backend.snapshot()))
+        explained = await self._backend.explain(identifier)
+        if isinstance(explained, Refusal):
+            return error_response(explained.status, explained.code, explained.message)
+        return json_response(api.present_gates(explained, self._backend.snapshot()))
 
     async def control(self, request: Request) -> Response:
         """``POST /api/v1/control``."""

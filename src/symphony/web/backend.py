@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from symphony.model.failure import FailureClass
+from symphony.model.issue import Issue
 from symphony.model.question import Answer
 from symphony.model.spend import NO_RAISE, Raise
 from symphony.scheduler.budget_rows import BudgetsRow
@@ -32,14 +33,49 @@ class RefreshReceipt:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An order that was understood and can't be carried out: a stable code and a sentence."""
+    """What was understood and can't be done: a stable code, a sentence and the HTTP status."""
 
     code: str
     message: str
+    status: int = 409
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """An order that is taken.
+
+    Attributes:
+        identifier: Of the issue as the tracker writes it; None for all work.
+        issue: What the tracker has shown of an issue that is not on our books.
+    """
+
+    identifier: str | None
+    issue: Issue | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """Where an issue is after an order: claimed or not, and the first gate that holds it back."""
+
+    claimed: bool
+    waits_for: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """All gates of an issue, its identifier as the tracker writes it, and its profile's name."""
+
+    identifier: str
+    profile: str | None
+    gates: list[Gate]
 
 
 class Backend(Protocol):
-    """The daemon as the web surface sees it. No method waits for the tracker or the scheduler."""
+    """The daemon as the web surface sees it.
+
+    Only ``explain`` and ``control`` wait for the tracker, a few seconds at most, and only for an
+    issue that is neither claimed nor among the listed candidates.
+    """
 
     def snapshot(self) -> Snapshot | None:
         """Return the last published snapshot, or None before the first one."""
@@ -53,7 +89,7 @@ class Backend(Protocol):
         None where no scheduler takes requests (starting or stopping).
         """
 
-    def control(
+    async def control(
         self,
         action: str,
         identifier: str | None,
@@ -62,17 +98,17 @@ class Backend(Protocol):
         failure_class: FailureClass | None = None,
         amounts: Raise = NO_RAISE,
         for_s: float = 0.0,
-    ) -> bool | Refusal | None:
+    ) -> Taken | Refusal:
         """Give an authorised order to the scheduler; a class narrows a reset of the breaker.
 
         ``for_s`` is how long the active hours are overridden.
 
-        ``amounts`` are for a raise, whose ``identifier`` may be ``day`` or ``total`` too.
-
-        Returns:
-            False where the issue is not on its books, None where it takes no orders, a refusal
-            where the order would do nothing.
+        ``amounts`` are for a raise, whose ``identifier`` may be ``day`` or ``total`` too. A refusal
+        says why the order would do nothing, or why it can't be taken.
         """
+
+    def effect(self, taken: Taken) -> Effect | None:
+        """Say where the issue of an order is now; None for all work."""
 
     def budget(self) -> BudgetsRow | None:
         """Return what all work has cost, by issue; None before the ledger has been read."""
@@ -93,8 +129,8 @@ class Backend(Protocol):
     def is_agent(self, pid: int) -> bool:
         """Tell whether a process belongs to a run; True in doubt."""
 
-    def explain(self, identifier: str) -> list[Gate] | None:
-        """Return every gate's answer for an issue, or None where it is not known."""
+    async def explain(self, identifier: str) -> Explained | Refusal:
+        """Return every gate's answer for any issue that the tracker shows."""
 
     async def recent_events(self, identifier: str, limit: int) -> list[dict[str, Any]]:
         """Return the newest events of an issue, newest first.

@@ -18,7 +18,7 @@ from symphony.model.failure import FailureClass
 from symphony.model.question import Answer, Decision
 from symphony.model.spend import NO_RAISE, Raise
 
-from .backend import Backend, Refusal
+from .backend import Backend, Refusal, Taken
 from .envelope import error_response, json_response
 from .peers import Peer, is_our_user, peer_in
 
@@ -91,8 +91,8 @@ async def obey(request: Request, backend: Backend) -> Response:
         problem = backend.answer(order.issue or "", said)
         if problem is not None:
             return error_response(409, "answer_refused", problem)
-        return await _accepted(order, backend)
-    taken = backend.control(
+        return await _accepted(order, Taken(order.issue), backend)
+    taken = await backend.control(
         order.action,
         order.issue,
         order.reason,
@@ -100,20 +100,21 @@ async def obey(request: Request, backend: Backend) -> Response:
         amounts=NO_RAISE if order.amounts is None else _raise_of(order.amounts),
         for_s=order.for_seconds,
     )
-    if taken is None:
-        return error_response(503, "orchestrator_unavailable", "Orchestrator is unavailable")
     if isinstance(taken, Refusal):
-        return error_response(409, taken.code, taken.message)
-    if not taken:
-        return error_response(
-            404, "issue_not_found", f"{order.issue} is not running, waiting, blocked or held"
-        )
-    return await _accepted(order, backend)
+        return error_response(taken.status, taken.code, taken.message)
+    return await _accepted(order, taken, backend)
 
 
-async def _accepted(order: Order, backend: Backend) -> Response:
+async def _accepted(order: Order, taken: Taken, backend: Backend) -> Response:
     durable = await backend.settled()
-    body = {"accepted": True, "action": order.action, "issue": order.issue, "durable": durable}
+    body = {
+        "accepted": True,
+        "action": order.action,
+        "issue": taken.identifier,
+        "durable": durable,
+    }
+    if order.action in ("stop", "retry") and (effect := backend.effect(taken)) is not None:
+        body |= {"claimed": effect.claimed, "waits_for": effect.waits_for}
     return json_response(body, status=202)
 
 

@@ -248,11 +248,12 @@ class Resources(Struct, kw_only=True):
 
 
 class GateAnswer(Struct, kw_only=True):
-    """Added: one condition of a start."""
+    """Added: one condition of a start; ``lift`` says how a shut one is opened."""
 
     gate: str
     passed: bool
     detail: str
+    lift: str | None = None
 
 
 class Explanation(Struct, kw_only=True):

@@ -408,6 +408,37 @@ def test_retry_of_a_candidate_makes_it_the_canary(shop, issue):
     assert [spec.issue.identifier for spec in driver.confirm(*fresh)] == ["A-99"]
 
 
+def test_retry_of_an_issue_that_no_poll_has_listed_makes_it_the_canary(shop, issue):
+    driver, _, specs = shop()
+    trip(driver, specs, REFUSED)
+
+    order(driver, "retry", "A-99", found=issue("A-99"))
+
+    assert states(driver) == [("unauthorized", "half_open", "A-99")]
+
+
+def test_retry_of_a_held_issue_keeps_no_place_for_it(shop):
+    driver, names, specs = shop()
+    trip(driver, specs)
+    driver.wake(20.0)
+    answer_retries(driver, names)
+    order(driver, "pause", "A-4")
+
+    order(driver, "retry", "A-4")
+
+    assert "not chosen for the breaker" in driver.notes()
+    assert states(driver) == [("model", "open", None)]
+
+
+def test_retry_of_an_issue_that_runs_keeps_no_place_for_it(shop):
+    driver, _, specs = shop()
+    trip(driver, specs)
+
+    order(driver, "retry", "A-9")
+
+    assert states(driver) == [("model", "open", None)]
+
+
 def test_a_chosen_canary_that_does_not_come_loses_its_place(shop, issue):
     driver, names, specs = shop()
     trip(driver, specs)

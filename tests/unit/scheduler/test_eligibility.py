@@ -18,6 +18,7 @@ from symphony.scheduler.eligibility import (
     gates,
 )
 from symphony.scheduler.events import ConfigBroken, ShutdownRequested
+from symphony.scheduler.lifting import lift
 from symphony.scheduler.publish import explain
 
 
@@ -75,6 +76,17 @@ def test_explain_lists_all_shut_gates_and_not_only_the_first(drive, issue):
         GateName.ACCEPTING,
         GateName.GLOBAL_SLOT,
     ]
+
+
+def test_every_shut_gate_says_how_it_is_opened(drive, issue):
+    driver = drive()
+    driver.start()
+    for name in GateName:
+        assert lift(name, issue("A-1"), driver.state)
+    (held,) = [
+        gate for gate in explain(driver.state, issue("A-1", state="Backlog")) if not gate.passed
+    ]
+    assert held.lift == "move it to one of tracker.active_states (Todo, In Progress)"
 
 
 def test_dispatch_and_explain_read_the_same_table(drive, issue):
