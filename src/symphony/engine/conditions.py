@@ -1,7 +1,8 @@
 """Watches what the daemon stands on: resources of its hosts, and its own files.
 
 A timer of its own, beside the loop; reads are made in threads. The scheduler is told when a verdict
-changes and every half minute, so that an idle daemon publishes nothing for it. Invariant: one read
+changes, while starts wait to be seen in the figures, and every half minute, so that an idle daemon
+publishes nothing for it. Invariant: one read
 at a time; a disk that hangs costs these figures and nothing else.
 """
 
@@ -35,6 +36,7 @@ class ConditionWatch:
         rules: The limits in force.
         places: The daemon's own files.
         post: The mailbox.
+        wanted: Says that every reading is to be told: starts wait to be seen in one.
         interval_s: Between two readings.
     """
 
@@ -45,12 +47,14 @@ class ConditionWatch:
         rules: Callable[[], ResourceRules],
         places: Places,
         post: Callable[[Event], None],
+        wanted: Callable[[], bool] = lambda: False,
         interval_s: float = INTERVAL_S,
     ) -> None:
         self._resources = resources
         self._rules = rules
         self._places = places
         self._post = post
+        self._wanted = wanted
         self._interval_s = interval_s
         self._readings = 0
         self._verdict: str | None = None
@@ -73,7 +77,8 @@ class ConditionWatch:
         self._tell_faults(found)
         rules = self._rules()
         verdict = shortage(found, rules, was_short=self._verdict is not None)
-        if self._readings % TELL_EVERY == 0 or bool(verdict) != bool(self._verdict):
+        is_news = bool(verdict) != bool(self._verdict) or self._wanted()
+        if is_news or self._readings % TELL_EVERY == 0:
             self._post(ResourcesRead(found))
         self._readings += 1
         self._verdict = verdict

@@ -14,6 +14,7 @@ import contextlib
 import functools
 import os
 import resource
+import time
 from collections.abc import Sequence
 
 from codex_app_server.transport import FdTransport, Transport
@@ -38,6 +39,12 @@ CLOSE_GRACE_S = 2.0
 CONCURRENT_SPAWNS = 8
 
 _READ_SIZE = 65536
+
+_SETTLED_S = 20.0
+"""A process that has run for so long has taken the memory that it works with."""
+
+_MEASURED = 8
+"""Agents whose memory is measured in one look."""
 
 
 class TailReader:
@@ -120,6 +127,7 @@ class LocalProcess:
         self._run = run
         self._transport = transport
         self._stderr = stderr
+        self.started_mono = time.monotonic()
         transport.bind(run)
         run.ended.add_done_callback(lambda _: stderr.close())
 
@@ -189,7 +197,18 @@ class LocalHost:
 
     async def resources(self, directories: Sequence[str]) -> HostResources:
         """Return what this machine has left (see ``base.Host.resources``)."""
-        return await asyncio.to_thread(read_resources, self._name, directories)
+        agents = self._settled_agents()
+        return await asyncio.to_thread(read_resources, self._name, directories, agents=agents)
+
+    def _settled_agents(self) -> list[int]:
+        """Return a few long-lived processes; short commands are none."""
+        now = time.monotonic()
+        settled = [
+            process.identity.pid
+            for process in self._processes
+            if now - process.started_mono > _SETTLED_S
+        ]
+        return settled[:: max(1, len(settled) // _MEASURED)][:_MEASURED]
 
     async def open(self) -> None:
         """Start the supervisor ahead of the first run.

@@ -14,6 +14,9 @@ from pathlib import Path
 from symphony.model.resources import HostResources
 
 _MIB = 1024 * 1024
+_TREE_LIMIT = 64
+"""Processes of one agent that are looked at."""
+
 _NO_LIMIT = 1 << 60
 """Version 1 writes a huge page count for "no limit", version 2 the word ``max``."""
 
@@ -22,6 +25,7 @@ def read_resources(
     host: str,
     directories: Sequence[str],
     *,
+    agents: Sequence[int] = (),
     proc: Path = Path("/proc"),
     cgroup: Path = Path("/sys/fs/cgroup"),
 ) -> HostResources:
@@ -30,6 +34,7 @@ def read_resources(
     Args:
         host: The name to report it under.
         directories: Whose file systems count; one that is missing stands for its parent.
+        agents: Process ids of a few agents that have run for a while.
         proc: The process file system.
         cgroup: Where control groups are mounted.
     """
@@ -43,6 +48,7 @@ def read_resources(
         free_disk_mb=disk,
         disk_path=where,
         memory_pressure=_pressure(proc, faults),
+        agent_memory_mb=_agent_memory(proc, agents),
         faults=tuple(faults),
     )
 
@@ -121,6 +127,31 @@ def _cache(group: Path) -> int:
     if names[0] not in figures:
         names = ("inactive_file", "active_file")
     return sum(int(figures.get(name, "0")) for name in names)
+
+
+def _agent_memory(proc: Path, agents: Sequence[int]) -> int | None:
+    """Return the mean MiB that these agents have of their own, their processes included.
+
+    Pages of files are shared, and count as free elsewhere; so only what was written counts here.
+    """
+    found = [used for pid in agents if (used := _tree_kb(proc, pid)) is not None]
+    return round(sum(found) / len(found) / 1024) if found else None
+
+
+def _tree_kb(proc: Path, root: int) -> int | None:
+    """Return the KiB of a process and its descendants; None where it has ended."""
+    total, left, seen = 0, [root], 0
+    while left and seen < _TREE_LIMIT:
+        pid, seen = left.pop(), seen + 1
+        try:
+            lines = (proc / str(pid) / "smaps_rollup").read_text().splitlines()
+            total += sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty"))
+            children = (proc / str(pid) / "task" / str(pid) / "children").read_text()
+            left.extend(int(child) for child in children.split())
+        except (OSError, ValueError, IndexError):
+            if pid == root:
+                return None
+    return total
 
 
 def _disk(directories: Sequence[str], faults: list[str]) -> tuple[int | None, str]:

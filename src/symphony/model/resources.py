@@ -17,6 +17,8 @@ class HostResources:
         free_disk_mb: MiB that are left on the fullest of the file systems in use.
         disk_path: The directory that lies there.
         memory_pressure: Percent of the last 10 s in which some task waited for memory.
+        agent_memory_mb: MiB that an agent here has in use, with all of its processes, the mean of
+            a few that have run for a while; None where none has.
         faults: A sentence for each value that could not be read.
     """
 
@@ -26,4 +28,5 @@ class HostResources:
     free_disk_mb: int | None = None
     disk_path: str = ""
     memory_pressure: float | None = None
+    agent_memory_mb: int | None = None
     faults: tuple[str, ...] = ()

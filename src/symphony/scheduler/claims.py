@@ -302,6 +302,11 @@ class Claims:
         claim = self._by_issue.get(issue_id) if issue_id is not None else None
         return claim if isinstance(claim, Running) else None
 
+    def holds_slot(self, issue_id: IssueId) -> bool:
+        """Say whether the issue runs or has a slot to start in."""
+        claim = self._by_issue.get(issue_id)
+        return claim is not None and occupancy(claim) is not None
+
     def running(self) -> list[Running]:
         """Return the claims with a live worker, oldest first."""
         return [claim for claim in self._by_issue.values() if isinstance(claim, Running)]

@@ -67,15 +67,14 @@ def allocate(
         if view.closed and (candidates is None or len(waiting) >= WAITING_LIMIT):
             break
         if not is_fresh:
-            if _serve_retry(state, view, issue, retry_cause):
+            if _serve_retry(state, view, issue, retry_cause, now=now):
                 retries.append(issue.id)
             else:
                 blocks += _block_if_spent(state, issue.id, now)
             continue
         gate = first_shut(issue, view)
         if gate is None:
-            state.claims.put(Dispatching(issue=issue, cause=fresh_cause, host=_host(view, None)))
-            state.breaker.took_slot(issue)
+            _choose(state, Dispatching(issue=issue, cause=fresh_cause, host=_host(view, None)), now)
             fresh.append(issue.id)
         elif gate.name is not GateName.UNCLAIMED and len(waiting) < WAITING_LIMIT:
             waiting.append((issue, gate))
@@ -104,20 +103,35 @@ def _contest(state: SchedulerState, candidates: Sequence[Issue]) -> list[tuple[I
     return [(issue, is_fresh) for _, _, issue, is_fresh in entries]
 
 
-def _serve_retry(state: SchedulerState, view: View, issue: Issue, cause: Cause) -> bool:
+def _choose(state: SchedulerState, claim: Dispatching | Rechecking, now: Instant) -> None:
+    """Take a slot for an issue; what it needs of its host counts as taken from here on."""
+    assert claim.host is not None, "it was placed"
+    state.claims.put(claim)
+    state.breaker.took_slot(claim.issue)
+    state.resources.reserve(claim.issue.id, claim.host, state.rules.resources, now.mono)
+
+
+def _give_back(state: SchedulerState, issue_id: IssueId) -> None:
+    """Release a chosen issue: its slot, and what was reserved for it."""
+    state.claims.drop(issue_id)
+    state.resources.give_back(issue_id, state.rules.resources)
+
+
+def _serve_retry(
+    state: SchedulerState, view: View, issue: Issue, cause: Cause, *, now: Instant
+) -> bool:
     """Take a slot for a due retry if it may have one; say whether a read must be issued for it."""
     claim = state.claims.get(issue.id)
     gate = first_shut(issue, view, claimed=True)
     match claim:
         case RetryQueued() if gate is None:
-            state.claims.put(Rechecking(retry=claim, cause=cause, host=_host(view, claim.host)))
-            state.breaker.took_slot(issue)
+            host = _host(view, claim.host)
+            _choose(state, Rechecking(retry=claim, cause=cause, host=host), now)
             return True
         case RetryQueued():
             state.claims.put(replace(claim, hold=gate))
         case Rechecking() if gate is None:
-            state.claims.put(replace(claim, host=_host(view, claim.retry.host)))
-            state.breaker.took_slot(issue)
+            _choose(state, replace(claim, host=_host(view, claim.retry.host)), now)
     return False
 
 
@@ -173,10 +187,11 @@ def recheck_due(state: SchedulerState, now: Instant) -> list[Command]:
     view = state.view()
     for claim in due:
         gate = first_shut(claim.issue, view, claimed=True)
-        host = _host(view, claim.host) if gate is None else None
-        state.claims.put(Rechecking(retry=claim, cause=cause, host=host))
-        if host is not None:
-            state.breaker.took_slot(claim.issue)
+        if gate is None:
+            host = _host(view, claim.host)
+            _choose(state, Rechecking(retry=claim, cause=cause, host=host), now)
+        else:
+            state.claims.put(Rechecking(retry=claim, cause=cause))
     return _ask(state, cause, RefreshPurpose.RETRY, [claim.issue.id for claim in due], now=now)
 
 
@@ -193,7 +208,7 @@ def dispatch_read(
     for issue_id in pending.ids:
         claim = state.claims.get(issue_id)
         assert isinstance(claim, Dispatching)
-        state.claims.drop(issue_id)
+        _give_back(state, issue_id)
         issue = found.get(issue_id)
         if pending.generation != state.generation:
             why = "the tracker's configuration changed"
@@ -216,7 +231,7 @@ def dispatch_read_failed(
     """Release the chosen candidates: the next poll chooses again."""
     state.read_failed(answer.message, answer.retry_after_s, now=now)
     for issue_id in pending.ids:
-        state.claims.drop(issue_id)
+        _give_back(state, issue_id)
     return [
         Note(
             Level.WARNING,
@@ -236,6 +251,7 @@ def retry_read(
     for issue_id in pending.ids:
         claim = state.claims.get(issue_id)
         assert isinstance(claim, Rechecking)
+        state.resources.give_back(issue_id, state.rules.resources)
         if pending.generation != state.generation:
             # Another tracker answered; the one in force is asked at the next wake-up.
             state.claims.put(replace(claim.retry, due_mono=now.mono, hold=None))
@@ -265,6 +281,7 @@ def retry_read_failed(
     for issue_id in pending.ids:
         claim = state.claims.get(issue_id)
         assert isinstance(claim, Rechecking)
+        state.resources.give_back(issue_id, state.rules.resources)
         retry = claim.retry
         failures = retry.read_failures + 1
         delay_s = max(backoff_s(failures, state.rules, state.rng), answer.retry_after_s or 0.0)
@@ -376,4 +393,5 @@ def _start(
         )
     )
     state.breaker.took_slot(spec.issue)
+    state.resources.reserve(spec.issue_id, spec.host, state.rules.resources, now.mono)
     return StartRun(spec)

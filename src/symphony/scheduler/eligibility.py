@@ -34,17 +34,25 @@ class BreakerRules:
 
 @dataclass(frozen=True, slots=True)
 class ResourceRules:
-    """What a host must have left; 0 and None are not checked."""
+    """What a host must have left, and what a start takes of it; 0 and None are not checked."""
 
     min_memory_mb: int
     min_disk_mb: int
     max_pressure: int | None
+    agent_memory_mb: int = 0
+    agent_disk_mb: int = 0
 
     @classmethod
     def from_settings(cls, settings: Settings) -> ResourceRules:
         """Take them from the settings."""
         worker = settings.worker
-        return cls(worker.min_free_memory_mb, worker.min_free_disk_mb, worker.max_memory_pressure)
+        return cls(
+            worker.min_free_memory_mb,
+            worker.min_free_disk_mb,
+            worker.max_memory_pressure,
+            worker.agent_memory_mb,
+            worker.agent_disk_mb,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,7 +247,7 @@ class View:
         issue_spent: Why an issue may not start for its own budget, or None.
         hours: Why no work starts at this time of the week, or None.
         lost: What the daemon stands on and has lost, or None.
-        short: What hosts lack, by host; nothing is placed there.
+        short: What hosts lack, by host, starts of this very step included; nothing is placed there.
     """
 
     rules: Rules

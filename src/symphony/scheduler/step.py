@@ -138,7 +138,7 @@ def _apply(state: SchedulerState, event: Event, now: Instant) -> list[Command]:
         case Restored():
             return _restored(state, event, now)
         case ResourcesRead():
-            return take_resources(state, event)
+            return take_resources(state, event, now)
         case PlacesChecked():
             return check_places(state, event)
         case ShutdownRequested():
@@ -185,7 +185,7 @@ def _settings_changed(state: SchedulerState, event: SettingsChanged, now: Instan
     state.rules = Rules.from_settings(event.settings)
     commands = [*_config_repaired(state), *change_rules(state, event.settings, now)]
     commands.extend(look_at_hours(state, now))
-    commands.extend(judge_resources(state))
+    commands.extend(judge_resources(state, now))
     if not state.rules.breaker.failures:
         commands.extend(state.breaker.reset())
     if _paces(state.rules) != _paces(before):

@@ -295,6 +295,7 @@ async def _first_look(parts: Parts) -> ConditionWatch:
             (settings().workspace.path, str(parts.state_dir.root))
         ),
         rules=lambda: ResourceRules.from_settings(settings()),
+        wanted=lambda: parts.state.resources.reserves,
         places=parts.places,
         post=parts.mailbox.post,
     )

@@ -68,6 +68,8 @@ DEFAULTS = {
     "worker.ssh_hosts": (),
     "worker.max_concurrent_agents_per_host": None,
     "worker.min_free_memory_mb": 256,
+    "worker.agent_disk_mb": 20,
+    "worker.agent_memory_mb": 64,
     "worker.min_free_disk_mb": 512,
     "worker.max_memory_pressure": None,
     "observability.dashboard_enabled": True,

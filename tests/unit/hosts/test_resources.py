@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -36,8 +37,10 @@ class Machine:
         stat = f"anon 1\ninactive_file {cache_mb * MIB}\nactive_file 0\n"
         self.write(f"cgroup/{path}/memory.stat", stat)
 
-    def read(self, *directories: str):
-        return read_resources("here", directories, proc=self.proc, cgroup=self.cgroup)
+    def read(self, *directories: str, agents: Sequence[int] = ()):
+        return read_resources(
+            "here", directories, agents=agents, proc=self.proc, cgroup=self.cgroup
+        )
 
 
 @pytest.fixture
@@ -119,3 +122,15 @@ async def test_this_machine_can_be_read(tmp_path: Path) -> None:
     assert found.host == "box"
     assert found.free_memory_mb is not None
     assert found.free_disk_mb is not None
+
+
+def test_the_memory_of_agents_is_the_mean_of_their_trees(machine: Machine) -> None:
+    for pid, dirty_kb, children in ((11, 4096, "12 13"), (12, 2048, ""), (21, 10240, "")):
+        machine.write(f"proc/{pid}/smaps_rollup", f"Rss: 9 kB\nPrivate_Dirty: {dirty_kb} kB\n")
+        machine.write(f"proc/{pid}/task/{pid}/children", children)
+    # A child that has just ended takes nothing away from what is known; an agent that has is none.
+    found = machine.read(agents=[11, 21, 99])
+    assert found.agent_memory_mb == 8
+    assert found.faults == machine.read().faults
+    assert machine.read(agents=[99]).agent_memory_mb is None
+    assert machine.read().agent_memory_mb is None

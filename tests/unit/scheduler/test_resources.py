@@ -8,8 +8,9 @@ from symphony.model.resources import HostResources
 from symphony.scheduler.claims import Running
 from symphony.scheduler.commands import RefreshPurpose
 from symphony.scheduler.eligibility import GateName
-from symphony.scheduler.events import PlacesChecked, ResourcesRead, SettingsChanged
+from symphony.scheduler.events import PlacesChecked, ResourcesRead, Restored, SettingsChanged
 from symphony.scheduler.publish import build_snapshot, explain
+from symphony.scheduler.resources import SETTLED_S
 
 LIMITS = {"min_free_memory_mb": 300, "min_free_disk_mb": 500, "max_memory_pressure": 20}
 
@@ -139,3 +140,76 @@ def test_the_figures_are_shown_with_what_is_short(drive):
     (row,) = build_snapshot(driver.state, {}, driver.now, sequence=1, rate_limits=None).resources
     assert (row.host, row.free_memory_mb, row.free_disk_mb) == ("local", 9000, 10)
     assert "10 MiB of disk" in row.shortage
+
+
+MANY = [f"A-{number}" for number in range(1, 11)]
+
+
+def test_starts_of_one_step_share_what_is_free(drive, issue):
+    driver = drive(worker={"min_free_memory_mb": 300, "agent_memory_mb": 100})
+    driver.send(figures(free_memory_mb=650))
+
+    started = driver.start(*map(issue, MANY))
+
+    # At 650, 550, 450 and 350 MiB another one may start, at 250 none may.
+    assert len(started) == 4
+    ((name, detail),) = shut(driver, issue("A-5"))
+    assert name is GateName.RESOURCES
+    assert "650 MiB of memory are free (machine) less 400 for agents that have just" in detail
+    assert "(100 each), worker.min_free_memory_mb is 300" in detail
+    assert driver.notes() == []
+
+
+def test_disk_is_shared_out_likewise(drive, issue):
+    driver = drive(worker={"min_free_disk_mb": 500, "agent_disk_mb": 200})
+    driver.send(figures(free_disk_mb=800))
+    assert len(driver.start(*map(issue, MANY))) == 2
+    ((_, detail),) = shut(driver, issue("A-5"))
+    assert "800 MiB of disk are free at /srv less 400 for agents" in detail
+
+
+def test_a_reading_that_shows_the_starts_lets_the_next_ones_begin_at_once(drive, issue):
+    driver = drive(worker={"min_free_memory_mb": 300, "agent_memory_mb": 100})
+    issues = list(map(issue, MANY))
+    driver.send(figures(free_memory_mb=650))
+    driver.start(*issues)
+
+    driver.advance(SETTLED_S / 2)
+    driver.send(figures(free_memory_mb=650))
+    # They are seen in part: half of their need still counts as taken.
+    assert driver.wakes_in() == 0
+    driver.wake()
+    driver.show(RefreshPurpose.RECONCILE, *issues)
+    driver.offer(*issues)
+    assert len(driver.confirm(*issues)) == 2
+
+    driver.advance(SETTLED_S)
+    driver.send(figures(free_memory_mb=250))
+    assert driver.notes() == ["host is short: nothing starts there"]
+    assert not driver.state.resources.reserves
+
+
+def test_what_agents_are_seen_to_use_counts_where_it_is_more_than_the_setting(drive, issue):
+    driver = drive(worker={"min_free_memory_mb": 300, "agent_memory_mb": 100})
+    driver.send(figures(free_memory_mb=650, agent_memory_mb=200))
+    assert len(driver.start(*map(issue, MANY))) == 2
+
+
+def test_an_estimate_of_zero_reserves_nothing(drive, issue):
+    driver = drive(worker={"min_free_memory_mb": 300, "agent_memory_mb": 0, "agent_disk_mb": 0})
+    driver.send(figures(free_memory_mb=301, free_disk_mb=513, agent_memory_mb=200))
+    assert len(driver.start(*map(issue, MANY))) == len(MANY)
+
+
+def test_a_start_that_comes_to_nothing_gives_back_what_it_had_reserved(drive, issue):
+    driver = drive(worker={"min_free_memory_mb": 300, "agent_memory_mb": 100})
+    issues = list(map(issue, MANY))
+    driver.send(figures(free_memory_mb=310))
+    driver.send(Restored())
+    driver.offer(*issues)
+    assert shut(driver, issues[5])
+
+    driver.fail(RefreshPurpose.DISPATCH)
+
+    assert shut(driver, issues[5]) == []
+    assert not driver.state.resources.reserves
