@@ -7,10 +7,11 @@ that explanations and orders reach every issue; ``engine.lookup`` bounds how oft
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from symphony.engine.lookup import IssueLookup
+from symphony.engine.loop import Mailbox
 from symphony.errors import LedgerError, TrackerError
 from symphony.hosts.lineage import descends_from
 from symphony.ledger import Ledger
@@ -26,7 +27,7 @@ from symphony.scheduler.budget_rows import BudgetsRow
 from symphony.scheduler.claims import occupancy
 from symphony.scheduler.controls import known
 from symphony.scheduler.eligibility import ISSUE_GATES, first_shut
-from symphony.scheduler.events import ControlAction, ControlRequested, Event, RefreshRequested
+from symphony.scheduler.events import ControlAction, ControlRequested, RefreshRequested
 from symphony.scheduler.lifting import lift
 from symphony.scheduler.publish import explain
 from symphony.scheduler.snapshot import Snapshot
@@ -44,7 +45,7 @@ class EngineBackend:
     """Serves the web surface from the bus, the mailbox, the ledger and, at need, the tracker.
 
     Args:
-        caught_up: Returns once what was posted has been taken by the scheduler.
+        mailbox: Of the scheduler.
         workspace_path: Where the workspace of an identifier lies or would lie.
         supervisor_pid: The ancestor of all processes of runs, or None while there is none.
         lookup: Asks the tracker for an issue that is not on our books.
@@ -56,8 +57,7 @@ class EngineBackend:
         bus: SnapshotBus,
         state: SchedulerState,
         ledger: Ledger,
-        post: Callable[[Event], None],
-        caught_up: Callable[[], Awaitable[None]],
+        mailbox: Mailbox,
         clock: Callable[[], Instant],
         workspace_path: Callable[[str], str | None],
         supervisor_pid: Callable[[], int | None],
@@ -66,8 +66,8 @@ class EngineBackend:
         self._bus = bus
         self._state = state
         self._ledger = ledger
-        self._post = post
-        self._caught_up = caught_up
+        self._post = mailbox.post
+        self._caught_up = mailbox.caught_up
         self._clock = clock
         self._workspace_path = workspace_path
         self._supervisor_pid = supervisor_pid

@@ -105,16 +105,11 @@ async def build_parts(options: DaemonOptions, stack: AsyncExitStack) -> Parts:
             bus=bus,
             state=state,
             ledger=ledger,
-            post=mailbox.post,
-            caught_up=mailbox.caught_up,
+            mailbox=mailbox,
             clock=read_clock,
             workspace_path=workspaces.path_for,
             supervisor_pid=lambda: host.supervisor_pid,
-            lookup=IssueLookup(
-                tracker=lambda: trackers.current,
-                mono=time.monotonic,
-                not_before=lambda: state.poll.not_before_mono,
-            ),
+            lookup=_lookup(trackers, state),
         ),
         webhooks=webhooks,
     )
@@ -135,6 +130,14 @@ async def build_parts(options: DaemonOptions, stack: AsyncExitStack) -> Parts:
         session_options=session_options,
         places=_places(state_dir, ledger, claim),
         locks=locks,
+    )
+
+
+def _lookup(trackers: TrackerSlot, state: SchedulerState) -> IssueLookup:
+    return IssueLookup(
+        tracker=lambda: trackers.current,
+        mono=time.monotonic,
+        not_before=lambda: state.poll.not_before_mono,
     )
 
 
