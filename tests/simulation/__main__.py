@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
 from .simulate import Report, SeedFailed, simulate
 
@@ -17,6 +18,7 @@ def main() -> int:
     parser.add_argument("--trace", action="store_true", help="print all that happens")
     parser.add_argument("--hours", type=float, help="hours of trouble, instead of the seed's own")
     parser.add_argument("--without", default="", help="kinds of trouble to leave out: a,b")
+    parser.add_argument("--dies-after", type=int, help="an eventful day, and a crash after write N")
     parser.add_argument("--shrink", action="store_true", help="find what the failure needs")
     parser.add_argument("--from", type=int, default=0, dest="first")
     parser.add_argument("--count", type=int, default=300)
@@ -26,13 +28,14 @@ def main() -> int:
     if options.seed is not None and options.shrink:
         return _shrink(options.seed)
     if options.seed is not None:
-        return _replay(options.seed, options.trace, options.hours, without)
+        given = {"hours": options.hours, "without": without, "dies_after": options.dies_after}
+        return _replay(options.seed, options.trace, **given)
     return _run_many(options.first, options.count, options.workers)
 
 
-def _replay(seed: int, trace: bool, hours: float | None, without: tuple[str, ...]) -> int:
+def _replay(seed: int, trace: bool, **given: Any) -> int:
     try:
-        report = simulate(seed, trace=print if trace else None, hours=hours, without=without)
+        report = simulate(seed, trace=print if trace else None, **given)
     except SeedFailed as failure:
         print(failure)
         return 1

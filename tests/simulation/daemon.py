@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -140,6 +141,7 @@ class Lifetime:
     async def _main(self) -> None:
         self._stop, self._force = asyncio.Event(), asyncio.Event()
         self.ledger = self._open_ledger()
+        self.oracle.finds(self.ledger.half_written())
         restored = await recover(
             self.ledger, instance="sim", clock=self.clock, sweep=self.world.sweep
         )
@@ -225,6 +227,9 @@ class Lifetime:
                 if process.lifetime == self.number:
                     self.world.end_process(process, "killed")
             executor.cancel_all()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(5.0):
+                await self.mailbox.caught_up()
         await executor.drained()
         for task in background:
             task.cancel()

@@ -1,8 +1,8 @@
 """The ledger as it stands at a crash: a model in memory, and the real one without its thread.
 
 Both write in batches some time after they are asked, and tell their caller later still, so a crash
-can fall before the write, and between the write and the word of it. While the disk fails, writes
-raise, are kept, and are made once it is well.
+can fall before the write, between two writes, and between the write and the word of it. While the
+disk fails, writes raise, are kept, and are made once it is well.
 """
 
 from __future__ import annotations
@@ -14,22 +14,24 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from symphony.errors import LedgerError
 from symphony.hosts.base import ProcessIdentity
 from symphony.ledger import Ledger, operations, schema
+from symphony.ledger.decisions import bind
 from symphony.ledger.ledger import EVENTS_KEPT
-from symphony.ledger.reading import LedgerContents, OpenRun
+from symphony.ledger.reading import LedgerContents, OpenRun, read_only
 from symphony.ledger.spending import RunSpend
 from symphony.ledger.writer import WriterThread
 from symphony.model.clock import Instant
-from symphony.model.failure import FailureClass
 from symphony.model.issue import Issue, IssueId
 from symphony.model.run import Outcome, RunId, RunSpec
 from symphony.model.spend import NO_SPEND, IdleTurns, Spend
 from symphony.model.usage import TokenUsage
+from symphony.scheduler import commands as c
 from symphony.scheduler.commands import SaveClaim
 from symphony.scheduler.events import (
     BreakerRecord,
@@ -42,14 +44,35 @@ from symphony.scheduler.events import (
     RestoredSpend,
 )
 
+T = TypeVar("T")
+DIED = "daemon_ended"
+
 
 @dataclass(slots=True)
 class Disk:
-    """What survives. ``fails`` and ``delay`` are the world's."""
+    """What survives. ``fails`` and ``delay`` are the world's.
+
+    Attributes:
+        dies_in: After so many more writes the daemon is killed, those that wait with it; None: not.
+        has_died: That has come.
+        writes: How many there were.
+    """
 
     fails: Callable[[], bool]
     delay: Callable[[], float]
     store: Store = field(default_factory=lambda: Store())
+    dies_in: int | None = None
+    has_died: bool = False
+    writes: int = 0
+
+    def lets_through(self, waiting: deque[T]) -> list[T]:
+        """Take the writes that are made now: all that wait, or as many as are left until death."""
+        number = len(waiting) if self.dies_in is None else min(self.dies_in, len(waiting))
+        if self.dies_in is not None:
+            self.dies_in -= number
+            self.has_died = self.dies_in == 0
+        self.writes += number
+        return [waiting.popleft() for _ in range(number)]
 
 
 @dataclass(slots=True)
@@ -127,8 +150,9 @@ class Store:
         run.spend = run.spend + charged
         self.charge(run.spec.issue, wall, charged)
 
-    def end(self, run_id: RunId, outcome: Outcome, thread_id: str | None) -> None:
-        run = self.runs.get(run_id)
+    def end(self, row: RunSpend, outcome: Outcome, wall: float, thread_id: str | None) -> None:
+        self.use(row, wall)
+        run = self.runs.get(row.run_id)
         if run is not None:
             run.ended = outcome
             run.thread_id = thread_id or run.thread_id
@@ -143,6 +167,45 @@ class Store:
         for record in self.claims.values():
             if record.run_id == run_id:
                 record.stopped = reason
+
+    def save(self, command: c.Durable, wall: float) -> None:
+        match command:
+            case c.SaveEnd(ended):
+                row = RunSpend(
+                    run_id=ended.run_id, usage=ended.usage, seconds=ended.seconds, spend=ended.spend
+                )
+                self.end(row, ended.outcome, wall, ended.thread_id)
+            case c.SaveClaim():
+                self.claims[command.issue.id] = ClaimRecord(command, wall)
+            case c.DropClaim(issue_id):
+                self.claims.pop(issue_id, None)
+            case c.SaveStop(run_id, _, reason):
+                self.stop(run_id, reason)
+            case c.SavePark(until_wall, reason):
+                self.park = (until_wall, reason, wall)
+            case c.DropPark():
+                self.park = None
+            case c.SaveHold(hold):
+                self.holds[hold.scope] = hold
+            case c.DropHold(scope):
+                self.holds.pop(scope, None)
+            case c.SaveBreaker(record):
+                self.breakers[record.failure_class] = record
+            case c.DropBreaker(name):
+                self.breakers.pop(name, None)
+            case c.SaveRaise(order):
+                self.raises[order.scope] = order
+            case c.SaveOverride(override):
+                self.override = override
+
+    def half_written(self) -> list[RunId]:
+        """Runs that are their issue's claim though they have ended, and not with their daemon."""
+        claimed = {record.run_id for record in self.claims.values()}
+        return [
+            run_id
+            for run_id, run in self.runs.items()
+            if run_id in claimed and run.ended is not None and run.ended.category != DIED
+        ]
 
     def restored(self, now_wall: float) -> Restored:
         usage, seconds = TokenUsage(), 0.0
@@ -220,7 +283,12 @@ class Store:
         )
 
 
-_Write = tuple[str, Callable[[], None], "asyncio.Future[None] | None"]
+_Parts = Sequence[tuple[str, Callable[[], object]]]
+
+
+def key_of(command: c.Durable) -> str:
+    """Which owed write this one replaces."""
+    return bind(command, workflow_id="wf", wall=0.0, day="").key or ""
 
 
 class ModelLedger:
@@ -234,8 +302,8 @@ class ModelLedger:
         self._store = disk.store
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[_Write] = deque()
-        self._owed: dict[str, Callable[[], None]] = {}
+        self._waiting: deque[tuple[_Parts, asyncio.Future[None]]] = deque()
+        self._owed: dict[str, Callable[[], object]] = {}
         self._is_planned = False
 
     async def run_started(self, spec: RunSpec, *, started_wall: float) -> None:
@@ -292,12 +360,6 @@ class ModelLedger:
 
         await self._write(f"run {run_id} idle", keep)
 
-    async def save_raise(self, order: RaiseOrder) -> None:
-        def save() -> None:
-            self._store.raises[order.scope] = order
-
-        await self._write(f"raise {order.scope}", save)
-
     async def run_ended(
         self,
         run_id: RunId,
@@ -310,68 +372,14 @@ class ModelLedger:
         spend: Spend | None = None,
     ) -> None:
         row = RunSpend(run_id=run_id, usage=usage, seconds=seconds, spend=spend)
-
-        def end() -> None:
-            self._store.use(row, ended_wall)
-            self._store.end(run_id, outcome, thread_id)
-
-        await self._write(f"run {run_id} ended", end)
-
-    async def save_claim(self, claim: SaveClaim) -> None:
-        wall = self._clock().wall
-
-        def save() -> None:
-            self._store.claims[claim.issue.id] = ClaimRecord(claim, wall)
-
-        await self._write(f"claim {claim.issue.id}", save)
-
-    async def save_stop(self, run_id: RunId, reason: str | None) -> None:
-        await self._write(f"stop {run_id}", lambda: self._store.stop(run_id, reason))
-
-    async def save_park(self, until_wall: float, reason: str) -> None:
-        wall = self._clock().wall
-
-        def save() -> None:
-            self._store.park = (until_wall, reason, wall)
-
-        await self._write("park", save)
-
-    async def drop_park(self) -> None:
-        def drop() -> None:
-            self._store.park = None
-
-        await self._write("park", drop)
-
-    async def save_hold(self, hold: Hold) -> None:
-        def save() -> None:
-            self._store.holds[hold.scope] = hold
-
-        await self._write(f"hold {hold.scope}", save)
-
-    async def drop_hold(self, scope: str | None) -> None:
-        await self._write(f"hold {scope}", lambda: self._store.holds.pop(scope, None) and None)
-
-    async def save_override(self, override: Override | None) -> None:
-        def save() -> None:
-            self._store.override = override
-
-        await self._write("override", save)
-
-    async def save_breaker(self, record: BreakerRecord) -> None:
-        def save() -> None:
-            self._store.breakers[record.failure_class] = record
-
-        await self._write(f"breaker {record.failure_class}", save)
-
-    async def drop_breaker(self, failure_class: FailureClass) -> None:
         await self._write(
-            f"breaker {failure_class}",
-            lambda: self._store.breakers.pop(failure_class, None) and None,
+            f"run {run_id} ended", lambda: self._store.end(row, outcome, ended_wall, thread_id)
         )
 
-    async def drop_claim(self, issue_id: IssueId) -> None:
-        await self._write(
-            f"claim {issue_id}", lambda: self._store.claims.pop(issue_id, None) and None
+    async def save(self, *commands: c.Durable) -> None:
+        wall = self._clock().wall
+        await self._write_all(
+            [(key_of(command), partial(self._store.save, command, wall)) for command in commands]
         )
 
     def record_event(self, *_: Any) -> None:
@@ -379,6 +387,9 @@ class ModelLedger:
 
     async def flush(self) -> None:
         await self._write("flush", lambda: None)
+
+    def half_written(self) -> list[RunId]:
+        return self._store.half_written()
 
     async def load(self) -> LedgerContents:
         await asyncio.sleep(0.001)
@@ -395,9 +406,12 @@ class ModelLedger:
     async def aclose(self) -> None:
         self._commit()
 
-    def _write(self, key: str, apply: Callable[[], None]) -> asyncio.Future[None]:
+    def _write(self, key: str, apply: Callable[[], object]) -> asyncio.Future[None]:
+        return self._write_all([(key, apply)])
+
+    def _write_all(self, parts: _Parts) -> asyncio.Future[None]:
         future: asyncio.Future[None] = self._loop.create_future()
-        self._waiting.append((key, apply, future))
+        self._waiting.append((parts, future))
         self._plan(self._disk.delay())
         return future
 
@@ -408,26 +422,31 @@ class ModelLedger:
 
     def _commit(self) -> None:
         self._is_planned = False
-        writes, self._waiting = self._waiting, deque()
         if self._disk.fails():
             self.has_failed = True
-            for key, apply, _ in writes:
-                if key:
-                    self._owed.pop(key, None)
-                    self._owed[key] = apply
+            writes, self._waiting = list(self._waiting), deque()
+            for parts, _ in writes:
+                for key, apply in parts:
+                    if key:
+                        self._owed.pop(key, None)
+                        self._owed[key] = apply
             self._loop.call_soon(self._tell, writes, True)
             self._plan(5.0)
             return
         for apply in self._owed.values():
             apply()
         self._owed.clear()
-        for _, apply, _ in writes:
-            apply()
+        writes = self._disk.lets_through(self._waiting)
+        for parts, _ in writes:
+            for _, apply in parts:
+                apply()
         self._loop.call_soon(self._tell, writes, False)
 
-    def _tell(self, writes: deque[_Write], is_failure: bool) -> None:
-        for _, _, future in writes:
-            if future is None or future.done():
+    def _tell(
+        self, writes: Sequence[tuple[_Parts, asyncio.Future[None]]], is_failure: bool
+    ) -> None:
+        for _, future in writes:
+            if future.done():
                 continue
             if is_failure:
                 future.set_exception(LedgerError("ledger_write_failed", "the disk fails"))
@@ -455,8 +474,8 @@ class SteppedWriter(WriterThread):
         self._disk = disk
         self._is_planned = False
 
-    def submit(self, *args: Any, **kwargs: Any) -> asyncio.Future[None]:
-        future = super().submit(*args, **kwargs)
+    def submit_all(self, *args: Any, **kwargs: Any) -> asyncio.Future[None]:
+        future = super().submit_all(*args, **kwargs)
         self._plan(self._disk.delay())
         return future
 
@@ -478,8 +497,7 @@ class SteppedWriter(WriterThread):
         self._is_planned = False
         if self._closing:
             return
-        writes, rows = list(self._writes), list(self._rows)
-        self._writes.clear()
+        writes, rows = self._disk.lets_through(self._writes), list(self._rows)
         self._rows.clear()
         self._process(writes, rows)
         if self._owed:
@@ -507,3 +525,11 @@ class SqliteLedger(Ledger):
 
     async def aclose(self) -> None:
         self.writer.close()
+
+    def half_written(self) -> list[RunId]:
+        query = """
+            SELECT run_id FROM claims JOIN runs USING (run_id)
+            WHERE ended_wall IS NOT NULL AND coalesce(category, '') <> ?
+        """
+        with read_only(self.path) as connection:
+            return [RunId(run_id) for (run_id,) in connection.execute(query, (DIED,))]

@@ -237,6 +237,11 @@ class Oracle:
         self._answered.add(event.cause)
         return event.cause in self._asked
 
+    def finds(self, half_written: Sequence[RunId]) -> None:
+        """A start finds claims whose run has ended: what was to follow from that is there too."""
+        lost = self._memory.followed & set(half_written)
+        self._must(not lost, lambda: f"the ends of {lost} are in the ledger, what followed is not")
+
     def _restored(self, event: Restored) -> None:
         memory = self._memory
         self._usage = event.usage
@@ -843,6 +848,8 @@ class Oracle:
             or (isinstance(command, CleanWorkspace) and command.issue.id == issue_id)
         ]
         self._must(len(ways) == 1 or self._stopping, lambda: f"{event} leads to {ways}")
+        if any(isinstance(way, SaveClaim | DropClaim) for way in ways):
+            self._memory.followed.add(event.run_id)
 
     # After the step
 

@@ -53,6 +53,18 @@ class Weather:
     hasty_stops: float = 0.0
 
 
+EVENTFUL: dict[str, float] = {
+    "agents_misbehave": 0.4,
+    "asks": 0.4,
+    "answers": 60.0,
+    "orders": 12.0,
+    "hasty_stops": 12.0,
+    "people": 12.0,
+    "orphan": 0.3,
+}
+"""A day on which everybody has much to say and nothing breaks but what a crash point breaks."""
+
+
 @dataclass(slots=True)
 class Scenario:
     """One seed's choices."""

@@ -25,7 +25,7 @@ from symphony.scheduler.events import ControlAction
 from .daemon import Lifetime
 from .ledgers import Disk
 from .quiet_logs import captured_logs
-from .scenario import Scenario, changed, scenario_of
+from .scenario import EVENTFUL, Scenario, Weather, changed, scenario_of
 from .timeline import Timeline
 from .world import InvariantBroken, World
 
@@ -41,13 +41,19 @@ class SeedFailed(AssertionError):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a seed has been through. ``digest`` is of the whole trace: equal for equal code."""
+    """What a seed has been through.
+
+    Attributes:
+        writes: Of the ledger, until peace came.
+        digest: Of the whole trace: equal for equal code.
+    """
 
     seed: int
     simulated_s: float
     steps: int
     starts: int
     lifetimes: int
+    writes: int
     counts: Counter[str]
     digest: str
 
@@ -59,6 +65,7 @@ def simulate(
     hours: float | None = None,
     without: tuple[str, ...] = (),
     sweeps: bool = True,
+    dies_after: int | None = None,
 ) -> Report:
     """Run a seed.
 
@@ -68,6 +75,8 @@ def simulate(
         hours: Instead of the seed's own.
         without: Names of ``Weather`` that are turned off, to find what a failure needs.
         sweeps: False for a daemon that leaves the orphans of its forerunner alone.
+        dies_after: Instead of the seed's weather, the eventful one, and a crash after so many
+            writes of the ledger; 0 for none.
 
     Raises:
         SeedFailed: An invariant is broken; the text names seed, moment and command.
@@ -75,12 +84,15 @@ def simulate(
     scenario = scenario_of(seed)
     if hours is not None:
         scenario.hours = hours
+    if dies_after is not None:
+        scenario.weather = Weather(**EVENTFUL)
     for name in without:
         setattr(scenario.weather, name, 0.0)
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="sim-", dir=memory) as folder, captured_logs() as logs:
         story = Simulation(scenario, trace, Path(folder), logs)
         story.world.sweeps = sweeps
+        story.dies_after(dies_after)
         gc.disable()  # Cycles are few; looking for them costs a tenth of the time.
         try:
             return story.run()
@@ -118,9 +130,15 @@ class Simulation:
         self._lives = 0
         self._answers = 0
         self._crash_in: int | None = None
+        self._dies_after: int | None = None
         self._disk_rng = Random(f"disk {scenario.seed}")
         self._start_s = self._timeline.mono
         del rng
+
+    def dies_after(self, writes: int | None) -> None:
+        """Plan the crash between two writes that this story is about."""
+        self._dies_after = writes
+        self._disk.dies_in = writes or None
 
     # The story
 
@@ -132,6 +150,7 @@ class Simulation:
                 self._again(cause.name, plan)
         self._boot()
         self._until(self._start_s + self._scenario.hours * 3600)
+        self._writes_in_trouble = self._disk.writes
         self._make_peace()
         self._until(self._timeline.mono + PEACE_LIMIT_S, self._is_over)
         self._check_over()
@@ -142,6 +161,7 @@ class Simulation:
             steps=self.world.steps,
             starts=self.world.starts,
             lifetimes=self._lives,
+            writes=self._writes_in_trouble,
             counts=self.world.counts,
             digest=self._digest.hexdigest()[:16],
         )
@@ -185,14 +205,15 @@ class Simulation:
                 self._crash_in -= 1
                 if self._crash_in <= 0:
                     break
+            if self._disk.has_died:
+                break
             if life.fault is not None:
                 break
         if life.fault is not None:
             raise life.fault
         if self._logs:
             raise InvariantBroken(self._logs[0])
-        if self._crash_in is not None and self._crash_in <= 0:
-            self._crash_in = None
+        if self._disk.has_died or (self._crash_in is not None and self._crash_in <= 0):
             self._crash()
 
     def _look_after(self, life: Lifetime | None) -> None:
@@ -226,6 +247,8 @@ class Simulation:
         )
 
     def _crash(self) -> None:
+        self._crash_in = self._disk.dies_in = None
+        self._disk.has_died = False
         life = self._life
         if life is None:
             return
@@ -244,7 +267,7 @@ class Simulation:
         weather, world = self._scenario.weather, self.world
         for cause in fields(weather):
             setattr(weather, cause.name, 0.0)
-        self._crash_in = None
+        self._crash_in = self._disk.dies_in = None
         world.is_quiet = True
         world.disk_fails = world.model_is_down = False
         world.dead_hosts.clear()
@@ -360,8 +383,12 @@ class Simulation:
         plan()
 
     def plan_crash(self) -> None:
-        """Crash at some callback from here on: in the middle of whatever happens next."""
-        if self._life is not None and self._crash_in is None:
+        """Crash in the middle of whatever happens next: at some callback, or after some write."""
+        if self._life is None or self._crash_in is not None or self._disk.dies_in is not None:
+            return
+        if self._rng.random() < 0.4:
+            self._disk.dies_in = self._rng.choice([1, 2, 3, self._rng.randint(1, 12)])
+        else:
             self._crash_in = self._rng.choice(
                 [1, self._rng.randint(1, 12), self._rng.randint(1, 60)]
             )
@@ -557,7 +584,9 @@ class Simulation:
 
     def obituary(self, error: Exception) -> str:
         """Say what happened, and how to see it again."""
-        seed = self._scenario.seed
+        seed = str(self._scenario.seed)
+        if self._dies_after is not None:
+            seed += f" --dies-after {self._dies_after} --hours {self._scenario.hours}"
         where = "".join(traceback.format_exception(error)[-4:])
         return (
             f"seed {seed} fails at {self._timeline.mono - self._start_s:.3f} s: "

@@ -83,6 +83,7 @@ class Memory:
         breakers: The same of each class of failures.
         replies: The answer that goes with each issue, and since when.
         stopped: The live run of an issue that an operator has stopped.
+        followed: Runs whose end has given their issue another claim, or none.
         park: When the park that the ledger was told of ends, how the wall clock stood, and since
             when it is told; None for no park.
         died: When the last lifetime ended.
@@ -96,6 +97,7 @@ class Memory:
     claims: dict[IssueId, tuple[str | None, float]] = field(default_factory=dict)
     replies: dict[IssueId, tuple[str | None, float]] = field(default_factory=dict)
     stopped: dict[IssueId, RunId] = field(default_factory=dict)
+    followed: set[RunId] = field(default_factory=set)
     park: tuple[float | None, float, float] = (None, 0.0, 0.0)
     died: float = 0.0
     disk_has_failed: bool = False

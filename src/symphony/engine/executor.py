@@ -79,6 +79,7 @@ class Executor:
         self._make_attempt = make_attempt
         self._attempts: dict[RunId, Attempt] = {}
         self._ended: list[RunId] = []
+        self._unrecorded: dict[RunId, e.RunEnded] = {}
         self._describe = describe
         self._before_poll = before_poll
         self._observe_pace = observe_pace
@@ -92,7 +93,10 @@ class Executor:
     def execute(self, commands: Sequence[c.Command]) -> None:
         """Start carrying these commands out, in this order where order matters (the ledger)."""
         self._forget_ended()
+        self._save([command for command in commands if isinstance(command, c.Durable)])
         for command in commands:
+            if isinstance(command, c.Durable):
+                continue
             match command:
                 case c.FetchCandidates():
                     self._spawn("candidates", self._fetch_candidates(command))
@@ -106,37 +110,8 @@ class Executor:
                     self._stop_run(command)
                 case c.CleanWorkspace():
                     self._spawn(f"clean {command.issue.identifier}", self._clean(command))
-                case c.SaveClaim():
-                    self._durably(f"save {command.issue.id}", self._ledger.save_claim(command))
-                case c.SaveStop():
-                    self._durably(
-                        f"stop {command.run_id}",
-                        self._ledger.save_stop(command.run_id, command.reason),
-                    )
-                case c.SavePark():
-                    self._durably(
-                        "save park", self._ledger.save_park(command.until_wall, command.reason)
-                    )
-                case c.DropPark():
-                    self._durably("drop park", self._ledger.drop_park())
-                case c.DropClaim():
-                    self._durably(
-                        f"drop {command.issue_id}", self._ledger.drop_claim(command.issue_id)
-                    )
-                case c.SaveHold():
-                    self._durably("save hold", self._ledger.save_hold(command.hold))
-                case c.DropHold():
-                    self._durably("drop hold", self._ledger.drop_hold(command.scope))
-                case c.SaveBreaker():
-                    self._durably("save breaker", self._ledger.save_breaker(command.record))
-                case c.DropBreaker():
-                    self._durably("drop breaker", self._ledger.drop_breaker(command.failure_class))
-                case c.SaveRaise():
-                    self._durably("save raise", self._ledger.save_raise(command.order))
                 case c.RaiseIssue():
                     self._raise_issue(command)
-                case c.SaveOverride():
-                    self._durably("save override", self._ledger.save_override(command.override))
                 case c.EndAfterTurn():
                     self._end_after_turn(command)
                 case c.Note():
@@ -154,8 +129,13 @@ class Executor:
         await self._idle.wait()
 
     async def drained(self) -> None:
-        """Wait until nothing at all is under way, writes of the ledger included."""
-        while self._running:
+        """Wait until nothing at all is under way, writes of the ledger included.
+
+        A run whose end the scheduler has not taken by then is recorded without it.
+        """
+        while self._running or self._unrecorded:
+            if not self._running:
+                self._save([c.SaveEnd(ended) for ended in self._unrecorded.values()])
             await asyncio.wait(self._running)
 
     def cancel_all(self) -> None:
@@ -168,8 +148,15 @@ class Executor:
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
-    def _durably(self, what: str, write: Coroutine[Any, Any, None]) -> None:
-        self._spawn(what, self._write(what, write))
+    def _save(self, commands: Sequence[c.Durable]) -> None:
+        """Make what one step has decided durable: one transaction, so that no crash halves it."""
+        if not commands:
+            return
+        for command in commands:
+            if isinstance(command, c.SaveEnd):
+                self._unrecorded.pop(command.ended.run_id, None)
+        what = ", ".join(type(command).__name__ for command in commands[:3])
+        self._spawn(what, self._write(what, self._ledger.save(*commands)))
 
     async def _write(self, what: str, write: Coroutine[Any, Any, None]) -> None:
         try:
@@ -279,20 +266,11 @@ class Executor:
             spend=spend,
             idle=progress.idle,
         )
-        await self._write(
-            f"end {spec.run_id}",
-            self._ledger.run_ended(
-                spec.run_id,
-                outcome=outcome,
-                usage=progress.usage,
-                seconds=seconds,
-                ended_wall=self._clock().wall,
-                thread_id=progress.thread_id,
-                spend=spend,
-            ),
-        )
+        # The end is recorded with what the scheduler makes of it: recorded alone, a crash before
+        # the rest would have the ledger forget what the run asked for, or how often it has failed.
         del self._attempts[spec.run_id]
         self._ended.append(spec.run_id)
+        self._unrecorded[spec.run_id] = ended
         if not self._attempts:
             self._idle.set()
         self._post(ended)

@@ -19,17 +19,16 @@ from pathlib import Path
 
 from symphony.hosts.base import ProcessIdentity
 from symphony.model.clock import Instant
-from symphony.model.failure import FailureClass
 from symphony.model.issue import IssueId
 from symphony.model.run import Outcome, RunId, RunSpec
 from symphony.model.spend import IdleTurns, Spend
 from symphony.model.usage import TokenUsage
-from symphony.scheduler.commands import SaveClaim
-from symphony.scheduler.events import BreakerRecord, Hold, Override, RaiseOrder
+from symphony.scheduler.commands import Durable
 from symphony.scheduler.placement import LOCAL_HOST
 
-from . import breakers, operations, reading, schema, spending
+from . import operations, reading, schema, spending
 from .codec import capped
+from .decisions import bind, end_of_run
 from .reading import EventRow, LedgerContents, RunRow
 from .spending import RunSpend
 from .writer import Operation, WriterThread
@@ -187,109 +186,32 @@ class Ledger:
         thread_id: str | None = None,
         spend: Spend | None = None,
     ) -> None:
-        """Record a run's end. The claim stays as it is until the scheduler saves or drops it.
+        """Record the end of a run that no scheduler knows any more; its claim stays as it is.
 
         Usage, seconds and spend of None mean unknown (a run of a dead daemon): what was recorded
         during the run counts, and it counts as running until it was last heard of.
         """
-
-        def operation(connection: sqlite3.Connection) -> None:
-            spending.set_spend(
-                connection,
-                RunSpend(run_id=run_id, usage=usage, seconds=seconds, spend=spend),
-                wall=ended_wall,
-                day=self._day(ended_wall),
-            )
-            operations.end_run(
-                connection, run_id, outcome=outcome, ended_wall=ended_wall, thread_id=thread_id
-            )
-
-        await self._write(operation, f"run {run_id} ended")
-
-    async def save_claim(self, claim: SaveClaim) -> None:
-        """Make a retry or a block durable; it replaces whatever claim the issue had."""
-        await self._write(
-            partial(
-                operations.set_claim,
-                workflow_id=self._workflow_id,
-                claim=claim,
-                saved_wall=self._clock().wall,
-            ),
-            f"claim {claim.issue.id}",
+        spent = RunSpend(run_id=run_id, usage=usage, seconds=seconds, spend=spend)
+        await self._writer.submit_all(
+            [
+                end_of_run(
+                    spent, outcome, wall=ended_wall, day=self._day(ended_wall), thread_id=thread_id
+                )
+            ]
         )
 
-    async def drop_claim(self, issue_id: IssueId) -> None:
-        """Forget an issue's claim; nothing happens where there is none."""
-        await self._write(
-            partial(operations.drop_claim, workflow_id=self._workflow_id, issue_id=issue_id),
-            f"claim {issue_id}",
-        )
+    async def save(self, *commands: Durable) -> None:
+        """Make what one step of the scheduler has decided durable: all of it or nothing of it.
 
-    async def save_stop(self, run_id: RunId, reason: str | None) -> None:
-        """Record an operator's stop of a live run, so that its daemon's death does not undo it.
-
-        None takes it back. Nothing happens where the run is no claim's current one any more.
+        A claim replaces whatever claim its issue had; there is one hold a scope, one park, one row
+        of the breaker a class. Dropping what is not there changes nothing.
         """
-        await self._write(
-            partial(
-                operations.set_stopped,
-                workflow_id=self._workflow_id,
-                run_id=run_id,
-                reason=reason,
-            ),
-            f"stop {run_id}",
-        )
-
-    async def save_park(self, until_wall: float, reason: str) -> None:
-        """Record that nothing starts before this time (epoch seconds)."""
-        await self._write(
-            partial(
-                operations.save_park,
-                workflow_id=self._workflow_id,
-                until_wall=until_wall,
-                reason=reason,
-                saved_wall=self._clock().wall,
-            ),
-            "park",
-        )
-
-    async def drop_park(self) -> None:
-        """Forget the park; nothing happens where there is none."""
-        await self._write(partial(operations.drop_park, workflow_id=self._workflow_id), "park")
-
-    async def save_hold(self, hold: Hold) -> None:
-        """Record an operator's hold; one a scope."""
-        await self._write(
-            partial(operations.save_hold, workflow_id=self._workflow_id, hold=hold),
-            f"hold {hold.scope}",
-        )
-
-    async def drop_hold(self, scope: str | None) -> None:
-        """Forget the hold of a scope; nothing happens where there is none."""
-        await self._write(
-            partial(operations.drop_hold, workflow_id=self._workflow_id, scope=scope),
-            f"hold {scope}",
-        )
-
-    async def save_breaker(self, record: BreakerRecord) -> None:
-        """Record the failures of a class, and whether they hold work back."""
-        await self._write(
-            partial(breakers.save, workflow_id=self._workflow_id, record=record),
-            f"breaker {record.failure_class}",
-        )
-
-    async def drop_breaker(self, failure_class: FailureClass) -> None:
-        """Forget the failures of a class; nothing happens where there are none."""
-        await self._write(
-            partial(breakers.drop, workflow_id=self._workflow_id, failure_class=failure_class),
-            f"breaker {failure_class}",
-        )
-
-    async def save_override(self, override: Override | None) -> None:
-        """Record until when the active hours are lifted; None forgets it."""
-        await self._write(
-            partial(operations.save_override, workflow_id=self._workflow_id, override=override),
-            "override",
+        wall = self._clock().wall
+        await self._writer.submit_all(
+            [
+                bind(command, workflow_id=self._workflow_id, wall=wall, day=self._day(wall))
+                for command in commands
+            ]
         )
 
     def record_event(
@@ -354,13 +276,6 @@ class Ledger:
     async def run_idle(self, run_id: RunId, idle: IdleTurns) -> None:
         """Record how many turns of a live run's issue have changed nothing."""
         await self._write(partial(spending.set_idle, run_id=run_id, idle=idle))
-
-    async def save_raise(self, order: RaiseOrder) -> None:
-        """Record what operators have added to the limits of a scope; one row a scope."""
-        await self._write(
-            partial(spending.save_raise, workflow_id=self._workflow_id, order=order),
-            f"raise {order.scope}",
-        )
 
     def _day(self, wall: float) -> str:
         return datetime.fromtimestamp(wall, UTC).astimezone(self.zone()).date().isoformat()

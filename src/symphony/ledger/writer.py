@@ -53,10 +53,18 @@ _log = logging.getLogger("symphony.ledger")
 
 
 @dataclass(slots=True)
-class _Write:
+class Part:
+    """One operation of a write, and the key under which it is owed should it fail, or None."""
+
     operation: Operation
-    key: str | None
-    future: asyncio.Future[None] | None
+    key: str | None = None
+    error: Exception | None = None
+
+
+@dataclass(slots=True)
+class _Write:
+    parts: Sequence[Part]
+    future: asyncio.Future[None]
     after_rows: bool = False
     error: Exception | None = None
 
@@ -86,7 +94,7 @@ class WriterThread:
         self._wake = threading.Condition()
         self._writes: deque[_Write] = deque()
         self._rows: deque[Any] = deque()
-        self._owed: dict[str, _Write] = {}
+        self._owed: dict[str, Part] = {}
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._thread.start()
@@ -94,20 +102,27 @@ class WriterThread:
     def submit(
         self, operation: Operation, *, key: str | None = None, after_rows: bool = False
     ) -> asyncio.Future[None]:
-        """Queue a write; the future resolves when it is durable.
+        """Queue a write of one operation; see ``submit_all``."""
+        return self.submit_all([Part(operation, key)], after_rows=after_rows)
 
-        ``operation`` runs in the thread, inside a transaction, and may run again after a failure.
-        Writes overtake rows, unless ``after_rows`` asks for all rows posted before.
+    def submit_all(
+        self, parts: Sequence[Part], *, after_rows: bool = False
+    ) -> asyncio.Future[None]:
+        """Queue a write, whose parts share one transaction; the future resolves when it is durable.
+
+        Operations run in the thread, and may run again after a failure. One that is refused for
+        itself leaves the others be. Writes overtake rows, unless ``after_rows`` asks for all rows
+        posted before.
 
         Raises (from the future):
-            LedgerError: ``ledger_write_failed``. A write with a key is tried again later.
+            LedgerError: ``ledger_write_failed``. What has a key is tried again later.
         """
         future: asyncio.Future[None] = self._loop.create_future()
         with self._wake:
             if self._closing:
                 future.set_exception(LedgerError("ledger_write_failed", "the ledger is closed"))
                 return future
-            self._writes.append(_Write(operation, key, future, after_rows))
+            self._writes.append(_Write(parts, future, after_rows))
             self._wake.notify()
         return future
 
@@ -164,26 +179,26 @@ class WriterThread:
     def _process(self, writes: list[_Write], rows: list[Any]) -> None:
         owed = list(self._owed.values())
         try:
-            self._transact([*owed, *writes], rows)
+            self._transact([*owed, *(part for write in writes for part in write.parts)], rows)
         except Exception as error:
             self._fail(writes, rows, error)
         else:
             self._owed.clear()
-            for write in owed:
-                if write.error is not None:
-                    _log.error("an owed ledger write was refused: %s", write.error)
+            for part in owed:
+                if part.error is not None:
+                    _log.error("an owed ledger write was refused: %s", part.error)
             if self.degraded is not None:
                 _log.warning("ledger writes succeed again")
                 self.degraded = None
         self._resolve(writes)
 
-    def _transact(self, writes: Sequence[_Write], rows: list[Any]) -> None:
+    def _transact(self, parts: Sequence[Part], rows: list[Any]) -> None:
         connection = self._connection
-        connection.execute(f"PRAGMA synchronous={'FULL' if writes else 'NORMAL'}")
+        connection.execute(f"PRAGMA synchronous={'FULL' if parts else 'NORMAL'}")
         connection.execute("BEGIN IMMEDIATE")
         try:
-            for write in writes:
-                self._apply(write)
+            for part in parts:
+                self._apply(part)
             if rows:
                 self._row_sink(connection, rows)
             connection.execute("COMMIT")
@@ -192,18 +207,18 @@ class WriterThread:
                 connection.execute("ROLLBACK")
             raise
 
-    def _apply(self, write: _Write) -> None:
+    def _apply(self, part: Part) -> None:
         """Run one operation; what is wrong with it alone fails it alone."""
         connection = self._connection
-        write.error = None
+        part.error = None
         connection.execute("SAVEPOINT one")
         try:
-            write.operation(connection)
+            part.operation(connection)
         except Exception as error:
             code = getattr(error, "sqlite_errorcode", None)
             if code is not None and code & 0xFF not in _OWN_FAULT:
                 raise
-            write.error = error
+            part.error = error
             connection.execute("ROLLBACK TO one")
         connection.execute("RELEASE one")
 
@@ -214,10 +229,10 @@ class WriterThread:
         self.dropped_rows += len(rows)
         for write in writes:
             write.error = error
-            if write.key is None:
-                continue
-            self._owed.pop(write.key, None)
-            self._owed[write.key] = _Write(write.operation, write.key, None)
+            for part in write.parts:
+                if part.key is not None:
+                    self._owed.pop(part.key, None)
+                    self._owed[part.key] = part
         while len(self._owed) > OWED_LIMIT:
             self._owed.pop(next(iter(self._owed)))
 
@@ -230,13 +245,12 @@ class WriterThread:
 
 def _settle(writes: list[_Write]) -> None:
     for write in writes:
-        if write.future is None or write.future.done():
+        if write.future.done():
             continue
-        if write.error is None:
+        error = write.error or next((part.error for part in write.parts if part.error), None)
+        if error is None:
             write.future.set_result(None)
         else:
-            failure = LedgerError(
-                "ledger_write_failed", f"the ledger was not written: {write.error}"
-            )
-            failure.__cause__ = write.error
+            failure = LedgerError("ledger_write_failed", f"the ledger was not written: {error}")
+            failure.__cause__ = error
             write.future.set_exception(failure)

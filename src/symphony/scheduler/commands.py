@@ -1,7 +1,9 @@
 """What the scheduler wants done. Frozen values; ``engine.executor`` has one method for each.
 
 A command with a ``cause`` is answered by exactly one event with the same cause, whatever happens:
-the executor has a deadline for each and turns every failure into the failing answer.
+the executor has a deadline for each and turns every failure into the failing answer. The commands
+of ``Durable`` are what the ledger takes: all those of one step become durable together or not at
+all, so a crash finds the claims either before an event or after it.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from symphony.model.question import Question, Reply
 from symphony.model.run import RetryKind, RunId, RunSpec, StopReason
 from symphony.model.spend import NOT_IDLE, Crossing, IdleTurns, Raise
 
-from .events import BreakerRecord, Cause, Hold, Override, RaiseOrder, Seen
+from .events import BreakerRecord, Cause, Hold, Override, RaiseOrder, RunEnded, Seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,13 @@ class CleanWorkspace:
     issue: Issue
     workspace_path: str | None
     host: str
+
+
+@dataclass(frozen=True, slots=True)
+class SaveEnd:
+    """Make a run's end durable, in one with what follows from it."""
+
+    ended: RunEnded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,6 +226,21 @@ class Note:
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
+Durable = (
+    SaveEnd
+    | SaveClaim
+    | DropClaim
+    | SaveStop
+    | SavePark
+    | DropPark
+    | SaveHold
+    | DropHold
+    | SaveBreaker
+    | DropBreaker
+    | SaveRaise
+    | SaveOverride
+)
+
 Command = (
     FetchCandidates
     | FetchTerminal
@@ -224,18 +248,8 @@ Command = (
     | StartRun
     | StopRun
     | CleanWorkspace
-    | SaveClaim
-    | SaveStop
-    | SavePark
-    | DropPark
-    | DropClaim
     | EndAfterTurn
-    | SaveHold
-    | DropHold
-    | SaveBreaker
-    | DropBreaker
-    | SaveRaise
     | RaiseIssue
-    | SaveOverride
     | Note
+    | Durable
 )

@@ -25,6 +25,7 @@ from .commands import (
     Level,
     Note,
     RefreshPurpose,
+    SaveEnd,
     StopRun,
 )
 from .conditions import check_places, judge_resources, take_resources
@@ -305,7 +306,7 @@ def _run_ended(state: SchedulerState, event: RunEnded, now: Instant) -> list[Com
     run = state.claims.run(event.run_id)
     if run is None:
         return _dropped(event)
-    return [*settle(state, run, event, now), *end_if_spent(state)]
+    return [SaveEnd(event), *settle(state, run, event, now), *end_if_spent(state)]
 
 
 def _cleanup_ended(state: SchedulerState, event: CleanupEnded) -> list[Command]:

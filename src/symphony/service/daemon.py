@@ -41,6 +41,9 @@ from symphony.trackers.base import Tracker
 
 _log = get_logger(__name__)
 
+LAST_STEPS_S = 5.0
+"""How long a shutdown waits for the scheduler to take the last ends; a failed one never does."""
+
 Part = Callable[[], Coroutine[Any, Any, None]]
 
 FIRST_LOOK_S = 1.0
@@ -253,6 +256,10 @@ class Daemon:
             _log.warning("Runs are killed", runs=len(executor.attempts))
             await parts.host.aclose()
             executor.cancel_all()
+        with suppress(TimeoutError):
+            # The ends of the runs are recorded with what the scheduler makes of them.
+            async with asyncio.timeout(LAST_STEPS_S):
+                await parts.mailbox.caught_up()
         await executor.drained()
         parts.web.stop()
         for task in background:

@@ -14,7 +14,14 @@ from symphony.engine.trackers import TrackerSlot
 from symphony.model.clock import Instant
 from symphony.model.issue import Issue, IssueId
 from symphony.model.run import Outcome, OutcomeKind, RunId, RunSpec
-from symphony.scheduler.commands import FetchCandidates, StartRun
+from symphony.scheduler.commands import (
+    DropClaim,
+    FetchCandidates,
+    Level,
+    Note,
+    SaveEnd,
+    StartRun,
+)
 from symphony.scheduler.events import CandidatesFailed, RunEnded
 
 ISSUE = Issue(id=IssueId("1"), identifier="A-1", title="one", state="Todo", dispatchable=True)
@@ -45,6 +52,7 @@ def make_executor(tasks: asyncio.TaskGroup, post: Callable[[Any], None], **parts
         "tracker": lambda: None,
         "make_attempt": lambda _spec, _progress: Worker(),
         "describe": str,
+        "ledger": Silent(),
         **parts,
     }
     return Executor(
@@ -52,10 +60,42 @@ def make_executor(tasks: asyncio.TaskGroup, post: Callable[[Any], None], **parts
         post=post,
         clock=lambda: Instant(0.0, 0.0),
         workspaces=None,
-        ledger=Silent(),
         progress={},
         **made,
     )
+
+
+class Recorder(Silent):
+    """A ledger that keeps what it was told together."""
+
+    def __init__(self) -> None:
+        self.saved: list[tuple[Any, ...]] = []
+
+    async def save(self, *commands: Any) -> None:
+        self.saved.append(commands)
+
+
+async def test_a_run_s_end_is_recorded_in_one_with_what_follows_from_it():
+    posted, ledger = [], Recorder()
+    async with asyncio.TaskGroup() as tasks:
+        executor = make_executor(tasks, posted.append, ledger=ledger)
+        executor.execute([StartRun(SPEC)])
+        await executor.idle()
+        (ended,) = posted
+        assert ledger.saved == []
+        follows = [SaveEnd(ended), Note(Level.INFO, "next"), DropClaim(ISSUE.id)]
+        executor.execute(follows)
+        await executor.drained()
+    assert ledger.saved == [(SaveEnd(ended), DropClaim(ISSUE.id))]
+
+
+async def test_a_run_whose_end_the_scheduler_never_takes_is_recorded_all_the_same():
+    posted, ledger = [], Recorder()
+    async with asyncio.TaskGroup() as tasks:
+        executor = make_executor(tasks, posted.append, ledger=ledger)
+        executor.execute([StartRun(SPEC)])
+        await executor.drained()
+    assert ledger.saved == [(SaveEnd(posted[0]),)]
 
 
 def broken(*_: Any) -> Any:

@@ -13,7 +13,7 @@ ONE_VERSION_MORE = (*schema.MIGRATIONS, "ALTER TABLE runs ADD COLUMN later TEXT;
 async def fill(ledger, make_issue, count=200):
     for number in range(count):
         issue = make_issue(number, description="y" * 500)
-        await ledger.save_claim(
+        await ledger.save(
             SaveClaim(kind="blocked", issue=issue, attempt=None, retry_kind=None, error="e")
         )
 

@@ -9,7 +9,7 @@ import pytest
 
 from symphony.errors import LedgerError
 from symphony.ledger.writer import WriterThread
-from symphony.scheduler.commands import SaveClaim
+from symphony.scheduler.commands import DropClaim, SaveClaim
 
 LIMITED = """
 import asyncio, os, resource, signal, sys
@@ -29,19 +29,19 @@ async def main():
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     ledger = await Ledger.open(Path(sys.argv[1]), workflow_id="wf",
                                clock=lambda: Instant(mono=0.0, wall=1.0))
-    await ledger.save_claim(claim(0))
+    await ledger.save(claim(0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
     failed = 0
     for number in range(1, 40):
         try:
-            await ledger.save_claim(claim(number))
+            await ledger.save(claim(number))
         except LedgerError as error:
             assert error.category == "ledger_write_failed"
             failed += 1
     assert failed > 0, "the limit was not reached"
     assert ledger.degraded is not None
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    await ledger.save_claim(claim(40))
+    await ledger.save(claim(40))
     assert ledger.degraded is None
     contents = await ledger.load()
     print(failed, len(contents.restored.claims))
@@ -81,18 +81,18 @@ class TestOnAFullDisk:
     async def test_the_caller_is_told_and_what_failed_is_written_once_there_is_room(
         self, ledger, make_issue, path
     ):
-        await ledger.save_claim(claim_of(make_issue(0)))
+        await ledger.save(claim_of(make_issue(0)))
         fill(path.parent)
         padding = make_issue(1, description="x" * 200_000)
         with pytest.raises(LedgerError) as caught:
-            await ledger.save_claim(claim_of(padding))
+            await ledger.save(claim_of(padding))
         assert caught.value.category == "ledger_write_failed"
         assert "full" in ledger.degraded
         with pytest.raises(LedgerError):
-            await ledger.save_claim(claim_of(make_issue(2, description="x" * 200_000)))
+            await ledger.save(claim_of(make_issue(2, description="x" * 200_000)))
         assert [c.issue.id for c in (await ledger.load()).restored.claims] == ["id-0"]
         (path.parent / "ballast").unlink()
-        await ledger.save_claim(claim_of(make_issue(3)))
+        await ledger.save(claim_of(make_issue(3)))
         assert ledger.degraded is None
         found = {c.issue.id: c.issue for c in (await ledger.load()).restored.claims}
         assert sorted(found) == ["id-0", "id-1", "id-2", "id-3"]
@@ -104,19 +104,19 @@ class TestOnAFullDisk:
         fill(path.parent)
         issue = make_issue(1, description="x" * 200_000)
         with pytest.raises(LedgerError):
-            await ledger.save_claim(claim_of(issue))
+            await ledger.save(claim_of(issue))
         (path.parent / "ballast").unlink()
-        await ledger.drop_claim(issue.id)
+        await ledger.save(DropClaim(issue.id))
         assert (await ledger.load()).restored.claims == ()
 
     async def test_closing_comes_to_an_end_and_the_earlier_rows_stay(
         self, open_ledger, make_issue, path
     ):
         first = await open_ledger()
-        await first.save_claim(claim_of(make_issue(1)))
+        await first.save(claim_of(make_issue(1)))
         fill(path.parent)
         with pytest.raises(LedgerError):
-            await first.save_claim(claim_of(make_issue(2, description="x" * 200_000)))
+            await first.save(claim_of(make_issue(2, description="x" * 200_000)))
         first.record_event("run-1", 1.0, "lost")
         async with asyncio.timeout(10):
             await first.aclose()
@@ -129,7 +129,7 @@ class TestOnAFullDisk:
         self, open_ledger, make_issue, path
     ):
         first = await open_ledger()
-        await first.save_claim(claim_of(make_issue(1)))
+        await first.save(claim_of(make_issue(1)))
         await first.aclose()
         fill(path.parent)
         with contextlib.suppress(LedgerError):

@@ -6,11 +6,20 @@ import pytest
 from symphony.errors import LedgerError
 from symphony.hosts.base import ProcessIdentity
 from symphony.ledger import EventRow
+from symphony.ledger.decisions import bind
+from symphony.ledger.writer import Part
 from symphony.model.question import Ask, Decision, Option, Question, QuestionKind, Reply
 from symphony.model.run import Outcome, OutcomeKind, RetryKind, StopReason
 from symphony.model.usage import TokenUsage
-from symphony.scheduler.commands import SaveClaim
-from symphony.scheduler.events import Restored, RestoredPark, Seen
+from symphony.scheduler.commands import (
+    DropClaim,
+    DropPark,
+    SaveClaim,
+    SaveEnd,
+    SavePark,
+    SaveStop,
+)
+from symphony.scheduler.events import Restored, RestoredPark, RunEnded, Seen
 
 USED = TokenUsage(100, 20, 120, 50, 5)
 
@@ -52,7 +61,7 @@ async def test_a_running_claim_is_restored_with_its_issue_exactly(
 
 
 async def test_a_retry_is_restored_with_the_delay_that_remains(ledger, make_issue, clock):
-    await ledger.save_claim(retry_of(make_issue(), due_wall=clock.wall + 40))
+    await ledger.save(retry_of(make_issue(), due_wall=clock.wall + 40))
     clock.wall += 15
     [claim] = (await ledger.load()).restored.claims
     assert claim.kind == "retry"
@@ -66,7 +75,7 @@ async def test_failures_in_a_row_are_restored_apart_from_the_attempt(
     ledger, make_spec, make_issue, clock
 ):
     await ledger.run_started(make_spec(attempt=1, failures=0), started_wall=clock.wall)
-    await ledger.save_claim(retry_of(make_issue(2), attempt=1, failures=4))
+    await ledger.save(retry_of(make_issue(2), attempt=1, failures=4))
     claims = (await ledger.load()).restored.claims
     assert {claim.issue.id: (claim.attempt, claim.failures) for claim in claims} == {
         "id-1": (1, 0),
@@ -75,19 +84,19 @@ async def test_failures_in_a_row_are_restored_apart_from_the_attempt(
 
 
 async def test_an_overdue_retry_is_due_at_once(ledger, make_issue, clock):
-    await ledger.save_claim(retry_of(make_issue(), due_wall=clock.wall + 40))
+    await ledger.save(retry_of(make_issue(), due_wall=clock.wall + 40))
     clock.wall += 1000
     assert (await ledger.load()).restored.claims[0].delay_s == 0
 
 
 async def test_a_wall_clock_that_was_set_back_lengthens_no_delay(ledger, make_issue, clock):
-    await ledger.save_claim(retry_of(make_issue(), due_wall=clock.wall + 40))
+    await ledger.save(retry_of(make_issue(), due_wall=clock.wall + 40))
     clock.wall -= 86400
     assert (await ledger.load()).restored.claims[0].delay_s == 40
 
 
 async def test_a_block_keeps_its_reason_and_its_time(ledger, make_issue, clock):
-    await ledger.save_claim(
+    await ledger.save(
         retry_of(
             make_issue(),
             kind="blocked",
@@ -105,12 +114,12 @@ async def test_an_issue_has_one_claim_and_the_last_write_counts(
     ledger, make_spec, make_issue, clock
 ):
     await ledger.run_started(make_spec("run-1"), started_wall=clock.wall)
-    await ledger.save_claim(retry_of(make_issue(), due_wall=clock.wall + 1))
+    await ledger.save(retry_of(make_issue(), due_wall=clock.wall + 1))
     assert [claim.kind for claim in (await ledger.load()).restored.claims] == ["retry"]
     await ledger.run_started(make_spec("run-2"), started_wall=clock.wall + 1)
     assert [claim.kind for claim in (await ledger.load()).restored.claims] == ["running"]
-    await ledger.drop_claim(make_issue().id)
-    await ledger.drop_claim(make_issue().id)
+    await ledger.save(DropClaim(make_issue().id))
+    await ledger.save(DropClaim(make_issue().id))
     assert (await ledger.load()).restored.claims == ()
 
 
@@ -260,8 +269,8 @@ async def test_each_workflow_sees_its_own_rows(open_ledger, ledger, make_spec, c
 async def test_a_claim_that_cannot_be_read_is_reported_and_the_others_are_restored(
     ledger, make_issue, path
 ):
-    await ledger.save_claim(retry_of(make_issue(1)))
-    await ledger.save_claim(retry_of(make_issue(2)))
+    await ledger.save(retry_of(make_issue(1)))
+    await ledger.save(retry_of(make_issue(2)))
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE claims SET issue = '{' WHERE issue_id = 'id-1'")
     connection.close()
@@ -278,7 +287,7 @@ async def test_pruning_forgets_old_runs_and_keeps_totals_and_current_ones(ledger
         await ledger.run_ended(
             run, done, USED, 1.0, ended_wall=clock.wall + (100 if run == "young" else 1)
         )
-    await ledger.drop_claim("id-1")
+    await ledger.save(DropClaim("id-1"))
     await ledger.flush()
     await ledger.prune(ended_before_wall=clock.wall + 50)
     assert {run.run_id for run in await ledger.runs()} == {"current", "young"}
@@ -291,7 +300,7 @@ async def test_writing_after_the_end_is_an_error_and_events_are_counted_as_lost(
 ):
     await ledger.aclose()
     with pytest.raises(LedgerError, match="closed"):
-        await ledger.save_claim(retry_of(make_issue()))
+        await ledger.save(retry_of(make_issue()))
     ledger.record_event("run-1", clock.wall, "a")
     assert ledger.dropped_events == 1
     await ledger.aclose()
@@ -309,10 +318,10 @@ async def test_what_was_recorded_before_the_end_is_written(open_ledger, make_spe
 
 async def test_a_write_that_is_itself_wrong_fails_alone(ledger, make_spec, make_issue, clock):
     with pytest.raises(LedgerError) as caught:
-        await ledger.save_claim(retry_of(make_issue(1), kind="no such kind"))
+        await ledger.save(retry_of(make_issue(1), kind="no such kind"))
     assert caught.value.category == "ledger_write_failed"
     assert ledger.degraded is None
-    await ledger.save_claim(retry_of(make_issue(2)))
+    await ledger.save(retry_of(make_issue(2)))
     assert [claim.issue.id for claim in (await ledger.load()).restored.claims] == ["id-2"]
 
 
@@ -342,7 +351,7 @@ async def test_a_block_keeps_its_question_answer_and_end(open_ledger, ledger, ma
         reply=reply,
         seen=Seen("todo", ("a", "b")),
     )
-    await ledger.save_claim(claim)
+    await ledger.save(claim)
     clock.wall += 20
     [restored] = (await (await open_ledger()).load()).restored.claims
     assert (restored.question, restored.reply) == (question, reply)
@@ -353,29 +362,64 @@ async def test_an_answer_goes_with_a_run_until_it_is_saved_without(ledger, make_
     reply = Reply(question=None, text="yes", decision=Decision.APPROVE)
     await ledger.run_started(make_spec(reply=reply), started_wall=1.0)
     assert (await ledger.load()).restored.claims[0].reply == reply
-    await ledger.save_claim(retry_of(make_issue()))
+    await ledger.save(retry_of(make_issue()))
     assert (await ledger.load()).restored.claims[0].reply is None
 
 
 async def test_a_stop_of_a_live_run_is_kept_until_the_next_claim(ledger, make_spec, make_issue):
     spec = make_spec()
     await ledger.run_started(spec, started_wall=1.0)
-    await ledger.save_stop(spec.run_id, "wrong branch")
+    await ledger.save(SaveStop(spec.run_id, spec.issue_id, "wrong branch"))
     [claim] = (await ledger.load()).restored.claims
     assert (claim.kind, claim.stopped) == ("running", "wrong branch")
-    await ledger.save_stop(spec.run_id, None)
+    await ledger.save(SaveStop(spec.run_id, spec.issue_id, None))
     assert (await ledger.load()).restored.claims[0].stopped is None
-    await ledger.save_stop(spec.run_id, "again")
+    await ledger.save(SaveStop(spec.run_id, spec.issue_id, "again"))
     await ledger.run_started(make_spec("run-2"), started_wall=2.0)
-    await ledger.save_stop(spec.run_id, "too late")
+    await ledger.save(SaveStop(spec.run_id, spec.issue_id, "too late"))
     assert (await ledger.load()).restored.claims[0].stopped is None
 
 
 async def test_a_park_is_restored_with_the_wait_that_remains(ledger, clock):
-    await ledger.save_park(clock.wall + 100, "usage limit")
+    await ledger.save(SavePark(clock.wall + 100, "usage limit"))
     clock.wall += 30
     assert (await ledger.load()).restored.park == RestoredPark(clock.wall + 70, "usage limit", 70)
     clock.wall -= 1000
     assert (await ledger.load()).restored.park.delay_s == 100
-    await ledger.drop_park()
+    await ledger.save(DropPark())
     assert (await ledger.load()).restored.park is None
+
+
+async def test_what_a_step_decides_is_durable_together(ledger, make_spec, make_issue, clock, path):
+    spec = make_spec("run-1")
+    await ledger.run_started(spec, started_wall=clock.wall)
+    asked = Outcome(kind=OutcomeKind.INPUT_REQUIRED, category="turn_input_required")
+    question = Question(kind=QuestionKind.INPUT, text="which?")
+    ended = RunEnded(spec.run_id, asked, USED, 3.0, thread_id="th")
+    blocked = retry_of(
+        spec.issue, kind="blocked", blocked_category="turn_input_required", question=question
+    )
+    between = []
+    # The first part of the write looks at what others can see by then.
+    look = sqlite3.connect(path, check_same_thread=False)
+    end = bind(SaveEnd(ended), workflow_id="wf", wall=clock.wall, day="2027-01-15")
+
+    def watched(connection):
+        end.operation(connection)
+        between.append(look.execute("SELECT ended_wall FROM runs").fetchone())
+
+    claim = bind(blocked, workflow_id="wf", wall=clock.wall, day="2027-01-15")
+    await ledger._writer.submit_all([Part(watched), claim])
+    look.close()
+    assert between == [(None,)]
+    contents = await ledger.load()
+    assert contents.open_runs == ()
+    assert contents.restored.usage == USED
+    assert [(one.kind, one.question) for one in contents.restored.claims] == [("blocked", question)]
+
+
+async def test_a_part_that_is_refused_leaves_the_others_of_its_step_be(ledger, make_issue):
+    with pytest.raises(LedgerError):
+        await ledger.save(retry_of(make_issue(1), kind="no such kind"), retry_of(make_issue(2)))
+    assert ledger.degraded is None
+    assert [claim.issue.id for claim in (await ledger.load()).restored.claims] == ["id-2"]

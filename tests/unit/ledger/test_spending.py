@@ -14,7 +14,7 @@ from symphony.model.issue import IssueId
 from symphony.model.run import Outcome, OutcomeKind
 from symphony.model.spend import BudgetScope, Crossing, IdleTurns, Quantity, Raise, Spend
 from symphony.model.usage import TokenUsage
-from symphony.scheduler.commands import SaveClaim
+from symphony.scheduler.commands import DropClaim, SaveClaim, SaveRaise
 from symphony.scheduler.events import RaiseOrder
 
 HALF = TokenUsage(100, 20, 120, 50, 5)
@@ -101,7 +101,7 @@ async def test_sums_outlive_the_runs_that_are_pruned(ledger, make_spec, clock):
     await ledger.run_started(spec, started_wall=clock.wall)
     await ledger.runs_spent([row(spec, ALL, 5, 1)])
     await ledger.run_ended(spec.run_id, DONE, ended_wall=clock.wall)
-    await ledger.drop_claim(spec.issue_id)
+    await ledger.save(DropClaim(spec.issue_id))
     await ledger.prune(ended_before_wall=clock.wall + 10)
     assert await ledger.runs() == ()
     (sums,) = (await books(ledger)).issues.values()
@@ -114,7 +114,7 @@ async def test_raises_are_one_row_a_scope(ledger):
         "issue:id-\ud800", Raise(tokens=9, micro_usd=1, wall_ms=2, attempts=3), "bob", 2.0
     )
     for order in (first, second, RaiseOrder("total", Raise(micro_usd=7), "ann", 3.0)):
-        await ledger.save_raise(order)
+        await ledger.save(SaveRaise(order))
     raises = (await books(ledger)).raises
     assert [(one.amounts, one.by) for one in raises] == [
         (second.amounts, "bob"),
@@ -132,7 +132,7 @@ async def test_a_block_keeps_its_limit_and_a_claim_its_idle_turns(
         kind="blocked", issue=make_issue(), attempt=1, retry_kind=None, error="spent",
         blocked_category="budget_run", crossed=crossed,
     )  # fmt: skip
-    await ledger.save_claim(blocked)
+    await ledger.save(blocked)
     spec = make_spec("run-2", 2, idle=IdleTurns(2, "a"))
     await ledger.run_started(spec, started_wall=clock.wall)
     await ledger.run_idle(spec.run_id, IdleTurns(3, "b"))
@@ -145,7 +145,7 @@ async def test_a_crossed_limit_that_is_garbled_is_reported_and_hides_no_other_cl
     ledger, make_issue, path
 ):
     for number in (1, 2):
-        await ledger.save_claim(
+        await ledger.save(
             SaveClaim(
                 kind="blocked", issue=make_issue(number), attempt=None, retry_kind=None, error="x"
             )

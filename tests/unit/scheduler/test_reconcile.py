@@ -77,7 +77,7 @@ def test_an_issue_that_is_no_longer_ours_is_stopped_and_its_workspace_kept(
     assert reconcile(driver, replace(one, **change)) == [(spec.run_id, reason)]
     assert reconcile(driver, replace(one, **change)) == []
     driver.end(spec, CANCELLED, stop_reason=reason)
-    assert driver.commands[0] == DropClaim(one.id)
+    assert driver.commands[1] == DropClaim(one.id)
     assert driver.of(CleanWorkspace) == []
     assert driver.claim(one) is None
 
@@ -140,7 +140,7 @@ def test_a_missing_issue_is_stopped_only_when_a_second_read_lacks_it_too(drive, 
     driver.show(CONFIRM)
     assert driver.stopped() == [(spec.run_id, StopReason.MISSING)]
     driver.end(spec, CANCELLED, stop_reason=StopReason.MISSING)
-    assert driver.commands[0] == DropClaim(one.id)
+    assert driver.commands[1] == DropClaim(one.id)
     assert driver.of(CleanWorkspace) == []
 
 

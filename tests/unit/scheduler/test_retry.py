@@ -57,7 +57,8 @@ def test_a_completed_run_is_continued_after_one_second_as_attempt_one(drive, iss
     driver = drive()
     one = issue("A-1")
     (spec,) = driver.start(one)
-    save, note = driver.end(spec, thread_id="t1", workspace_path="/w/A-1")
+    end, save, note = driver.end(spec, thread_id="t1", workspace_path="/w/A-1")
+    assert end.ended.run_id == spec.run_id
     assert save == SaveClaim(
         kind="retry",
         issue=one,
