@@ -78,6 +78,7 @@ TOLERANCE_S = 1e-6
 ABSENCE_S = 5.0
 SURELY_WRITTEN_S = 10.0
 STALL_MARGIN_S = 15.0
+ASKS = (OutcomeKind.INPUT_REQUIRED, OutcomeKind.APPROVAL_REQUIRED)
 
 
 class Oracle:
@@ -693,13 +694,12 @@ class Oracle:
         live, event = self._just_ended
         self._must(claim.issue.id == live.spec.issue_id, lambda: f"{claim} after {event}")
         if claim.kind == "blocked":
-            kinds = (OutcomeKind.INPUT_REQUIRED, OutcomeKind.APPROVAL_REQUIRED)
             outcome = event.outcome
-            if outcome.kind in kinds:
+            if outcome.kind in ASKS:
                 self._replies.pop(claim.issue.id, None)
             is_stopped = claim.issue.id in self._put_down
             self._must(
-                is_stopped or outcome.kind in kinds or not outcome.retryable,
+                is_stopped or outcome.kind in ASKS or not outcome.retryable,
                 lambda: f"{claim} blocks after {event}",
             )
             self._must(claim.question == outcome.question, lambda: f"{claim} forgets {event}")
@@ -709,6 +709,8 @@ class Oracle:
         self._must(not stopped, lambda: f"{claim} though an operator has stopped it")
         if self._ordered_ends.get(event.run_id) is False:
             self._world.counts["stops taken back"] += 1
+            asked = event.outcome.kind in ASKS
+            self._must(not asked, lambda: f"{claim} forgets what {event} asks")
             due = Due(live.spec.attempt, RetryKind.RECOVERY, 0, self._now)
         else:
             due = due_after(live, event, self._settings, self._world.timeline.now())
@@ -764,6 +766,9 @@ class Oracle:
         assert isinstance(event, ControlRequested)
         if claim.kind == "blocked":
             self._must(issue_id in self._put_down, lambda: f"{claim} unordered")
+            if event.action is ControlAction.ANSWER:
+                self._answer_is_kept(claim)
+                return
             self._due.pop(issue_id, None)
             self._is_blocked(claim, STOPPED)
             return
@@ -789,6 +794,16 @@ class Oracle:
             is_stopped = block is not None and block.category == STOPPED
             self._must(is_stopped, lambda: f"{claim} was not stopped")
         self._goes_on(claim)
+
+    def _answer_is_kept(self, claim: SaveClaim) -> None:
+        """An issue that was stopped after it had asked keeps what it is told until it goes on."""
+        assert isinstance(self._event, ControlRequested)
+        assert self._event.answer is not None
+        block = self._blocks.get(claim.issue.id)
+        is_stopped = block is not None and block.category == STOPPED
+        self._must(is_stopped and claim.question, lambda: f"{claim} asked nothing")
+        self._replies[claim.issue.id] = self._event.answer.text
+        self._world.counts["answers kept"] += 1
 
     def _is_blocked(self, claim: SaveClaim, expected: str | None) -> None:
         """A claim waits for something; its own time is as the settings have it."""

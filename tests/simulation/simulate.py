@@ -535,7 +535,8 @@ class Simulation:
             text=f"answer {self._answers}",
             options=rng.choice([(), (), ("Red",), ("2",), ("Green",)]),
             decision=rng.choice([None, Decision.APPROVE, Decision.DECLINE])
-            if claim.category == "approval_required" or rng.random() < 0.1
+            if (claim.question is not None and claim.question.kind.wants_decision)
+            or rng.random() < 0.1
             else None,
         )
         self._note(f"operator answers {claim.issue.identifier}: {said}")

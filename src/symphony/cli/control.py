@@ -17,7 +17,7 @@ _SAID = {
     "stop": "stopping: agents are ended and their issues wait for 'symphony resume'",
     "retry": "retrying now",
     "unpark": "no longer parked: a usage limit that still holds will park it again",
-    "answer": "answered: it is queued and goes on in its thread",
+    "answer": "answered: it goes on in its thread; where it is stopped, once it is resumed",
 }
 
 

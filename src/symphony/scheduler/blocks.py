@@ -101,7 +101,7 @@ def remedy(
     if Way.BUDGET in ways:
         told.append(f"symphony budget raise {identifier} (or raise the limit in the workflow file)")
     if Way.RESUME in ways:
-        told.append(f"symphony resume {identifier}")
+        told.append(f"symphony resume {identifier}{_first(identifier, question)}")
     if changes:
         told.append(f"change its {' or '.join(changes)} in the tracker")
     if Way.RETRY in ways:
@@ -109,6 +109,14 @@ def remedy(
     if Way.TIME in ways and until_wall is not None:
         told.append(f"wait until {iso(until_wall)}")
     return f"to go on: {'; or '.join(told)}"
+
+
+def _first(identifier: str, question: Question | None) -> str:
+    """Say that what was asked before the stop can be answered: the answer waits for the resume."""
+    if question is None:
+        return ""
+    answer = f"symphony answer {identifier} {_form(question)}{_caution(question)}"
+    return f" (its question can be answered before: {answer})"
 
 
 def _form(question: Question | None) -> str:

@@ -14,7 +14,7 @@ from typing import assert_never
 from symphony.model.clock import Instant
 from symphony.model.run import StopReason
 
-from .blocks import STOPPED, Way
+from .blocks import STOPPED
 from .budget import holds_back, raise_limits
 from .claims import Blocked, Claim, Cleaning, Dispatching, Rechecking, RetryQueued, Running
 from .commands import (
@@ -34,7 +34,7 @@ from .events import ControlAction, ControlRequested, Hold, HoldKind, Override
 from .notes import note
 from .polling import request_poll
 from .state import SchedulerState
-from .unblocking import answer, run_again, ways_of
+from .unblocking import answer, run_again, takes_answer
 
 __all__ = ["STOPPED", "control", "known"]
 
@@ -256,7 +256,7 @@ def _answer(state: SchedulerState, event: ControlRequested, now: Instant) -> lis
         if (
             isinstance(claim, Blocked)
             and event.answer is not None
-            and Way.ANSWER in ways_of(claim, state.rules)
+            and takes_answer(claim, state.rules)
         ):
             commands.extend(answer(state, claim, event.answer, event.by, now))
     return commands

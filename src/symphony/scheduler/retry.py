@@ -114,8 +114,11 @@ def decide(
             return Keep() if shutting_down else Clean()
         case StopReason.INACTIVE | StopReason.UNROUTABLE | StopReason.MISSING:
             return Release(reason)
-        case StopReason.OPERATOR if run.resumed:
+        case StopReason.OPERATOR if run.resumed and not _needs_person(outcome):
             return _resumed(run)
+        case StopReason.OPERATOR if run.resumed:
+            # It had asked before the stop reached it: without an answer it would only ask again.
+            return _after_failure(run, outcome, rules=rules, rng=rng, now=now)
         case StopReason.OPERATOR:
             # Also where it has ended by itself just then: only a person starts it again.
             return Block("stopped_by_operator", outcome.message or "stopped by an operator")

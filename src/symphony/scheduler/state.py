@@ -226,7 +226,8 @@ class SchedulerState:
             return None if claim is None else describe(claim)
         until_wall = claim.until_wall
         ways = ways_out(claim.category, unblock_on=self.rules.unblock_on, until_wall=until_wall)
-        mend = remedy(claim.issue.identifier, ways, question=claim.question, until_wall=until_wall)
+        question = None if claim.reply is not None else claim.question
+        mend = remedy(claim.issue.identifier, ways, question=question, until_wall=until_wall)
         return f"{describe(claim)}; {mend}"
 
     def poll_soon(self, now: Instant) -> None:

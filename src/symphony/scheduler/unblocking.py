@@ -58,7 +58,7 @@ def run_again(
 ) -> SaveClaim:
     """Let an issue run at once. Its failures are forgiven: somebody has looked at it."""
     kind = claim.retry_kind or RetryKind.RECOVERY
-    if isinstance(claim, Blocked) and claim.category != STOPPED:
+    if isinstance(claim, Blocked) and (claim.category != STOPPED or is_answered(claim)):
         kind = RetryKind.UNBLOCKED
     queued = RetryQueued(
         issue=claim.issue,
@@ -127,13 +127,34 @@ def blocks_ended(state: SchedulerState, now: Instant) -> list[Command]:
     return commands
 
 
+def takes_answer(claim: Blocked, rules: Rules) -> bool:
+    """Say whether an answer has a question here: also that of an issue which was stopped since."""
+    asked_before = claim.category == STOPPED and claim.question is not None
+    return asked_before or Way.ANSWER in ways_of(claim, rules)
+
+
+def is_answered(claim: Blocked) -> bool:
+    """Say whether an answer waits with a stopped issue for its being resumed."""
+    return claim.category == STOPPED and claim.question is not None and claim.reply is not None
+
+
 def answer(
     state: SchedulerState, claim: Blocked, said: Answer, by: str, now: Instant
 ) -> list[Command]:
-    """Put an operator's answer to the claim and let the issue run."""
+    """Put an operator's answer to the claim and let the issue run; a stopped one waits with it.
+
+    Who answers may not know of the stop, and a stop holds until somebody lifts it.
+    """
     reply = reply_to(claim, said, by=by, wall=now.wall)
     if isinstance(reply, str):
         return [note(Level.WARNING, "answer not taken", claim.issue, reason=reply)]
+    if claim.category == STOPPED:
+        answered = replace(claim, reply=reply)
+        state.claims.put(answered)
+        return [
+            answered.saved(),
+            note(Level.INFO, "answer kept until the stopped issue is resumed", claim.issue),
+        ]
     return [run_again(state, claim, now, reply)]
 
 
@@ -142,9 +163,8 @@ def unanswerable(state: SchedulerState, identifier: str, said: Answer) -> str | 
     claim = next((one for one in state.claims if one.issue.identifier == identifier), None)
     if not isinstance(claim, Blocked):
         return f"{identifier} is not blocked: nothing waits for an answer"
-    if Way.ANSWER not in ways_of(claim, state.rules):
-        asked = "asked nothing" if claim.question is None else "is stopped, so it takes no answer"
-        return f"{identifier} {asked} ({claim.category}); {remedy_of(claim, state.rules)}"
+    if not takes_answer(claim, state.rules):
+        return f"{identifier} asked nothing ({claim.category}); {remedy_of(claim, state.rules)}"
     reply = reply_to(claim, said, by="", wall=0.0)
     return f"{identifier}: {reply}" if isinstance(reply, str) else None
 
@@ -153,6 +173,8 @@ def reply_to(claim: Blocked, said: Answer, *, by: str, wall: float) -> Reply | s
     """Hold an answer against the question: the reply, or what is wrong with it."""
     question = claim.question
     is_approval = kind_of(claim.category) is BlockKind.APPROVAL
+    if claim.category == STOPPED and question is not None:
+        is_approval = question.kind.wants_decision
     if said.decision is None and not said.text.strip() and not said.options:
         return "the answer is empty: give a text, --option, --approve or --decline"
     if is_approval and said.decision is None:

@@ -346,13 +346,90 @@ def test_explain_says_how_to_go_on(drive, issue):
     assert "wait until 2026-01-01T00:01:00Z" in detail
 
 
-def test_an_answer_to_a_stopped_issue_is_refused_with_what_lifts_the_stop(drive, issue):
+@pytest.mark.parametrize("action", ["resume", "retry"])
+def test_an_answer_to_a_stopped_issue_is_kept_and_goes_along_once_it_is_resumed(
+    drive, issue, action
+):
     driver = drive()
-    block(driver, issue("A-1"))
+    one = issue("A-1")
+    block(driver, one)
     order(driver, "stop", "A-1")
+    assert unanswerable(driver.state, "A-1", Answer(text="Red")) is None
+    driver.send(ControlRequested(ControlAction.ANSWER, "A-1", answer=Answer(text="Blue")))
+    driver.send(ControlRequested(ControlAction.ANSWER, "A-1", answer=Answer(text="Red")))
+    (saved,) = driver.of(SaveClaim)
+    assert (saved.kind, saved.reply.text) == ("blocked", "Red")
+    claim = driver.claim(one)
+    assert (claim.category, claim.reply.text) == ("stopped_by_operator", "Red")
+    assert driver.started() == []
+    order(driver, action, "A-1")
+    (saved,) = driver.of(SaveClaim)
+    assert (saved.kind, saved.retry_kind) == ("retry", RetryKind.UNBLOCKED)
+    assert saved.reply.text == "Red"
+
+
+def test_the_answer_of_a_stopped_issue_outlives_a_restart(drive, issue):
+    driver = drive()
+    one = issue("A-1")
+    block(driver, one)
+    order(driver, "stop", "A-1")
+    driver.send(ControlRequested(ControlAction.ANSWER, "A-1", answer=Answer(text="Red")))
+    (saved,) = driver.of(SaveClaim)
+    again = drive()
+    left = RestoredClaim(
+        saved.kind,
+        saved.issue,
+        saved.attempt,
+        saved.retry_kind,
+        saved.error,
+        blocked_category=saved.blocked_category,
+        question=saved.question,
+        reply=saved.reply,
+    )
+    again.send(Restored(claims=(left,)))
+    order(again, "resume", "A-1")
+    assert [claim.reply.text for claim in again.of(SaveClaim)] == ["Red"]
+
+
+def test_a_stopped_issue_that_asked_nothing_takes_no_answer(drive, issue):
+    driver = drive()
+    (spec,) = driver.start(issue("A-1"))
+    order(driver, "stop", "A-1")
+    driver.end(spec, OutcomeKind.CANCELLED, stop_reason=StopReason.OPERATOR)
     refused = unanswerable(driver.state, "A-1", Answer(text="Red"))
-    assert "A-1 is stopped" in refused
+    assert "asked nothing" in refused
     assert "symphony resume A-1" in refused
+
+
+def test_a_stopped_issue_that_asked_for_an_approval_takes_a_decision_only(drive, issue):
+    driver = drive()
+    question = Question(kind=QuestionKind.COMMAND, text="run make", detail="make")
+    block(driver, issue("A-1"), question=question)
+    order(driver, "stop", "A-1")
+    assert "--approve" in unanswerable(driver.state, "A-1", Answer(text="yes"))
+    approved = Answer(text="", decision=Decision.APPROVE)
+    assert unanswerable(driver.state, "A-1", approved) is None
+
+
+def test_explain_tells_that_a_stopped_issue_can_be_answered_before_it_is_resumed(drive, issue):
+    driver = drive()
+    one = issue("A-1")
+    block(driver, one)
+    order(driver, "stop", "A-1")
+    detail = next(gate.detail for gate in explain(driver.state, one) if not gate.passed)
+    assert "symphony resume A-1 (its question can be answered before: symphony answer" in detail
+
+
+def test_a_stop_taken_back_leaves_the_question_that_its_run_has_asked(drive, issue):
+    driver = drive()
+    one = issue("A-1")
+    (spec,) = driver.start(one)
+    order(driver, "stop", "A-1")
+    order(driver, "resume", "A-1")
+    question = Question(kind=QuestionKind.INPUT, text="Which?")
+    driver.end(spec, OutcomeKind.INPUT_REQUIRED, category="turn_input_required", question=question)
+    claim = driver.claim(one)
+    assert (claim.category, claim.question) == ("turn_input_required", question)
 
 
 @pytest.mark.parametrize("is_secret", [True, False])
