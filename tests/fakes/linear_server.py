@@ -37,7 +37,11 @@ type Query {
   ): IssueConnection!
   issue(id: String!): Issue!
   viewer: User!
+  users(filter: UserFilter, first: Int): UserConnection!
 }
+input UserFilter { id: IDComparator }
+input IDComparator { eq: ID }
+type UserConnection { nodes: [User!]! }
 type Mutation {
   issueUpdate(id: String!, input: IssueUpdateInput!): IssuePayload!
   commentCreate(input: CommentCreateInput!): CommentPayload!
@@ -311,6 +315,11 @@ class _Root:
     def issueRelation(self, info: Any, id: str) -> Any:
         first, second = id.split("+")
         return {"issue": self.issue(info, first), "relatedIssue": self.issue(info, second)}
+
+    def users(self, info: Any, filter: Any = None, first: int = 50) -> Any:
+        wanted = (filter or {}).get("id", {}).get("eq")
+        known = {self._server.viewer_id, *(i["assignee"] for i in self._server.issues.values())}
+        return {"nodes": [{"id": user, "name": user} for user in known if user == wanted]}
 
     def viewer(self, info: Any) -> Any:
         return {"id": self._server.viewer_id, "name": "Test"}

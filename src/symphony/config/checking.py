@@ -8,9 +8,10 @@ version of the file.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -63,6 +64,8 @@ class FrontMatterCheck:
     Attributes:
         faults: What must be mended, in the order found.
         warnings: What is ignored or translated, a sentence each that names its key.
+        unsound: Where the tracker's section has faults, the settings without what is wrong of it:
+            good for nothing but to find the faults of its provider at the same time.
     """
 
     def __init__(
@@ -82,6 +85,8 @@ class FrontMatterCheck:
         self.profiles = profiles
         self.faults: list[SettingFault] = []
         self.warnings: list[str] = []
+        self.unsound: Settings | None = None
+        self._repaired: BaseModel | None = None
         self._bad_kind: str | None = None
         self._from_tracker = False
 
@@ -94,6 +99,8 @@ class FrontMatterCheck:
             if section is not None:
                 sections[name] = section
         if "tracker" not in sections:
+            if self._repaired is not None:
+                self.unsound = Settings.model_validate({**sections, "tracker": self._repaired})
             return None
         settings = Settings.model_validate(sections)
         self._warn_of_states(settings.tracker)
@@ -110,7 +117,10 @@ class FrontMatterCheck:
     def add_tracker_faults(self, faults: Sequence[SettingFault]) -> None:
         """Add the adapter's faults, with their lines where it could not know them."""
         self._from_tracker = not self.faults and bool(faults)
+        told = {fault.path for fault in self.faults}
         for fault in faults:
+            if fault.path in told:
+                continue
             line = fault.line if fault.line is not None else self._line(fault.path)
             self.faults.append(SettingFault(fault.path, fault.problem, fault.value, line))
 
@@ -151,8 +161,24 @@ class FrontMatterCheck:
                 return None
             for detail in error.errors(include_url=False):
                 self._add_detail(name, detail)
+            if name == "tracker":
+                self._repair_tracker(prepared, [detail["loc"] for detail in error.errors()])
             return None
-        return section if len(self.faults) == before else None
+        if len(self.faults) == before:
+            return section
+        if name == "tracker" and self._bad_kind is None:
+            self._repaired = section
+        return None
+
+    def _repair_tracker(
+        self, values: Mapping[str, Any], faulty: Iterable[tuple[int | str, ...]]
+    ) -> None:
+        """Keep what is sound of the tracker's section, so that its adapter can tell of the rest."""
+        dropped = {place[0] for place in faulty if place}
+        sound = {key: value for key, value in values.items() if key not in dropped}
+        if "kind" in sound and self._bad_kind is None:
+            with contextlib.suppress(ValidationError):
+                self._repaired = SECTIONS["tracker"].model_validate(sound)
 
     def _tracker(self, values: Mapping[str, Any]) -> dict[str, Any]:
         result = {key: value for key, value in values.items() if key not in LINEAR_ALIASES}

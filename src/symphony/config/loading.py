@@ -175,8 +175,9 @@ def build_workflow(
             "the front matter has no closing '---': all of the file is read as settings"
         )
     settings = check.settings()
-    if settings is not None and validate_tracker is not None:
-        check.add_tracker_faults(validate_tracker(settings))
+    checked = settings if settings is not None else check.unsound
+    if checked is not None and validate_tracker is not None:
+        check.add_tracker_faults(validate_tracker(checked))
     if check.faults or settings is None:
         raise SettingsError(check.faults, source=str(source.path), category=check.category())
     workflow = Workflow(

@@ -99,8 +99,8 @@ class GitHubTracker:
         return await self._tool.call(name, arguments, context, self.http)
 
     async def faults_at_start(self) -> Sequence[str]:
-        """Name the states that the repository's labels or the project's field do not have."""
-        return await checked_at_start(self._state_faults())
+        """What of the token, the repository, the project and the state names GitHub lacks."""
+        return await checked_at_start(self._reads.check, self._state_faults)
 
     def changes(self) -> None:
         """GitHub is polled; there is no watch."""

@@ -80,6 +80,15 @@ class GitHubReads:
         """The closed issues and pull requests, oldest first, each once."""
         return await self._all_pages(self._settings.issues_path, _CLOSED)
 
+    async def check(self) -> list[str]:
+        """Ask for one issue, so that a refused token or an unknown repository shows; no faults.
+
+        Raises:
+            TrackerError: It can't be read.
+        """
+        await self._page({**_OPEN, "per_page": 1, "page": 1})
+        return []
+
     async def labels(self) -> list[str]:
         """Names of the repository's labels."""
         path = self._settings.issues_path.removesuffix("/issues") + "/labels"
@@ -266,6 +275,8 @@ def limit_wait(answer: Answer, http: HttpClient) -> float | None:
 def _hint(answer: Answer) -> str:
     if answer.status == 401:
         return "check the token of tracker.provider.token (GITHUB_TOKEN)"
+    if answer.status == 410:
+        return "check tracker.provider.repo: it may have its issues turned off"
     if answer.status in (403, 404):
         return (
             "check tracker.provider.repo, and that the token may read the issues of that repository"

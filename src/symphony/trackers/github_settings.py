@@ -107,6 +107,10 @@ def resolve(
     project = _project(reader)
     if project is not None and state_labels:
         reader.fault("project", "and `state_labels` exclude each other: the state has one source")
+    if provider.get("project") is None:
+        for key in ("project_owner", "project_field"):
+            if isinstance(value := provider.get(key), str) and value.strip():
+                reader.fault(key, "needs `project`, the number of the project that it is about")
     settings = GitHubSettings(
         owner=owner,
         repo=repo,

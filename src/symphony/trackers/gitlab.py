@@ -96,8 +96,8 @@ class GitLabTracker:
         return await self._tool.call(name, arguments, context, self.http)
 
     async def faults_at_start(self) -> Sequence[str]:
-        """Name the states for which the project has no label."""
-        return await checked_at_start(self._state_faults())
+        """What of the token, the project and the labels that are states GitLab lacks."""
+        return await checked_at_start(self._reads.check, self._state_faults)
 
     def changes(self) -> None:
         """GitLab is polled; there is no watch."""

@@ -106,6 +106,15 @@ class GitLabReads:
                 found[iid] = record
         return found
 
+    async def check(self) -> list[str]:
+        """Ask for one issue, so that a refused token or an unknown project shows; no faults.
+
+        Raises:
+            TrackerError: It can't be read.
+        """
+        await self._page({**_OPENED, "per_page": 1, "page": 1})
+        return []
+
     async def labels(self) -> list[str]:
         """Names of the labels that the project's issues can have, those of its groups included."""
         path = self._settings.project_api_path + "/labels"

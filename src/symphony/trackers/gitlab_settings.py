@@ -102,7 +102,8 @@ def resolve(
     state_scope = _scope(reader)
     if state_scope and state_labels:
         reader.fault("state_scope", "and `state_labels` exclude each other: use one of them")
-    if reader.flag("blocking_links") and project_path.isdecimal():
+    blocking_links = reader.flag("blocking_links")
+    if blocking_links and project_path.isdecimal():
         reader.fault("blocking_links", "needs the project as `group/project`, not its number")
     settings = GitLabSettings(
         project_path=project_path,
@@ -110,7 +111,7 @@ def resolve(
         api_url=api_url,
         state_labels={state: label.lower() for state, label in state_labels.items()},
         state_scope=state_scope,
-        blocking_links=reader.flag("blocking_links"),
+        blocking_links=blocking_links,
         priority_labels=reader.priorities("priority_labels"),
         priority_weights=_weights(reader),
         tool_scope=reader.choice("tool_scope", ("project", "group", "any")),

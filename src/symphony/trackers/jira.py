@@ -31,6 +31,7 @@ from .jira_records import Reading, to_issue
 from .jira_settings import CATEGORIES, JiraSettings, resolve
 from .jira_tool import NAME, build_tool, prepare, tool_spec
 from .joint_reads import JointReads, Shown
+from .rest_reads import checked_at_start
 from .rest_records import Malformed
 from .tool_results import TIMEOUT_S
 
@@ -109,22 +110,33 @@ class JiraTracker:
         return found[0] if found else None
 
     async def faults_at_start(self) -> Sequence[str]:
-        """What of the credentials, the project and the state names Jira does not know."""
+        """What of the credentials, the project, the state names and the filters Jira refuses."""
+        return await checked_at_start(self._state_faults, self._filter_faults)
+
+    async def _state_faults(self) -> list[str]:
         try:
-            known = list(CATEGORIES.values()) if self._settings.by_category else []
-            known = known or await self._reads.statuses()
+            known = await self._reads.statuses()
         except TrackerError as error:
-            if error.status in (401, 403):
-                return [error.message]
-            if error.status == 404:
-                key = self._settings.project_key
-                return [
-                    f"tracker.provider.project_key: Jira has no project `{key}` that this account "
-                    "may see; check the key, or give the account the permission to browse it"
-                ]
-            log.warning("Jira's state names could not be checked", problem=error.message)
-            return []
-        return state_faults(self._states, known)
+            if error.status != 404:
+                raise
+            key = self._settings.project_key
+            return [
+                f"tracker.provider.project_key: Jira has no project `{key}` that this account "
+                "may see; check the key, or give the account the permission to browse it"
+            ]
+        by_category = self._settings.by_category
+        return state_faults(self._states, list(CATEGORIES.values()) if by_category else known)
+
+    async def _filter_faults(self) -> list[str]:
+        """A filter that Jira can't read makes every poll fail, so it is tried on its own."""
+        try:
+            await self._reads.try_filters()
+        except TrackerError as error:
+            if error.status != 400:
+                raise
+            keys = [f"tracker.provider.{key}" for key in self._settings.filter_keys]
+            return [f"{' and '.join(keys)}: {error.message}"]
+        return []
 
     def agent_tools(self) -> Sequence[ToolSpec]:
         """The tool ``jira_rest``."""

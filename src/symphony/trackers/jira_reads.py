@@ -68,6 +68,18 @@ class JiraReads:
             body = {**body, "nextPageToken": token}
         raise _pagination(f"more than {MAX_PAGES} pages", "jira_endless_pages")
 
+    async def try_filters(self) -> None:
+        """Search with the filters alone, where there are some.
+
+        Raises:
+            TrackerError: With the status 400 where Jira can't read them.
+        """
+        if self._settings.filters:
+            project = f"project = {jira_jql.quoted(self._settings.project_key)}"
+            jql = " AND ".join([project, *self._settings.filters])
+            body = {"jql": jql, "fields": ["summary"], "maxResults": 1}
+            await self._read("POST", "/rest/api/3/search/jql", body)
+
     async def batch(self, ids: Sequence[str]) -> list[Issue]:
         """The visible issues of at most ``PAGE`` ids or keys in upper case, in no order."""
         body = {"issueIdsOrKeys": list(ids), "fields": fields(self._settings)}

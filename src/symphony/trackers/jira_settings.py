@@ -53,6 +53,7 @@ class JiraSettings:
         project_key: The project that is the scope.
         by_category: States are status categories instead of statuses.
         filters: JQL clauses that narrow the state reads down, each complete in itself.
+        filter_keys: The settings that they come from.
         priorities: Ranks of priority names in lower case; empty where all are null.
         markdown: Descriptions are Markdown instead of plain text.
         read_only: The tool only reads.
@@ -66,6 +67,7 @@ class JiraSettings:
     project_key: str
     by_category: bool = False
     filters: tuple[str, ...] = ()
+    filter_keys: tuple[str, ...] = ()
     priorities: Mapping[str, int] = field(default_factory=dict)
     markdown: bool = False
     read_only: bool = False
@@ -107,6 +109,7 @@ def resolve(
         project_key=project_key,
         by_category=states == "category",
         filters=tuple(filters),
+        filter_keys=tuple(key for key in ("sprint", "jql") if provider.get(key) is not None),
         priorities=priorities,
         markdown=markdown,
         read_only=read_only,

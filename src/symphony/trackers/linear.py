@@ -29,7 +29,7 @@ from .linear_reads import LinearReads, unknown_payload
 from .linear_records import Malformed, Routing, to_issue
 from .linear_settings import LinearSettings, resolve
 from .linear_tool import LinearTool
-from .rest_reads import checked_at_start, missing_names
+from .rest_reads import checked_at_start, missing_names, mistyped_names
 
 if TYPE_CHECKING:
     from symphony.config.settings import TrackerSettings
@@ -70,6 +70,7 @@ class LinearTracker:
         self._listing = LinearListing(self._reads, clock=clock, whole_every=whole_every)
         self._tool = LinearTool(settings, self._reads)
         self._terminal = frozenset(normalize_state(state) for state in terminal_states)
+        self._terminal_names = tuple(terminal_states)
         self._active = tuple(active_states)
         self._viewer_id: str | None = None
 
@@ -140,8 +141,8 @@ class LinearTracker:
         return await self._tool.call(name, arguments, context)
 
     async def faults_at_start(self) -> Sequence[str]:
-        """Name the project that is not there, and active states that none of its teams has."""
-        return await checked_at_start(self._state_faults())
+        """What of the token, the project, the team, the assignee and the states Linear lacks."""
+        return await checked_at_start(self._state_faults, self._assignee_faults)
 
     def changes(self) -> None:
         """Linear is polled; there is no watch."""
@@ -152,18 +153,25 @@ class LinearTracker:
         await self.http.aclose()
 
     async def _state_faults(self) -> list[str]:
-        slug = self._settings.project_slug
-        known = await self._reads.state_names()
-        if known is None:
+        slug, team = self._settings.project_slug, self._settings.team
+        teams = await self._reads.team_states()
+        if teams is None:
             return [
                 f"tracker.provider.project_slug: Linear shows no project {slug!r}: check the end "
                 "of the project's address, and that the token may read it"
             ]
         where = f"the project {slug}"
-        if self._settings.team is not None:
-            where = f"the team {self._settings.team.upper()} of the project {slug}"
-        if not known:
-            return [f"tracker.provider.team: Linear shows no workflow states of {where}"]
+        if team is not None:
+            where = f"the team {team.upper()} of the project {slug}"
+            if team not in map(str.lower, teams):
+                has = ", ".join(f"`{key}`" for key in sorted(teams)) or "none"
+                return [f"tracker.provider.team: no {where}; its teams are {has}"]
+        known = [
+            name
+            for key, names in teams.items()
+            if team is None or key.lower() == team
+            for name in names
+        ]
         key = "tracker.active_states"
         spelt = {normalize_state(name): name for name in known}
         # Linear compares names as they are written: another case finds nothing.
@@ -172,7 +180,19 @@ class LinearTracker:
             for name in self._active
             if name not in known and normalize_state(name) in spelt
         ]
-        return [*missing_names(key, where, self._active, known), *other_case]
+        typos = mistyped_names("tracker.terminal_states", where, self._terminal_names, known)
+        return [*missing_names(key, where, self._active, known), *other_case, *typos]
+
+    async def _assignee_faults(self) -> list[str]:
+        assignee = self._settings.assignee
+        if assignee == "me":
+            await self._routing()
+        elif assignee is not None and not await self._reads.has_user(assignee):
+            return [
+                f"tracker.provider.assignee: Linear shows no user {assignee!r}: give a user's id, "
+                "or `me` for the token's owner"
+            ]
+        return []
 
     async def _routing(self) -> Routing:
         assignee = self._settings.assignee

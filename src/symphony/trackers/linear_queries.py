@@ -200,6 +200,12 @@ query SymphonyLinearSubIssues($id: String!, $first: Int!, $after: String) {{
 
 VIEWER: Final = "query SymphonyLinearViewer { viewer { id } }"
 
+USER: Final = """
+query SymphonyLinearUser($id: ID!) {
+  users(filter: {id: {eq: $id}}, first: 1) { nodes { id } }
+}
+"""
+
 STATES: Final = """
 query SymphonyLinearStates($projectSlug: String!) {
   projects(filter: {slugId: {eq: $projectSlug}}, first: 1) {

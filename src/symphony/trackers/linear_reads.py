@@ -136,17 +136,25 @@ class LinearReads:
         )
         return [node for data in answers for node in _whole(data.get("issues"), "issues")]
 
-    async def state_names(self) -> list[str] | None:
-        """Names of the workflow states of the project's teams; None: there is no such project."""
+    async def team_states(self) -> dict[str, list[str]] | None:
+        """Names of the workflow states of each team of the project, by the team's key.
+
+        None: there is no such project.
+        """
         variables = {"projectSlug": self._settings.project_slug}
         projects = _nodes(dig(await self.query(queries.STATES, variables), "projects"), "projects")
         if not projects:
             return None
-        teams = _nodes(dig(projects[0], "teams"), "teams")
-        if self._settings.team is not None:
-            teams = [t for t in teams if str(dig(t, "key")).lower() == self._settings.team]
-        found = [state for team in teams for state in _nodes(dig(team, "states"), "states")]
-        return [name for state in found if isinstance(name := dig(state, "name"), str)]
+        found: dict[str, list[str]] = {}
+        for team in _nodes(dig(projects[0], "teams"), "teams"):
+            names = (dig(state, "name") for state in _nodes(dig(team, "states"), "states"))
+            found[str(dig(team, "key"))] = [name for name in names if isinstance(name, str)]
+        return found
+
+    async def has_user(self, user_id: str) -> bool:
+        """Whether there is a user of this id."""
+        data = await self.query(queries.USER, {"id": user_id})
+        return bool(_nodes(dig(data, "users"), "users"))
 
     async def viewer_id(self) -> str:
         """The user whose token this is.

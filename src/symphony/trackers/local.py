@@ -31,6 +31,7 @@ from .base import ToolContext, ToolResult, ToolSpec
 from .local_board import Board, board_folder, check_prefix, malformed_error, open_board
 from .local_document import IssueDocument
 from .local_view import BoardView, FileFault
+from .rest_settings import ProviderReader
 
 if TYPE_CHECKING:
     from symphony.config.settings import TrackerSettings
@@ -243,7 +244,7 @@ def validate(
     settings: TrackerSettings, environ: Mapping[str, str], base_dir: Path
 ) -> list[SettingFault]:
     """Return everything that is wrong with ``tracker`` for this adapter."""
-    faults = []
+    faults: list[SettingFault] = []
     path = settings.provider.get("path")
     if path is not None and (not isinstance(path, str) or not path.strip()):
         problem = "must be the path of a folder, relative to the workflow file, or absolute"
@@ -261,6 +262,8 @@ def validate(
         except TrackerError:
             problem = "must be a letter and then letters, digits or `_`, such as `DEMO`"
             faults.append(SettingFault("tracker.provider.prefix", problem, str(prefix)))
+    reader = ProviderReader(settings.provider, environ, faults)
+    reader.known_keys(("path", "prefix"))
     return faults
 
 

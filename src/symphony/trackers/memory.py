@@ -133,8 +133,11 @@ class MemoryTracker:
 def validate(
     settings: TrackerSettings, environ: Mapping[str, str], base_dir: Path
 ) -> list[SettingFault]:
-    """There is nothing to misconfigure."""
-    return []
+    """Return a fault for each provider setting: there are none."""
+    return [
+        SettingFault(f"tracker.provider.{key}", "is no setting of this tracker: it has none")
+        for key in settings.provider
+    ]
 
 
 def build(settings: TrackerSettings, environ: Mapping[str, str], base_dir: Path) -> MemoryTracker:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -15,7 +15,8 @@ from symphony.model.issue import normalize_state
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
-_MENDABLE: Final = frozenset({401, 403, 404})
+_MENDABLE: Final = frozenset({401, 403, 404, 410})
+_MENDABLE_CODES: Final = frozenset({"github_unknown_project", "missing_linear_viewer_identity"})
 
 
 async def gathered(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
@@ -42,19 +43,26 @@ def named(error: TrackerError, provider: str) -> TrackerError:
     return error
 
 
-async def checked_at_start(check: Coroutine[Any, Any, list[str]]) -> list[str]:
-    """The faults that a check finds; a provider that can't be asked is no fault, only a warning.
+async def checked_at_start(*checks: Callable[[], Coroutine[Any, Any, list[str]]]) -> list[str]:
+    """The faults that all checks find; a provider that can't be asked is no fault, only a warning.
 
     A token that is refused and a scope that is not there are faults too: waiting mends neither.
+    After a refused token or no answer nothing more is asked.
     """
-    try:
-        return await check
-    except TrackerError as error:
-        refused = error.category == "tracker_status" and error.status in _MENDABLE
-        if refused or error.code == "github_unknown_project":
-            return [error.message]
-        log.warning("State names can't be checked at start", reason=error.message)
-        return []
+    found: list[str] = []
+    for check in checks:
+        try:
+            found += await check()
+        except TrackerError as error:
+            refused = error.category == "tracker_status" and error.status in _MENDABLE
+            refused = refused or error.code in _MENDABLE_CODES
+            if refused:
+                found.append(error.message)
+            else:
+                log.warning("Settings could not be checked with the tracker", reason=error.message)
+            if not refused or error.status == 401:
+                break
+    return list(dict.fromkeys(found))
 
 
 def missing_names(key: str, where: str, asked: Sequence[str], known: Sequence[str]) -> list[str]:
@@ -66,4 +74,19 @@ def missing_names(key: str, where: str, asked: Sequence[str], known: Sequence[st
             near = difflib.get_close_matches(normalize_state(name), list(names), n=1)
             hint = f"; did you mean `{names[near[0]]}`?" if near else ""
             sentences.append(f"{key}: {where} has no `{name}`{hint}")
+    return sentences
+
+
+def mistyped_names(key: str, where: str, asked: Sequence[str], known: Sequence[str]) -> list[str]:
+    """A sentence for each asked name that is very like a known one that is not asked for.
+
+    For terminal states: one that the tracker does not have does no harm, a typo does.
+    """
+    names = {normalize_state(name): name for name in known}
+    keys = {normalize_state(name) for name in asked}
+    sentences = []
+    for name in asked:
+        near = difflib.get_close_matches(normalize_state(name), list(names), n=1, cutoff=0.8)
+        if normalize_state(name) not in names and near and near[0] not in keys:
+            sentences.append(f"{key}: {where} has no `{name}`; did you mean `{names[near[0]]}`?")
     return sentences

@@ -582,11 +582,12 @@ async def test_at_start_a_refusal_is_a_fault_and_an_outage_a_warning(
     github_server: Any, github_fakes: ModuleType, fault: dict[str, Any], words: str | None
 ) -> None:
     tracker = make(github_server, state_labels=LABELS)
+    github_server.add(1, labels=tuple(LABELS.values()))
     github_server.faults.append(github_fakes.Fault(**fault))
     with capture_logs() as logs:
         sentences = await tracker.faults_at_start()
     assert [str(words) in sentence for sentence in sentences] == ([True] if words else [])
     assert [e["event"] for e in logs] == (
-        [] if words else ["State names can't be checked at start"]
+        [] if words else ["Settings could not be checked with the tracker"]
     )
     await tracker.aclose()
