@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from symphony.config.settings import BreakerSettings
 from symphony.model.run import Outcome, OutcomeKind, RunId, RunSpec, StopReason
+from symphony.scheduler.claims import RetryQueued
 from symphony.scheduler.commands import Command, DropBreaker, SaveBreaker, StartRun
+from symphony.scheduler.eligibility import GateName
 from symphony.scheduler.events import (
     ControlAction,
     ControlRequested,
@@ -24,6 +26,7 @@ from symphony.scheduler.events import (
     RunIssueChanged,
     SettingsChanged,
 )
+from symphony.scheduler.publish import explain
 
 from .expectations import Live
 
@@ -44,6 +47,13 @@ _CLASSES = {
 _NEUTRAL = ("usageLimitExceeded", "contextWindowExceeded")
 _GOOD = (OutcomeKind.COMPLETED, OutcomeKind.INPUT_REQUIRED, OutcomeKind.APPROVAL_REQUIRED)
 _BAD = (OutcomeKind.FAILED, OutcomeKind.TIMED_OUT, OutcomeKind.STALLED, OutcomeKind.HOST_LOST)
+_NOT_LASTING = (
+    GateName.UNCLAIMED,
+    GateName.BREAKER,
+    GateName.GLOBAL_SLOT,
+    GateName.STATE_SLOT,
+    GateName.HOST_SLOT,
+)
 SURELY_WRITTEN_S = 10.0
 
 
@@ -63,11 +73,14 @@ class BreakerBooks:
         self._world = life.world
         self._fail = fail
         self._rules: BreakerSettings = life.settings.breaker
-        self._failed: defaultdict[str, list[tuple[float, Any]]] = defaultdict(list)
+        self._failed: defaultdict[str, list[tuple[float, Any, float]]] = defaultdict(list)
         self._shut: dict[str, Shut] = {}
         self._canary: RunId | None = None
         self._tried: set[str] = set()
         self._chosen: tuple[Any, float] | None = None
+        self._proven: float | None = None
+        self._slow: dict[str, float] = {}
+        self._asked: Any = None
 
     @property
     def _now(self) -> float:
@@ -88,9 +101,9 @@ class BreakerBooks:
             case ControlRequested(ControlAction.RESET_BREAKER):
                 self._shut.clear()
                 self._failed.clear()
-                self._canary = self._chosen = None
+                self._canary = self._chosen = self._proven = None
             case ControlRequested(ControlAction.RETRY, str() as identifier):
-                self._choose(identifier)
+                self._asked = identifier if self._shut else None
             case _:
                 pass
 
@@ -103,8 +116,10 @@ class BreakerBooks:
                 self._fail(f"breaker {name} was {record}, is restored as {found.get(name)}")
         for name, record in found.items():
             self._failed[name] = [
-                (self._now - max(0.0, now_wall - one.wall), one.issue_id) for one in record.failures
+                (self._now - max(0.0, now_wall - one.wall), one.issue_id, one.seconds)
+                for one in record.failures
             ]
+            self._slow[name] = max((one.seconds for one in record.failures), default=0.0)
             if record.until_wall is not None:
                 left_s = min(max(0.0, record.until_wall - now_wall), record.cooldown_s)
                 self._shut[name] = Shut(self._now + left_s, record.cooldown_s)
@@ -114,16 +129,29 @@ class BreakerBooks:
         if not self._rules.failures:
             self._shut.clear()
             self._failed.clear()
+            self._proven = None
 
     def _choose(self, identifier: str) -> None:
+        """After a retry: its issue is the one to be tried, unless something else holds it too."""
         state = self._life.state
         known = [claim.issue for claim in state.claims] + [issue for issue, _ in state.waiting]
         issue = next((one for one in known if one.identifier == identifier), None)
-        if issue is None or not self._shut:
+        if issue is None or not state.started or state.shutting_down:
             return
-        for one in self._shut.values():
-            one.until = min(one.until, self._now)
-        self._canary, self._chosen = None, (issue.id, self._now + 60.0)
+        if state.breaker.canary == issue.id and not state.claims.holds_slot(issue.id):
+            for one in self._shut.values():
+                one.until = min(one.until, self._now)
+            self._canary, self._chosen = None, (issue.id, self._now + 60.0)
+            self._proven = None
+            return
+        claim = state.claims.get(issue.id)
+        others = [
+            gate.name
+            for gate in explain(state, issue)
+            if not gate.passed and gate.name not in _NOT_LASTING
+        ]
+        if not others and (claim is None or isinstance(claim, RetryQueued)):
+            self._fail(f"{identifier} is retried, free to start, and not the one to be tried")
 
     def _run_ended(self, live: Live, event: RunEnded) -> None:
         is_canary = event.run_id == self._canary
@@ -150,17 +178,20 @@ class BreakerBooks:
             wait_s = min(2 * self._shut[name].cooldown_s, longest_s)
             self._shut[name] = Shut(self._now + wait_s, wait_s)
         elif name not in self._shut:
-            self._count(name, issue_id)
+            self._count(name, issue_id, event.seconds)
 
-    def _count(self, name: str, issue_id: Any) -> None:
+    def _count(self, name: str, issue_id: Any, seconds: float) -> None:
         rules = self._rules
-        self._failed[name].append((self._now, issue_id))
+        self._failed[name].append((self._now, issue_id, seconds))
         since = self._now - rules.window_ms / 1000
-        by_issue: dict[Any, int] = defaultdict(int)
-        for at, one in self._failed[name]:
-            by_issue[one] += at >= since
+        by_issue: dict[Any, list[float]] = defaultdict(list)
+        for at, one, took_s in self._failed[name]:
+            if at >= since:
+                by_issue[one].append(took_s)
         most = 1 if name == "unclear" else -(-rules.failures // 2)
-        if sum(min(count, most) for count in by_issue.values()) >= rules.failures:
+        counted = [took_s for took in by_issue.values() for took_s in took[-most:]]
+        if len(counted) >= rules.failures:
+            self._slow[name] = max(counted)
             self._shut[name] = Shut(self._now + rules.cooldown_ms / 1000, rules.cooldown_ms / 1000)
 
     def _worked(self) -> None:
@@ -206,10 +237,22 @@ class BreakerBooks:
                     self._fail(f"{spec} starts in the place of {issue_id}, which is {claim}")
             self._chosen = None
         self._canary, self._tried = spec.run_id, set(self._shut)
+        slowest_s = max((self._slow.get(name, 0.0) for name in self._tried), default=0.0)
+        trial_s = self._rules.canary_ms / 1000
+        self._proven = self._now + max(trial_s, 2 * slowest_s) if trial_s else None
 
     def compare(self) -> None:
         """After a step: what should be shut is shown, and nothing else."""
+        if self._asked is not None:
+            asked, self._asked = self._asked, None
+            self._choose(asked)
         tripped = self._life.state.breaker.tripped
+        if self._canary is not None and self._proven is not None and self._now >= self._proven:
+            # The timer closes what it has tried; until it has come, another event may be first.
+            if not self._tried & {str(name) for name in tripped}:
+                self._worked()
+            elif self._now > self._proven + 1.0 and not self._life.state.shutting_down:
+                self._fail(f"the trial of {self._canary} was over at {self._proven}")
         shown = {str(name): one for name, one in tripped.items()}
         if shown.keys() != self._shut.keys():
             self._fail(f"breaker: tripped are {shown}, should be {self._shut}")

@@ -290,6 +290,8 @@ class BreakerSettings(_Section):
     """Milliseconds from the opening to the first canary; doubled each time that one fails."""
     max_cooldown_ms: Positive = 3_600_000
     """Longest cool-down, in milliseconds; below ``cooldown_ms`` it is that."""
+    canary_ms: Natural = 120_000
+    """Milliseconds without a failure after which a canary works; 0: a turn of it must end well."""
 
 
 class WorkerSettings(_Section):

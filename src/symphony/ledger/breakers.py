@@ -19,7 +19,7 @@ from .codec import storable
 
 def save(connection: sqlite3.Connection, workflow_id: str, record: BreakerRecord) -> None:
     """Set the row of a class."""
-    failures = [[storable(one.issue_id), one.wall] for one in record.failures]
+    failures = [[storable(one.issue_id), one.wall, one.seconds] for one in record.failures]
     connection.execute(
         "INSERT OR REPLACE INTO breakers VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (
@@ -58,8 +58,9 @@ def load(
                 failure_class=FailureClass(name),
                 # The monotonic clock of the daemon that wrote it means nothing here.
                 failures=tuple(
-                    Failure(IssueId(issue_id), 0.0, float(wall))
-                    for issue_id, wall in json.loads(failures)
+                    # Rows of before have no seconds.
+                    Failure(IssueId(issue_id), 0.0, float(wall), *map(float, more))
+                    for issue_id, wall, *more in json.loads(failures)
                 ),
                 count=int(rest[0]),
                 issues=int(rest[1]),

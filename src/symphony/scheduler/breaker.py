@@ -4,8 +4,10 @@ Failures are counted by class (``model.failure``). A class opens at ``breaker.fa
 within the window, if nothing ended well in between and no issue made up more than half of them:
 one poisoned issue closes no shop. While a class is open nothing starts and what runs goes on. After
 the cool-down it is half-open: exactly one issue, the canary, may start. If it works, the class
-closes; if it fails alike, the class opens again for twice as long. What a canary does not settle
-(its issue was moved, it failed otherwise) is left to the next one.
+closes; if it fails alike, the class opens again for twice as long. It works when a turn or its run
+ends well, or when it has run for ``canary_s`` and for twice as long as the slowest of the counted
+failures: a turn may take hours, and what was going to fail has failed by then. What a canary does
+not settle (its issue was moved, it failed otherwise) is left to the next one.
 
 Invariant: while a class is open or half-open, no second issue takes a slot. ``dispatch`` says which
 issue took one, ``retry`` how runs end; ``eligibility`` asks ``why_shut`` as one of its gates.
@@ -66,7 +68,15 @@ class Breaker:
         canary_name: Its identifier.
     """
 
-    __slots__ = ("_failures", "_probed", "_reserved_until", "canary", "canary_name", "tripped")
+    __slots__ = (
+        "_failures",
+        "_probed",
+        "_proven",
+        "_reserved_until",
+        "canary",
+        "canary_name",
+        "tripped",
+    )
 
     def __init__(self) -> None:
         self.tripped: dict[FailureClass, Tripped] = {}
@@ -74,6 +84,7 @@ class Breaker:
         self.canary_name = ""
         self._probed: frozenset[FailureClass] = frozenset()
         self._reserved_until: float | None = None
+        self._proven: Instant | None = None
         self._failures: dict[FailureClass, tuple[Failure, ...]] = {}
 
     # What the gates ask
@@ -99,10 +110,12 @@ class Breaker:
         return f"after failures of class {names} {self.canary_name} is tried alone"
 
     def next_due(self) -> float | None:
-        """Return when a cool-down or a reservation ends, in monotonic seconds, or None."""
+        """Return when a cool-down, a reservation or a canary's trial ends (monotonic), or None."""
         times = [one.until_mono for one in self.tripped.values() if not one.is_half_open]
         if self._reserved_until is not None:
             times.append(self._reserved_until)
+        if self._proven is not None:
+            times.append(self._proven.mono)
         return min(times, default=None)
 
     def rows(self, claims: Claims) -> tuple[BreakerRow, ...]:
@@ -119,6 +132,7 @@ class Breaker:
                 until_wall=one.until_wall,
                 cooldown_s=one.cooldown_s,
                 canary=tried if one.is_half_open else None,
+                proven_wall=None if self._proven is None else self._proven.wall,
             )
             for name, one in self.tripped.items()
         )
@@ -138,14 +152,32 @@ class Breaker:
         """Note that an issue was chosen or started: while half-open it is the canary."""
         if self.tripped:
             self.canary, self.canary_name = issue.id, issue.identifier
-            self._reserved_until = None
+            self._reserved_until = self._proven = None
             self._probed = frozenset(name for name, one in self.tripped.items() if one.is_half_open)
+
+    def started(self, issue_id: IssueId, rules: BreakerRules, now: Instant) -> None:
+        """Note that a run begins: the canary's has a time after which it has shown enough."""
+        if issue_id != self.canary or not self._probed or not rules.canary_s:
+            return
+        slowest_s = max(
+            (one.seconds for name in self._probed for one in self._failures.get(name, ())),
+            default=0.0,
+        )
+        trial_s = max(rules.canary_s, 2 * slowest_s)
+        self._proven = Instant(now.mono + trial_s, now.wall_after(trial_s))
 
     def wake_up(self, now: Instant) -> list[Command]:
         """Let the cool-downs pass whose time has come."""
         if self._reserved_until is not None and self._reserved_until <= now.mono:
             self._reserved_until = self.canary = None
         commands: list[Command] = []
+        if self._proven is not None and self._proven.mono <= now.mono and self.canary is not None:
+            told = "the canary has run without failing for as long as it takes to tell"
+            commands.extend(
+                _note(Level.INFO, told, name, issue_identifier=self.canary_name)
+                for name in sorted(self._probed)
+            )
+            commands.extend(self._worked(self.canary))
         for name, one in self.tripped.items():
             if not one.is_half_open and one.until_mono <= now.mono:
                 self.tripped[name] = replace(one, is_half_open=True)
@@ -164,6 +196,7 @@ class Breaker:
         outcome: Outcome,
         *,
         used_tokens: bool,
+        seconds: float = 0.0,
         rules: BreakerRules,
         now: Instant,
     ) -> list[Command]:
@@ -173,6 +206,7 @@ class Breaker:
             issue: Whose run.
             outcome: Of that run.
             used_tokens: The model has answered it.
+            seconds: How long it took.
             rules: The settings in force; with ``failures`` 0 nothing is counted.
             now: When.
         """
@@ -192,7 +226,10 @@ class Breaker:
         if failed in self.tripped:
             # A run of before; that this class fails is known.
             return self._leave(is_canary)
-        return [*self._leave(is_canary), *self._count(failed, issue.id, rules, now)]
+        return [
+            *self._leave(is_canary),
+            *self._count(failed, Failure(issue.id, now.mono, now.wall, seconds), rules, now),
+        ]
 
     def choose(self, issue: Issue, now: Instant) -> list[Command]:
         """End the cool-downs and make this issue the canary: an operator wants it tried."""
@@ -258,14 +295,13 @@ class Breaker:
 
     def _leave(self, is_canary: bool) -> list[Command]:
         if is_canary:
-            self.canary = self._reserved_until = None
+            self.canary = self._reserved_until = self._proven = None
             self._probed = frozenset()
         return []
 
     def _count(
-        self, name: FailureClass, issue_id: IssueId, rules: BreakerRules, now: Instant
+        self, name: FailureClass, fresh: Failure, rules: BreakerRules, now: Instant
     ) -> list[Command]:
-        fresh = Failure(issue_id, now.mono, now.wall)
         kept = [
             one
             for one in (*self._failures.get(name, ()), fresh)

@@ -393,5 +393,6 @@ def _start(
         )
     )
     state.breaker.took_slot(spec.issue)
+    state.breaker.started(spec.issue_id, state.rules.breaker, now)
     state.resources.reserve(spec.issue_id, spec.host, state.rules.resources, now.mono)
     return StartRun(spec)

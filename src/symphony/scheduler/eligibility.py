@@ -24,12 +24,16 @@ from .placement import LOCAL_HOST, Slots, place
 
 @dataclass(frozen=True, slots=True)
 class BreakerRules:
-    """When the failure breaker opens and for how long; ``failures`` 0 turns it off."""
+    """When the failure breaker opens and for how long; ``failures`` 0 turns it off.
+
+    A canary that has run for ``canary_s`` works; 0: only one whose turn or run has ended well.
+    """
 
     failures: int
     window_s: float
     cooldown_s: float
     max_cooldown_s: float
+    canary_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +130,7 @@ class Rules:
                 settings.breaker.window_ms / 1000,
                 settings.breaker.cooldown_ms / 1000,
                 settings.breaker.max_cooldown_ms / 1000,
+                settings.breaker.canary_ms / 1000,
             ),
         )
 

@@ -364,11 +364,15 @@ class Override:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A failed run that the breaker counts: monotonic seconds decide, epoch seconds last."""
+    """A failed run that the breaker counts: monotonic seconds decide, epoch seconds last.
+
+    ``seconds`` is how long the run took to fail.
+    """
 
     issue_id: IssueId
     mono: float
     wall: float
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -257,6 +257,7 @@ def _count_for_breaker(
         run.issue,
         outcome,
         used_tokens=ended.usage.total_tokens > 0,
+        seconds=max(0.0, ended.seconds),
         rules=state.rules.breaker,
         now=now,
     )

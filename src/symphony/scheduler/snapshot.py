@@ -222,6 +222,7 @@ class BreakerRow:
         issues: Of how many issues.
         until_wall: When the cool-down ends or has ended.
         canary: Identifier of the issue that is tried, or None.
+        proven_wall: From when on its run counts as working, or None while none has begun.
     """
 
     failure_class: str
@@ -233,6 +234,7 @@ class BreakerRow:
     until_wall: float
     cooldown_s: float
     canary: str | None
+    proven_wall: float | None = None
 
     @property
     def sentence(self) -> str:
@@ -241,6 +243,8 @@ class BreakerRow:
             effect = f"nothing starts before {iso(self.until_wall)}"
         else:
             effect = f"{self.canary or 'the next issue'} is tried alone"
+            if self.canary is not None and self.proven_wall is not None:
+                effect += f" until a turn of it ends well, at the latest {iso(self.proven_wall)}"
         return (
             f"{self.failures} failures of class {self.failure_class} in {self.issues} issues "
             f"({self.why}); {effect}, lift it with: symphony breaker reset {self.failure_class}"

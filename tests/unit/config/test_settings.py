@@ -50,6 +50,7 @@ DEFAULTS = {
     "agent.after_hours": "continue",
     "breaker.failures": 5,
     "breaker.window_ms": 3_600_000,
+    "breaker.canary_ms": 120_000,
     "breaker.cooldown_ms": 600_000,
     "breaker.max_cooldown_ms": 3_600_000,
     "codex.command": "codex app-server",
@@ -115,6 +116,7 @@ def test_the_table_of_defaults_covers_every_key_that_has_one() -> None:
 UNLIMITED = (
     "codex.stall_timeout_ms",
     "codex.first_event_timeout_ms",
+    "breaker.canary_ms",
     "agent.blocked_retry_ms",
 )
 """Times of which 0 or less means none."""

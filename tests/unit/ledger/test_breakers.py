@@ -11,7 +11,7 @@ from symphony.scheduler.events import BreakerRecord, Failure, Override
 def record(**changes):
     fields = {
         "failure_class": FailureClass.HOOK,
-        "failures": (Failure(IssueId("id-1"), 0.0, 10.5), Failure(IssueId("id-2"), 0.0, 20.5)),
+        "failures": (Failure(IssueId("id-1"), 0.0, 10.5), Failure(IssueId("id-2"), 0.0, 20.5, 4.5)),
         "count": 2,
         "issues": 2,
         "since_wall": 20.5,
@@ -24,6 +24,14 @@ def record(**changes):
 async def test_an_open_breaker_is_restored_as_it_was(open_ledger, ledger):
     await ledger.save(SaveBreaker(record()))
     assert (await (await open_ledger()).load()).restored.breakers == (record(),)
+
+
+async def test_a_row_of_a_version_that_kept_no_run_times_is_read(ledger, open_ledger):
+    await ledger.save_breaker(record())
+    with sqlite3.connect(ledger.path) as connection:
+        connection.execute("UPDATE breakers SET failures = '[[\"id-1\", 10.5]]'")
+    (found,) = (await (await open_ledger()).load()).restored.breakers
+    assert found.failures == (Failure(IssueId("id-1"), 0.0, 10.5),)
 
 
 async def test_a_count_below_the_limit_is_restored_too(ledger):

@@ -439,6 +439,61 @@ def test_retry_of_an_issue_that_runs_keeps_no_place_for_it(shop):
     assert states(driver) == [("model", "open", None)]
 
 
+def half_open_with_a_canary(driver, names):
+    driver.wake(COOLDOWN_S)
+    (canary,) = answer_retries(driver, names)
+    return canary
+
+
+def test_a_canary_that_runs_long_enough_without_failing_has_shown_that_it_works(shop):
+    driver, names, specs = shop()
+    trip(driver, specs)
+    canary = half_open_with_a_canary(driver, names)
+    (row,) = snapshot(driver).breakers
+    assert "until a turn of it ends well, at the latest 2026-01-01T00:12:00Z" in row.sentence
+
+    driver.wake(119.0)
+    assert states(driver) == [("model", "half_open", canary.issue.identifier)]
+    driver.wake_when_due()
+
+    assert states(driver) == []
+    assert "breaker is closed" in driver.notes()
+    assert len(answer_retries(driver, names)) == 4
+    # What it does later is one failure like any other.
+    driver.end(canary, FAILED, **OVERLOADED)
+    assert states(driver) == []
+
+
+def test_a_canary_is_tried_for_twice_as_long_as_the_slowest_failure_took(shop):
+    driver, names, specs = shop()
+    for spec, seconds in zip(specs[:5], (1.0, 400.0, 2.0, 3.0, 4.0), strict=True):
+        driver.end(spec, FAILED, seconds=seconds, **OVERLOADED)
+    half_open_with_a_canary(driver, names)
+    driver.wake(799.0)
+    assert len(states(driver)) == 1
+    driver.wake(1.0)
+    assert states(driver) == []
+
+
+def test_the_end_of_a_turn_alone_decides_where_the_trial_is_turned_off(shop):
+    driver, names, specs = shop(breaker={"canary_ms": 0})
+    trip(driver, specs)
+    half_open_with_a_canary(driver, names)
+    driver.wake(100_000.0)
+    assert len(states(driver)) == 1
+
+
+def test_a_canary_that_has_failed_in_its_trial_opens_the_class_again(shop):
+    driver, names, specs = shop()
+    trip(driver, specs)
+    canary = half_open_with_a_canary(driver, names)
+    driver.advance(60.0)
+    driver.end(canary, FAILED, **OVERLOADED)
+    assert states(driver) == [("model", "open", None)]
+    driver.wake(119.0)
+    assert states(driver) == [("model", "open", None)]
+
+
 def test_a_chosen_canary_that_does_not_come_loses_its_place(shop, issue):
     driver, names, specs = shop()
     trip(driver, specs)
