@@ -17,6 +17,7 @@ import pytest
 from codex_app_server import BinaryNotFound
 from codex_app_server.binary import resolve_binary
 from codex_app_server.home import prepare_home, provider_config, write_config
+from codex_app_server.testing import SAMPLE_RECORDING
 
 from symphony.demo.model_server import ModelServer
 from symphony.demo.script import Exec, IssueScript, Reply, Say, Script, turn
@@ -107,7 +108,16 @@ async def with_codex(one_codex: Path, cache_dir: Path) -> AsyncIterator[dict[str
 async def test_the_first_program_of_the_readme_runs_offline(tmp_path: Path) -> None:
     env = {"HOME": str(tmp_path), "PATH": ""}
     printed = await execute("-c", blocks(README)[0], env=env, cwd=tmp_path)
-    assert printed.splitlines()[-2:] == ["turn/completed", "The test passes now. 1050"]
+    *events, items, result = printed.splitlines()
+    assert "item/completed" in events
+    assert events[-1] == "turn/completed"
+    assert items == "['userMessage', 'reasoning', 'commandExecution', 'fileChange', 'agentMessage']"
+    assert result.startswith("All done. ")
+
+
+def test_the_recording_of_the_package_is_that_of_the_newest_codex() -> None:
+    recorded = CLIENT / "tests/data/transcript_0.169.0_completed.jsonl"
+    assert SAMPLE_RECORDING.read_bytes() == recorded.read_bytes()
 
 
 @pytest.mark.parametrize(

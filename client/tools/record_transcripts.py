@@ -23,8 +23,9 @@ from codex_app_server import (
     SubprocessTransport,
 )
 from codex_app_server.home import prepare_home, provider_config, write_config
-from codex_app_server.testing import RecordingTransport, Scrubber
+from codex_app_server.testing import SAMPLE_RECORDING, RecordingTransport, Scrubber
 from codex_app_server.threads import Thread
+from codex_app_server.versions import SCHEMA_VERSION
 
 from symphony.demo.model_server import ModelServer
 from symphony.demo.script import Exec, Fail, IssueScript, Patch, Reply, Say, Script, Think, turn
@@ -89,6 +90,8 @@ async def _record(codex: str, name: str, base: Path) -> None:
             await _session(thread, name)
         target = DATA / f"transcript_{version}_{name}.jsonl"
         target.write_bytes(part.read_bytes())  # a tool; nothing else runs
+        if (version, name) == (SCHEMA_VERSION, "completed"):
+            SAMPLE_RECORDING.write_bytes(part.read_bytes())
         print(f"{target.name}: {transport.lines} lines")
 
 

@@ -7,7 +7,12 @@ makes one. Give them to `Connection.open` as any other transport::
     async with await Connection.open(transport, ClientInfo("test", "1")) as connection:
         thread = await connection.start_thread()
         assert (await thread.run("Fix it")).final_message == "Fixed."
+
+`SAMPLE_RECORDING` is a real session of Codex 0.169.0, to try a program out with: one turn that runs
+a command, adds a file and says so.
 """
+
+from pathlib import Path
 
 from codex_app_server.recording import (
     RecordedLine,
@@ -32,6 +37,7 @@ from codex_app_server.scripted import (
 )
 
 __all__ = [
+    "SAMPLE_RECORDING",
     "Action",
     "Ask",
     "End",
@@ -50,3 +56,6 @@ __all__ = [
     "agent_turn",
     "read_recording",
 ]
+
+SAMPLE_RECORDING = Path(__file__).with_name("sample.jsonl")
+"""The recording that comes with this package; `ReplayTransport` plays it."""
