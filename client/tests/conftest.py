@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import fcntl
 import json
 import os
 import runpy
+import select
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -336,19 +340,74 @@ async def _real_codex(
         yield start
 
 
+PR_SET_CHILD_SUBREAPER = 36
+GONE_S = 10.0
+
+
+def pytest_configure() -> None:
+    """Let processes that lose their parent become ours: no leak escapes by a double fork."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
 @pytest.fixture(autouse=True)
-def no_child_is_left() -> Iterator[None]:
-    """Fails a test after which a child process of ours is alive or not reaped."""
+def no_process_is_left() -> Iterator[None]:
+    """Fails a test after which a process that it started is alive, however it was forked."""
     before = _children()
     yield
-    assert _children() <= before
+    assert _left_since(before, GONE_S) == {}
 
 
-def _children() -> set[str]:
-    found: set[str] = set()
+@pytest.fixture
+def processes_left() -> Callable[[], dict[int, str]]:
+    """Returns what says which processes of this test are alive now, with their commands."""
+    before = _children()
+    return lambda: _left_since(before, 0.0)
+
+
+def _left_since(before: set[int], limit_s: float) -> dict[int, str]:
+    """Return the new processes below us that still run; those that are ending have some time.
+
+    Children of children are named by their ancestor, or are ours once that has ended.
+    """
+    end = time.monotonic() + limit_s
+    while living := _living(_children() - before):
+        pid = next(iter(living))
+        left_s = end - time.monotonic()
+        try:
+            handle = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        try:
+            if left_s <= 0 or not select.select([handle], [], [], left_s)[0]:
+                return living
+        finally:
+            os.close(handle)
+    return {}
+
+
+def _living(pids: set[int]) -> dict[int, str]:
+    """Return those that run, with their commands; those that have ended are reaped."""
+    found = {}
+    for pid in pids:
+        with contextlib.suppress(ChildProcessError):
+            if os.waitpid(pid, os.WNOHANG) == (0, 0):
+                found[pid] = _command(pid)
+    return found
+
+
+def _command(pid: int) -> str:
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
+    except OSError:
+        return "?"
+    return words.decode("utf-8", "replace").strip()
+
+
+def _children() -> set[int]:
+    found: set[int] = set()
     for task in Path(f"/proc/{os.getpid()}/task").iterdir():
         try:
-            found |= set((task / "children").read_text().split())
+            found |= set(map(int, (task / "children").read_text().split()))
         except OSError:
             continue
     return found
