@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 
-from codex_app_server import BinaryNotFound, Codex
+from codex_app_server import BinaryNotFound, Codex, CodexError, HomeError
 from codex_app_server.binary import resolve_binary
 
 
@@ -35,4 +35,9 @@ def run(main: Callable[[], Awaitable[None]], *, login: bool = True) -> None:
             sys.exit(0)
         await main()
 
-    asyncio.run(guarded())
+    try:
+        asyncio.run(guarded())
+    except HomeError as error:
+        print(f"skipped: {error}")
+    except CodexError as error:
+        sys.exit(f"{type(error).__name__}: {error}")

@@ -149,19 +149,23 @@ async def test_overload_is_retried_with_growing_pauses(server, connect) -> None:
 
 async def test_no_more_than_64_calls_are_ever_under_way(server, connect) -> None:
     connection = await connect()
-    answered = most = 0
-    server.answers["model/list"] = lambda m: []
+    asked: list[Any] = []
+    under_way: list[int] = []
+    answered = 0
+
+    def count(m: Any) -> list[Any]:
+        asked.append(m)
+        under_way.append(len(asked) - answered)
+        return []
+
+    server.answers["model/list"] = count
     calls = [asyncio.create_task(connection.call("model/list", {})) for _ in range(1000)]
     while answered < 1000:
-        await server.until(lambda n=answered: len(server.requests("model/list")) > n)
-        for _ in range(20):
-            await asyncio.sleep(0)
-        waiting = server.requests("model/list")[answered:]
-        most = max(most, len(waiting))
-        answered += len(waiting)
+        await server.until(lambda n=answered: len(asked) == min(n + 64, 1000))
+        waiting, answered = asked[answered:], len(asked)
         server.feed(*[server.reply(m, m["id"]) for m in reversed(waiting)])
     assert len(set(await asyncio.gather(*calls))) == 1000
-    assert most == 64
+    assert max(under_way) == 64
 
 
 async def test_refusals_are_typed(server, connect) -> None:
@@ -398,3 +402,16 @@ async def test_opening_a_thread_refuses_an_argument_by_name(
         await getattr(connection, method)(**{**known, argument: value})
     assert len(server.sent) == sent
     assert connection.open_threads == []
+
+
+@pytest.mark.parametrize("method", ["start_thread", "resume_thread", "fork_thread"])
+async def test_a_thread_that_opens_too_slowly_is_told_with_the_cause_and_the_setting(
+    server: Any, connect: Any, method: str
+) -> None:
+    server.answers.clear()
+    server.answers["initialize"] = lambda m: [server.reply(m, {"userAgent": "x/0.169.0 (y)"})]
+    connection = await connect(thread_start_timeout_s=0.01)
+    arguments = () if method == "start_thread" else ("t",)
+    with pytest.raises(RequestTimeout, match=r"login shell.*thread_start_timeout_s") as caught:
+        await getattr(connection, method)(*arguments)
+    assert (caught.value.timeout_s, caught.value.hint is None) == (0.01, False)

@@ -165,6 +165,15 @@ async def test_each_example_says_why_it_skips_itself(tmp_path: Path, example: Pa
     assert example.stem == "offline" or "skipped: the codex binary" in printed
 
 
+@pytest.mark.parametrize("example", ["one_prompt", "tools"])
+async def test_an_example_names_a_home_that_is_not_there(tmp_path: Path, example: str) -> None:
+    path = next(path for path in EXAMPLES if path.stem == example)
+    env = {"HOME": str(tmp_path), "CODEX_HOME": str(tmp_path / "none"), "CODEX_PATH": "/bin/true"}
+    printed = await execute(str(path), env={**env, "PATH": os.environ["PATH"]}, cwd=tmp_path)
+    assert printed.startswith("skipped: the variable CODEX_HOME names")
+    assert len(printed.splitlines()) == 1
+
+
 @pytest.mark.codex
 async def test_an_example_without_a_login_says_so(one_codex: Path, cache_dir: Path) -> None:
     home = prepare_home(cache_dir / "codex", seed=False)

@@ -19,6 +19,7 @@ from codex_app_server import (
     ConnectionClosed,
     HomeError,
     InvalidArgument,
+    RequestTimeout,
     launch_app_server,
     run_codex,
 )
@@ -300,3 +301,18 @@ async def test_a_command_that_hangs_is_ended(script: Path, empty_user: dict[str,
 async def test_a_command_that_makes_no_sense_is_not_run(command, options, words) -> None:
     with pytest.raises(InvalidArgument, match=re.escape(words)):
         await run_codex(command, "/no/such/codex", **options)
+
+
+async def test_a_command_that_does_not_answer_is_told_with_its_shell_and_the_setting(
+    empty_user: dict[str, str],
+) -> None:
+    with pytest.raises(RequestTimeout, match=r"login shell.*request_timeout_s"):
+        await Codex.start("cat > /dev/null", env=empty_user, request_timeout_s=0.5)
+
+
+async def test_a_home_of_the_environment_that_is_not_there_is_refused(
+    script: Path, empty_user: dict[str, str], tmp_path: Path
+) -> None:
+    env = {**empty_user, "CODEX_HOME": str(tmp_path / "none")}
+    with pytest.raises(HomeError, match=r"CODEX_HOME names .*none, which is no folder: make it"):
+        await Codex.start(script, env=env)

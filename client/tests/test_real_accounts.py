@@ -205,7 +205,8 @@ async def test_tokens_from_outside_are_refreshed_by_us_until_nobody_does(
     assert reasons == [None, "unauthorized"]
     account.answer_refreshes(None)
     openai.expired.add(token("ours-2"))
-    with pytest.raises(TurnFailed, match="auth refresh request failed"):
+    with pytest.raises(TurnFailed, match="auth refresh request failed") as caught:
         await run_turn(connection, cache_dir)
+    assert (caught.value.code, caught.value.retryable) == ("unauthorized", False)
     assert reasons == [None, "unauthorized"]
     assert not (cache_dir / "codex" / "auth.json").exists()

@@ -261,6 +261,12 @@ async def test_the_record_of_a_translated_answer_tells_what_was_translated(serve
 # Failures
 
 
+def test_tokens_that_nobody_refreshed_are_no_reason_to_try_the_turn_again():
+    refused = "auth refresh request failed: code=-32603 message=nobody"
+    lost = Failure.decode({"message": refused, "codexErrorInfo": "other"})
+    assert (lost.code, is_retryable(lost.code, lost.http_status)) == ("unauthorized", False)
+
+
 def test_the_status_of_an_older_server_s_failure_is_read_from_its_words():
     words = "unexpected status 401 Unauthorized: no, url: http://127.0.0.1/v1/responses"
     failure = Failure.decode({"message": words, "codexErrorInfo": "other"})

@@ -218,12 +218,15 @@ class RequestTimeout(CodexError):
     Attributes:
         method: Of the request.
         timeout_s: The deadline that ran out, in seconds.
+        hint: What may be the cause, and which setting to raise; None where nothing is known.
     """
 
-    def __init__(self, method: str, timeout_s: float) -> None:
+    def __init__(self, method: str, timeout_s: float, hint: str | None = None) -> None:
         self.method = method
         self.timeout_s = timeout_s
-        super().__init__(f"no reply to {method} within {timeout_s:g} s")
+        self.hint = hint
+        text = f"no reply to {method} within {timeout_s:g} s"
+        super().__init__(text if hint is None else f"{text}: {hint}")
 
 
 class RequestError(CodexError):

@@ -31,6 +31,7 @@ from codex_app_server.errors import (
     CodexError,
     ConnectionClosed,
     InvalidArgument,
+    RequestTimeout,
 )
 from codex_app_server.launch_plan import (
     LAUNCH_CHECKS,
@@ -66,6 +67,13 @@ PathLike = str | os.PathLike[str]
 DEFAULT_CLIENT = ClientInfo("codex_app_server", "0.1.0", "codex-app-server for Python")
 INTERRUPT_S = 2.0
 STDERR_IN_ERROR = 500
+SLOW_START = (
+    "the server may be slow to start: raise request_timeout_s (read_timeout_s of a session)"
+)
+SLOW_COMMAND = (
+    "the command runs in a login shell, whose profile may be slow, or it is no app-server; try "
+    "the command by hand, or raise request_timeout_s (read_timeout_s of a session)"
+)
 _RUN_CHECKS: Checks = {
     "command": ("a list of words", is_strings),
     "input": ("bytes", lambda value: isinstance(value, bytes | bytearray)),
@@ -206,6 +214,9 @@ class Codex:
             plan.remove_home()
             if isinstance(error, ConnectionClosed):
                 raise _with_stderr(error, plan.stderr(transport)) from error
+            if isinstance(error, RequestTimeout):
+                hint = SLOW_START if plan.binary is not None else SLOW_COMMAND
+                raise RequestTimeout(error.method, error.timeout_s, hint) from error
             raise
         return cls(connection, transport, plan)
 

@@ -32,7 +32,7 @@ from codex_app_server.connection import ClientInfo
 from codex_app_server.environment import BASIC_NAMES, EnvMode, Redactor, launch_environment
 from codex_app_server.errors import InvalidArgument
 from codex_app_server.events import Event
-from codex_app_server.home import config_arguments, prepare_home
+from codex_app_server.home import HomeError, config_arguments, prepare_home
 from codex_app_server.process import SubprocessTransport
 
 __all__ = [
@@ -167,6 +167,8 @@ def plan_launch(
         variables["CODEX_HOME"] = str(private)
     elif home is not None:
         variables["CODEX_HOME"] = str(prepare_home(home, seed=False, environment=variables))
+    elif command is None:
+        _check_inherited_home(variables.get("CODEX_HOME"))
     if binary is not None and binary.path_dir is not None:
         path = variables.get("PATH")
         variables["PATH"] = f"{binary.path_dir}:{path}" if path else str(binary.path_dir)
@@ -181,6 +183,14 @@ def plan_launch(
         binary=binary,
         private_home=private,
     )
+
+
+def _check_inherited_home(home: str | None) -> None:
+    if home and not os.path.isdir(home):
+        raise HomeError(
+            f"the variable CODEX_HOME names {home}, which is no folder: make it, unset the "
+            "variable, or pass codex_home"
+        )
 
 
 def _names_something(codex: Any) -> bool:

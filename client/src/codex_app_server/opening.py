@@ -42,6 +42,11 @@ if TYPE_CHECKING:
 __all__ = ["ThreadOpening"]
 
 THREAD_STARTS = 4
+SLOW_SHELL = (
+    "each opening of a thread runs the user's login shell, so a slow profile delays it; mend the "
+    "profile, or raise timeout_s here, thread_start_timeout_s of the connection or start_timeout_s "
+    "of the session"
+)
 OPENING_CHECKS: Checks = {
     "thread_id": ("a thread's id", is_text),
     "cwd": ("a path as text, or None", or_none(is_text)),
@@ -271,9 +276,11 @@ class ThreadOpening:
             async with asyncio.timeout(timeout_s):
                 await self._thread_starts.acquire()
         except TimeoutError:
-            raise RequestTimeout(method, timeout_s) from None
+            raise RequestTimeout(method, timeout_s, SLOW_SHELL) from None
         try:
             reply = await self._owner.call(method, present, timeout_s=timeout_s)
+        except RequestTimeout as error:
+            raise RequestTimeout(method, error.timeout_s, SLOW_SHELL) from None
         finally:
             self._thread_starts.release()
         thread = reply.get("thread") if isinstance(reply, dict) else None

@@ -25,6 +25,7 @@ __all__ = ["Failure", "TokenUsage", "TurnMachine", "TurnOutcome"]
 TurnStatus = Literal["completed", "interrupted", "failed"]
 EARLY_LIMIT = 65536
 FINAL_PHASE = "final_answer"
+NO_FRESH_TOKENS = "auth refresh request failed"
 _STATUS = re.compile(r"unexpected status (\d{3})\b")
 
 
@@ -85,6 +86,9 @@ class Failure(Struct, frozen=True):
             # Up to 0.125 the status of the provider is in the words only.
             found = _STATUS.match(str(error.get("message") or ""))
             http_status = int(found[1]) if found else None
+        if code == "other" and NO_FRESH_TOKENS in str(error.get("message")):
+            # The server has no code for it; without a login no later turn would fare better.
+            code = "unauthorized"
         details = error.get("additionalDetails")
         return cls(
             code,
