@@ -13,6 +13,7 @@ turn's end; CPU is that of this process alone.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import importlib.util
 import json
@@ -332,8 +333,14 @@ def _peak_mib() -> float:
 
 
 async def _main() -> None:
-    case, agent, events = sys.argv[1:]
-    print(json.dumps(await CASES[case](agent, int(events))))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("case", choices=CASES, metavar="CASE", help=", ".join(CASES))
+    parser.add_argument("agent", metavar="AGENT", help="the program that floods")
+    parser.add_argument("events", metavar="EVENTS", type=int, help="how many it sends")
+    given = parser.parse_args()
+    print(json.dumps(await CASES[given.case](given.agent, given.events)))
 
 
 if __name__ == "__main__":
