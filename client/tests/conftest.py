@@ -13,6 +13,7 @@ import select
 import shutil
 import tempfile
 import time
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any
 import pytest
 from codex_app_server import BinaryNotFound, ClientInfo, Connection, SubprocessTransport
 from codex_app_server.binary import resolve_binary
+from codex_app_server.cleanup import MARK, sweep
 from codex_app_server.home import prepare_home, provider_config, write_config
 
 from symphony.demo.model_server import ModelServer
@@ -271,6 +273,8 @@ class RealCodex:
         user = folder / "home"
         user.mkdir()
         self.env = {"PATH": os.environ["PATH"], "HOME": str(user), "CODEX_HOME": str(self.home)}
+        self._run = uuid.uuid4().hex
+        self.env[MARK] = self._run
 
     async def open(self, *arguments: str, **options: Any) -> Connection:
         transport = await SubprocessTransport.spawn(
@@ -301,6 +305,8 @@ class RealCodex:
             await connection.aclose()
         for transport in self.transports:
             await transport.aclose()
+        # What a killed server leaves running is ended here, as `Codex.aclose` does it.
+        await asyncio.to_thread(sweep, self._run)
 
 
 @pytest.fixture

@@ -212,7 +212,7 @@ async def test_leaving_the_block_of_a_command_terminates_it(server, connect):
     server.answers["command/exec/terminate"] = terminate
     connection = await connect()
     async with connection.commands.start(["x"]) as command:
-        await asyncio.sleep(0)
+        await server.until(lambda: started)
     assert len(server.requests("command/exec/terminate")) == 1
     assert (await command.wait()).exit_code == 143
 

@@ -324,7 +324,7 @@ async def test_values_of_older_documents_work_on_every_version(codex) -> None:
         )
         assert thread.warnings
         sandbox = {"type": "fullAccess", "readOnlyAccess": {"type": "fullAccess"}}
-        result = await thread.run("Issue: A", sandbox_policy=sandbox, title="ignored")
+        result = await thread.run("Issue: A", sandbox_policy=sandbox)
         assert result.status == "completed"
     with pytest.raises(InvalidArgument, match="approval_policy"):
         await connection.start_thread(approval_policy="sometimes")
