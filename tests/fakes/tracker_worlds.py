@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from asana_server import AsanaServer
 from github_server import GitHubServer
@@ -22,7 +23,13 @@ from symphony.config.settings import TrackerSettings
 from symphony.errors import TrackerError
 from symphony.model.issue import BlockerRef, Issue, IssueId
 from symphony.trackers import registry
+from symphony.trackers.asana import AsanaTracker
 from symphony.trackers.base import Tracker
+from symphony.trackers.github import GitHubTracker
+from symphony.trackers.gitlab import GitLabTracker
+from symphony.trackers.http import HttpClient
+from symphony.trackers.jira import JiraTracker
+from symphony.trackers.linear import LinearTracker
 from symphony.trackers.local_board import Board
 from symphony.trackers.memory import MemoryTracker
 
@@ -148,6 +155,37 @@ class RemoteHarness:
     def change(self, number: int, what: str, choice: int) -> None:
         """An edit of an issue: its title, its labels; finished, reopened; moved out and back."""
         raise AssertionError("each provider has its own way")
+
+    def in_a_hurry(self, silence_timeout_s: float) -> Tracker:
+        """Another adapter with the same settings that gives a silent server up so soon."""
+        kind, token = self.section["kind"], self.server.token
+        settings = TrackerSettings(**self.section)
+        module: Any = import_module(f"symphony.trackers.{kind}")
+        given = settings.provider if kind == "linear" else settings
+        resolved = module.resolve(given, self.environ)[0]
+        headers = {
+            "linear": lambda: {"Authorization": token},
+            "github": lambda: {"Authorization": f"Bearer {token}"},
+            "gitlab": lambda: {"PRIVATE-TOKEN": token},
+        }.get(kind, lambda: module.headers(resolved))()
+        urls = {"gitlab": "api_url", "asana": "endpoint"}
+        client = HttpClient(
+            provider=kind,
+            headers=headers,
+            base_url=getattr(self.server, urls.get(kind, "url")),
+            silence_timeout_s=silence_timeout_s,
+            retry_wait_s=0.001,
+        )
+        adapter = {
+            "linear": LinearTracker,
+            "github": GitHubTracker,
+            "gitlab": GitLabTracker,
+            "jira": JiraTracker,
+            "asana": AsanaTracker,
+        }[kind]
+        states = {"terminal_states": ["Done"]} if kind in ("linear", "jira") else {}
+        tracker: Tracker = cast("Any", adapter)(resolved, client=client, **states)
+        return tracker
 
     def break_source(self) -> None:
         self.server.token = "another"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from rest_server import Fault, RestServer
 from tracker_worlds import RemoteHarness
 
 from symphony.errors import TrackerError
+from symphony.model.issue import Issue
 from symphony.trackers.http import MAX_ANSWER_BYTES
 
 
@@ -88,3 +91,144 @@ async def test_a_provider_that_limits_us_is_left_alone(
     if headers:
         assert before == 1
         assert 80 < caught.value.retry_after_s <= 90
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+async def test_a_provider_that_stays_out_of_order_fails_the_read(
+    remote: RemoteHarness, status: int
+) -> None:
+    error = await failure(remote, *(Fault(status=status, body=b"<html>") for _ in range(3)))
+    assert (error.category, error.status) == ("tracker_status", status)
+
+
+@pytest.mark.parametrize("fault", [{"abort": True}, {"cut": True}], ids=["reset", "cut short"])
+async def test_a_connection_that_keeps_breaking_fails_the_read(
+    remote: RemoteHarness, fault: dict[str, Any]
+) -> None:
+    error = await failure(remote, *(Fault(**fault) for _ in range(3)))
+    assert error.category == "tracker_request"
+
+
+async def test_a_provider_that_says_nothing_is_given_up(remote: RemoteHarness) -> None:
+    remote.put(1)
+    tracker = remote.in_a_hurry(0.05)
+    remote.server.faults.append(Fault(hold=True))
+    with pytest.raises(TrackerError) as caught:
+        await tracker.fetch_issues_by_states(["Todo"])
+    assert caught.value.category == "tracker_request"
+    assert len(await tracker.fetch_issues_by_states(["Todo"])) == 1
+    await tracker.aclose()
+
+
+@pytest.mark.parametrize("status", [301, 403, 410, 500])
+async def test_a_refusal_of_a_batch_takes_nobody_for_gone(
+    remote: RemoteHarness, status: int
+) -> None:
+    ids = [remote.put(number) for number in range(1, 4)]
+    headers = {"Location": "https://elsewhere.example/"} if status == 301 else {}
+    for _ in range(3):
+        remote.server.faults.append(Fault(status=status, headers=headers, body=b"{}"))
+    with pytest.raises(TrackerError) as caught:
+        await remote.tracker.fetch_issues_by_ids(ids)
+    assert (caught.value.category, caught.value.status) == ("tracker_status", status)
+    remote.server.faults.clear()
+    assert len(await remote.tracker.fetch_issues_by_ids(ids)) == 3
+
+
+async def outcome(read: Awaitable[list[Issue]]) -> list[Issue] | str:
+    """The issues of a read, or the category of its failure."""
+    try:
+        return await read
+    except TrackerError as error:
+        return error.category
+
+
+def retyped(value: Any, how: Callable[[Any], Any], depth: int = 0) -> Any:
+    """A payload whose lists and outer objects stay, and whose plain values have another type."""
+    if isinstance(value, dict) and value:
+        return {key: retyped(inner, how, depth + 1) for key, inner in value.items()}
+    if isinstance(value, list) and value:
+        return [retyped(inner, how, depth + 1) for inner in value]
+    return how(value)
+
+
+WRONG: list[Callable[[Any], Any]] = [
+    lambda value: None,
+    lambda value: {"value": value},
+    lambda value: [value],
+    lambda value: str(value) if not isinstance(value, str) else 7,
+    lambda value: not value,
+    lambda value: "\ud800" if isinstance(value, str) else value,
+    lambda value: 1e308 * 10 if isinstance(value, int) else value,
+    lambda value: -1 if isinstance(value, int) else value,
+]
+
+
+@pytest.mark.parametrize("how", range(len(WRONG)))
+async def test_values_of_other_types_fail_a_read_or_leave_records_out(
+    remote: RemoteHarness, how: int
+) -> None:
+    ids = [remote.put(number) for number in range(1, 4)]
+    for read in (
+        lambda: remote.tracker.fetch_issues_by_states(["Todo"]),
+        lambda: remote.tracker.fetch_issues_by_ids(ids),
+    ):
+        edit = Fault(edit=lambda payload: retyped(payload, WRONG[how]))
+        remote.server.faults.append(edit)
+        found = await outcome(read())
+        if isinstance(found, str):
+            assert found in ("tracker_response", "tracker_pagination")
+        else:
+            assert all(issue.id.strip() and issue.title.strip() for issue in found)
+        remote.server.faults.clear()
+        assert [issue.id for issue in await read()] == ids
+
+
+MANY = 210
+
+
+@pytest.mark.parametrize("change", ["one leaves", "one comes", "one leaves and one comes"])
+async def test_pages_that_shift_while_they_are_read_show_nobody_twice_and_the_next_read_all(
+    remote: RemoteHarness, change: str
+) -> None:
+    first, *others = [remote.put(number) for number in range(11, MANY)]
+    ids, came = {first, *others}, []
+
+    def shift() -> None:
+        if "leaves" in change:
+            remote.remove(11)
+        if "comes" in change:
+            came.append(remote.put(1))
+
+    # The second request is that for the second page, or the one that goes beside it.
+    remote.server.faults.extend([Fault(before=lambda: None), Fault(before=shift)])
+    shown = [issue.id for issue in await remote.tracker.fetch_issues_by_states(["Todo"])]
+    assert remote.server.faults == type(remote.server.faults)()
+    assert len(set(shown)) == len(shown)
+    assert len(set(shown) ^ ids) <= 3
+    gone = {first} if "leaves" in change else set()
+    expected = (ids - gone) | set(came)
+    found = [issue.id for issue in await remote.tracker.fetch_issues_by_states(["Todo"])]
+    assert len(found) == len(expected)
+    assert set(found) == expected
+
+
+async def test_a_page_that_comes_again_and_again_is_no_list(remote: RemoteHarness) -> None:
+    for number in range(1, MANY):
+        remote.put(number)
+    pages: list[Any] = []
+
+    def stuck(payload: Any) -> Any:
+        pages.append(payload)
+        return pages[0]
+
+    remote.server.faults.extend(Fault(edit=stuck) for _ in range(4))
+    found = await outcome(remote.tracker.fetch_issues_by_states(["Todo"]))
+    if isinstance(found, str):
+        assert found in ("tracker_pagination", "tracker_response")
+    else:
+        # Pages that are asked for by their number end where the provider says so.
+        assert remote.tracker.kind in ("github", "gitlab")
+        assert len({issue.id for issue in found}) == len(found)
+    remote.server.faults.clear()
+    assert len(await remote.tracker.fetch_issues_by_states(["Todo"])) == MANY - 1
