@@ -179,6 +179,7 @@ APART = {
             "Connection.bind",
             "Connection.decline_requests",
             "Connection.expect",
+            "Connection.over_budget",
             "Connection.retire",
             "Connection.spawn",
             "Connection.waits_for_answer",

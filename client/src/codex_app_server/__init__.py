@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         ServerRequestRecord,
     )
     from codex_app_server.broker import PendingRequest
+    from codex_app_server.buffering import BufferBudget
     from codex_app_server.connection import ClientInfo, Connection, ServerInfo
     from codex_app_server.errors import *  # noqa: F403 # one list, theirs
     from codex_app_server.events import Event, InvalidParams, MalformedLine, UnknownNotification
@@ -87,6 +88,8 @@ __all__ = [
     "ApprovalNeeded",
     "Backoff",
     "BinaryNotFound",
+    "BufferBudget",
+    "BufferLimitExceeded",
     "Capabilities",
     "CertificateRefused",
     "ClientInfo",
@@ -178,6 +181,7 @@ _NAMES = {
         "ServerRequestRecord",
     ),
     "broker": ("PendingRequest",),
+    "buffering": ("BufferBudget",),
     "connection": (
         "ClientInfo",
         "Connection",

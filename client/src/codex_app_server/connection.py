@@ -21,6 +21,7 @@ import msgspec
 from codex_app_server.api import WideApi
 from codex_app_server.approvals import Callback, ServerRequestHandlers
 from codex_app_server.broker import Broker, PendingRequest
+from codex_app_server.buffering import BufferBudget
 from codex_app_server.calls import Caller
 from codex_app_server.checks import (
     COUNT,
@@ -34,7 +35,12 @@ from codex_app_server.checks import (
     is_text,
     optional,
 )
-from codex_app_server.errors import ConnectionClosed, InvalidArgument, UnexpectedReply
+from codex_app_server.errors import (
+    BufferLimitExceeded,
+    ConnectionClosed,
+    InvalidArgument,
+    UnexpectedReply,
+)
 from codex_app_server.events import Event
 from codex_app_server.handshake import ClientInfo, ServerInfo, initialize
 from codex_app_server.opening import ThreadOpening
@@ -72,6 +78,10 @@ CONNECTION_CHECKS: Checks = {
         lambda value: value is None or isinstance(value, ServerRequestHandlers),
     ),
     "on_events": optional(FUNCTION),
+    "buffer_budget": (
+        "a BufferBudget or None",
+        lambda value: value is None or isinstance(value, BufferBudget),
+    ),
     "experimental": FLAG,
     "opt_out": (
         "a list of methods; without turn/completed no turn would ever end",
@@ -99,11 +109,13 @@ class Connection(ThreadOpening, WideApi):
         max_line_bytes: int,
         handlers: ServerRequestHandlers | None,
         on_events: Callable[[list[Event]], None] | None,
+        buffer_budget: BufferBudget | None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._transport = transport
         self._init_opening(thread_start_timeout_s)
         self._on_events = on_events
+        self._budget = buffer_budget
         self._rpc = Rpc(max_line_bytes)
         self._resume = asyncio.Event()
         self._caller = Caller(
@@ -135,6 +147,7 @@ class Connection(ThreadOpening, WideApi):
         max_line_bytes: int = DEFAULT_MAX_LINE_BYTES,
         handlers: ServerRequestHandlers | None = None,
         on_events: Callable[[list[Event]], None] | None = None,
+        buffer_budget: BufferBudget | None = None,
         experimental: bool = True,
         opt_out: Sequence[str] = (),
     ) -> Self:
@@ -144,14 +157,13 @@ class Connection(ThreadOpening, WideApi):
             transport: Closed when this fails.
             client_info: Who we are.
             request_timeout_s: Default deadline of a call.
-            thread_start_timeout_s: Default deadline of thread starts, resumes and forks; they run
-                a login shell.
-            max_in_flight: Calls under way at once; beyond some hundred the server loses some.
+            thread_start_timeout_s: The same of thread starts, resumes, forks: a login shell runs.
+            max_in_flight: Calls under way at once; beyond some hundred some get lost.
             max_line_bytes: Longest inbound line; a longer one is skipped with a `MalformedLine`.
             handlers: How the server's requests are answered; by default all are declined.
-            on_events: Called with every batch of notifications in order, before the turns get
-                theirs; deltas of several turns that arrive together come turn by turn. It must
-                not block.
+            on_events: Called with every batch of notifications in order, before the turns; deltas
+                that arrive together come turn by turn. It must not block.
+            buffer_budget: Bounds what all connections that share it hold of unended lines.
             experimental: Ask for experimental methods and members; degrades where refused.
             opt_out: Notifications not to be sent. Never ``turn/completed``.
 
@@ -161,22 +173,21 @@ class Connection(ThreadOpening, WideApi):
             UnsupportedVersion: It is older than `codex_app_server.versions.FLOOR`.
             InvalidArgument: An argument that makes no sense; nothing was sent.
         """
-        options: dict[str, Any] = {
-            "request_timeout_s": request_timeout_s,
-            "thread_start_timeout_s": thread_start_timeout_s,
-            "max_in_flight": max_in_flight,
-            "max_line_bytes": max_line_bytes,
-            "handlers": handlers,
-            "on_events": on_events,
-        }
-        greeting = {"client_info": client_info, "experimental": experimental, "opt_out": opt_out}
-        await _check(transport, {**options, **greeting})
+        options = dict[str, Any](
+            request_timeout_s=request_timeout_s,
+            thread_start_timeout_s=thread_start_timeout_s,
+            max_in_flight=max_in_flight,
+            max_line_bytes=max_line_bytes,
+            handlers=handlers,
+            on_events=on_events,
+            buffer_budget=buffer_budget,
+        )
+        greeting = dict[str, Any](experimental=experimental, opt_out=opt_out)
+        await _check(transport, {**options, **greeting, "client_info": client_info})
         self = cls(transport, **options)
         self._reader = self._loop.create_task(self._read(), name="codex-reader")
         try:
-            self.server = await initialize(
-                self.call, client_info, experimental=experimental, opt_out=opt_out
-            )
+            self.server = await initialize(self.call, client_info, **greeting)
             check_floor(self.server.version)
             self._caller.version = self.server.version
             await self._send(self._rpc.notification("initialized"))
@@ -324,10 +335,21 @@ class Connection(ThreadOpening, WideApi):
     ) -> None:
         await self.aclose()
 
+    def over_budget(self, error: BufferLimitExceeded) -> None:
+        """End the connection, for its `BufferBudget`: it holds the most of it."""
+        self._rpc.drop_unfinished()
+        self._finish(error)
+        reader = self._reader
+        if reader is not None and reader is not asyncio.current_task():
+            reader.cancel()
+            self.spawn(self._broker.aclose(), "codex-over-budget")
+
     def _finish(self, reason: ConnectionClosed) -> None:
         if self._end is not None:
             return
         self._end = reason
+        if self._budget is not None:
+            self._budget.hold(self, 0)
         self._caller.close(reason)
         for turn in self._router.running():
             turn.lost(reason)
@@ -381,6 +403,10 @@ class Connection(ThreadOpening, WideApi):
         try:
             while chunk := await self._transport.receive():
                 self._handle(self._rpc.receive(chunk, self._loop.time()))
+                if self._budget is not None:
+                    self._budget.hold(self, self._rpc.buffered)
+                    if self._end is not None:
+                        break
                 while self._must_pause():
                     self._resume.clear()
                     await self._resume.wait()

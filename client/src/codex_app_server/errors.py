@@ -9,6 +9,7 @@
     ├── LoginFailed                a login ended without success
     ├── MissingExtra               a part of this library needs a package that is not installed
     ├── ConnectionClosed           the server is gone; ``returncode`` where it is known
+    │   ├── BufferLimitExceeded    ended here: it held the most of a budget that was exceeded
     │   ├── CertificateRefused     the certificate behind ``wss://`` does not hold here: reason
     │   ├── HandshakeRefused       it answered the WebSocket upgrade with an HTTP error: status
     │   └── SlowClient             it cut a WebSocket client that did not read fast enough
@@ -45,6 +46,7 @@ __all__ = [
     "ActiveWriter",
     "ApprovalNeeded",
     "BinaryNotFound",
+    "BufferLimitExceeded",
     "CertificateRefused",
     "CodexError",
     "ConnectionClosed",
@@ -153,6 +155,27 @@ class ConnectionClosed(CodexError):
         self.returncode = returncode
         suffix = "" if returncode is None else f" (exit status {returncode})"
         super().__init__(reason + suffix)
+
+
+class BufferLimitExceeded(ConnectionClosed):
+    """The connection was ended here, since it held the most of a `BufferBudget` that was exceeded.
+
+    Its server wrote a line without end. The other connections go on.
+
+    Attributes:
+        limit_bytes: Of the budget.
+        held_bytes: What all of its connections held.
+        own_bytes: What this one held of it.
+    """
+
+    def __init__(self, limit_bytes: int, held_bytes: int, own_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.held_bytes = held_bytes
+        self.own_bytes = own_bytes
+        super().__init__(
+            f"unfinished lines of all connections came to {held_bytes} bytes, more than the limit "
+            f"of {limit_bytes}; this one held the most, {own_bytes}, and was ended"
+        )
 
 
 class MissingExtra(CodexError):

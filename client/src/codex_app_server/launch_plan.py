@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from codex_app_server.approvals import ServerRequestHandlers
 from codex_app_server.binary import CodexBinary, resolve_binary
+from codex_app_server.buffering import BufferBudget
 from codex_app_server.checks import (
     Checks,
     check_options,
@@ -88,6 +89,7 @@ class ConnectionOptions(TypedDict, total=False):
     max_line_bytes: int
     handlers: ServerRequestHandlers | None
     on_events: Callable[[list[Event]], None] | None
+    buffer_budget: BufferBudget | None
     experimental: bool
     opt_out: Sequence[str]
 

@@ -256,6 +256,8 @@ class CodexSettings(_Section):
     resume_threads: Boolean = True
     """Whether a run that continues, retries or recovers goes on in its issue's last thread."""
     stall_timeout_ms: Integer = 300_000
+    buffer_limit_mb: Positive = 256
+    """MiB that all sessions may hold of lines without an end; the one that holds most is ended."""
     """Silence after which a run counts as stalled, in milliseconds; 0 or less: never."""
 
     @property

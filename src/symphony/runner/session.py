@@ -67,6 +67,7 @@ class SessionOptions:
         instance: The daemon's marker, by which a later start finds leftovers.
         home_gate: Lets one app-server set a fresh CODEX_HOME up before others use it.
         redact: Takes registered secrets out of what agents ask of people.
+        buffer_budget: What all sessions may hold of unfinished lines, or None for no limit.
     """
 
     environ: Mapping[str, str]
@@ -77,6 +78,7 @@ class SessionOptions:
     instance: str
     home_gate: HomeGate
     redact: Callable[[str], str] = str
+    buffer_budget: codex.BufferBudget | None = None
 
 
 class HomeGate:
@@ -130,7 +132,9 @@ class Session:
         settings: Settings,
         temp_dir: Path,
         environ: Mapping[str, str],
+        buffer_budget: codex.BufferBudget | None = None,
     ) -> None:
+        self._buffer_budget = buffer_budget
         self.process = process
         self.requests = requests
         self.connection: codex.Connection | None = None
@@ -171,7 +175,9 @@ class Session:
         return self.requests.blocked
 
     def exit_outcome(self, error: codex.ConnectionClosed) -> Outcome:
-        """Return the outcome of an app-server that went away by itself."""
+        """Return the outcome of an app-server that went away, or was ended for its size."""
+        if isinstance(error, codex.BufferLimitExceeded):
+            return outcome_of(error)
         stderr = self.process.stderr_tail()
         fault = launch_error(
             ExitStatus(code=error.returncode),
@@ -196,6 +202,7 @@ class Session:
             request_timeout_s=start_s,
             thread_start_timeout_s=start_s,
             max_line_bytes=MAX_LINE_BYTES,
+            buffer_budget=self._buffer_budget,
             handlers=self.requests.handlers(),
             on_events=narrator.batch,
         )
@@ -424,4 +431,5 @@ async def launch_session(
         settings=settings,
         temp_dir=temp_dir,
         environ=options.environ,
+        buffer_budget=options.buffer_budget,
     )

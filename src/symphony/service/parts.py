@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from codex_app_server import BufferBudget
 from codex_app_server.home import HomeError, prepare_home
 
 from symphony.config.loading import Workflow, WorkflowSource, build_workflow
@@ -87,7 +88,7 @@ async def build_parts(options: DaemonOptions, stack: AsyncExitStack) -> Parts:
     logs = _open_logs(stack, options, settings, state_dir)
     webhooks = take_webhooks(store, options, logs)
     trackers = await _trackers(stack, options, store, logs)
-    session_options = _session_options(options, state_dir, places, logs)
+    session_options = _session_options(options, settings, state_dir, places, logs)
     ledger = await _open_ledger(stack, store, state_dir)
     host = LocalHost(instance=state_dir.instance)
     stack.push_async_callback(host.aclose)
@@ -274,7 +275,11 @@ async def _open_ledger(stack: AsyncExitStack, store: WorkflowStore, state_dir: S
 
 
 def _session_options(
-    options: DaemonOptions, state_dir: StateDir, places: CodexPlaces, logs: LogHandle
+    options: DaemonOptions,
+    settings: Settings,
+    state_dir: StateDir,
+    places: CodexPlaces,
+    logs: LogHandle,
 ) -> SessionOptions:
     return SessionOptions(
         environ=options.environ,
@@ -285,6 +290,7 @@ def _session_options(
         instance=state_dir.instance,
         home_gate=HomeGate(),
         redact=logs.redactor.text,
+        buffer_budget=BufferBudget(settings.codex.buffer_limit_mb * 1024 * 1024),
     )
 
 

@@ -66,6 +66,7 @@ DEFAULTS = {
     "codex.read_timeout_ms": 5_000,
     "codex.resume_threads": True,
     "codex.stall_timeout_ms": 300_000,
+    "codex.buffer_limit_mb": 256,
     "worker.ssh_hosts": (),
     "worker.max_concurrent_agents_per_host": None,
     "worker.min_free_memory_mb": 256,

@@ -67,6 +67,10 @@ class LineSplitter:
         """Return what is left at the end of the stream: one unterminated line, or nothing."""
         return [self._finish(b"")] if self._size else []
 
+    def drop(self) -> None:
+        """Let go of the unfinished line."""
+        self._parts, self._size, self._discarded = [], 0, None
+
     def _hold(self, part: bytes) -> None:
         self._size += len(part)
         if self._discarded is not None:

@@ -174,6 +174,15 @@ class Rpc:
         """Requests of ours without a reply."""
         return len(self._pending)
 
+    @property
+    def buffered(self) -> int:
+        """Bytes held of the line that has no end yet."""
+        return self._splitter.buffered
+
+    def drop_unfinished(self) -> None:
+        """Let go of the line that has no end yet: its end will not be read."""
+        self._splitter.drop()
+
     def request(self, method: str, params: Any) -> tuple[int, bytes]:
         """Make a request: its id, waiting from now on, and the line to send.
 
