@@ -18,6 +18,7 @@ from symphony.model.clock import Instant
 from symphony.model.issue import IssueId
 from symphony.model.run import RunId, RunProgress, RunSpec
 from symphony.observe.logs import get_logger
+from symphony.observe.tally import Tally
 from symphony.runner.attempt import Attempt
 from symphony.runner.outcomes import outcome_of
 from symphony.scheduler import commands as c
@@ -52,6 +53,7 @@ class Executor:
         observe_pace: Returns what the distance of the polls depends on; asked after each read.
         retire: Closes trackers that a reload has replaced; called after each run with those that
             the runs left are bound to.
+        tally: Counts ended runs and polls.
     """
 
     def __init__(
@@ -69,7 +71,9 @@ class Executor:
         before_poll: Callable[[], None] = lambda: None,
         observe_pace: Callable[[], e.PaceObserved] | None = None,
         retire: Callable[[Sequence[Tracker]], Coroutine[Any, Any, None]] | None = None,
+        tally: Tally | None = None,
     ) -> None:
+        self._tally = tally or Tally()
         self._tasks = tasks
         self._post = post
         self._clock = clock
@@ -171,15 +175,19 @@ class Executor:
             self.polled.set()
 
     async def _read_candidates(self, command: c.FetchCandidates) -> None:
+        began, result = self._clock(), "ok"
         try:
             self._before_poll()
             async with asyncio.timeout(TRACKER_DEADLINE_S):
                 issues = await self._tracker().fetch_issues_by_states(command.states)
         except Exception as error:
             category, message, retry_after_s = _tracker_fault(error)
+            result = category
             self._answer(e.CandidatesFailed(command.cause, category, message, retry_after_s))
         else:
             self._answer(e.CandidatesFetched(command.cause, issues))
+        now = self._clock()
+        self._tally.poll_ended(result, seconds=now.mono - began.mono, wall=now.wall)
 
     def _answer(self, event: e.Event) -> None:
         """Post the answer of a read, after what the tracker has said of its budgets with it."""
@@ -273,6 +281,7 @@ class Executor:
         self._unrecorded[spec.run_id] = ended
         if not self._attempts:
             self._idle.set()
+        self._tally.run_ended(outcome.kind)
         self._post(ended)
         if self._retire is not None:
             await self._retire([attempt.tracker for attempt in self._attempts.values()])

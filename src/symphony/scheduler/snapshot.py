@@ -6,7 +6,8 @@ records, serialised once and shared by all readers. It never reaches back into t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from symphony.model.clock import iso
@@ -112,6 +113,16 @@ class PollingRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrackerLimitRow:
+    """One budget of a tracker's rate limit, by the tracker's name for it; None: it did not say."""
+
+    resource: str | None
+    limit: int | None
+    remaining: int | None
+    reset_wall: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrackerRow:
     """The tracker that is in force, and what it said of its rate limit; None: nothing.
 
@@ -121,6 +132,9 @@ class TrackerRow:
         reset_wall: Epoch seconds at which the window ends.
         requests: Requests sent since this tracker was built; None where it makes none.
         not_modified: Those of them that were answered with 304.
+        answers: All of them by the status of their answer, some statuses in classes.
+        rate_limits: The newest word on each of its budgets.
+        breaker: Whether calls pass: ``closed``, ``half_open`` or ``open``; None without HTTP.
     """
 
     kind: str
@@ -129,6 +143,9 @@ class TrackerRow:
     reset_wall: float | None = None
     requests: int | None = None
     not_modified: int | None = None
+    answers: Mapping[str, int] = field(default_factory=dict)
+    rate_limits: tuple[TrackerLimitRow, ...] = ()
+    breaker: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

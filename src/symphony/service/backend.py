@@ -21,6 +21,7 @@ from symphony.model.issue import Issue
 from symphony.model.question import Answer
 from symphony.model.spend import NO_RAISE, Raise
 from symphony.observe.bus import SnapshotBus
+from symphony.observe.tally import Tally
 from symphony.scheduler.books import budgets_row
 from symphony.scheduler.budget import refused_raise, retry_is_vain
 from symphony.scheduler.budget_rows import BudgetsRow
@@ -47,6 +48,7 @@ class EngineBackend:
     Args:
         mailbox: Of the scheduler.
         workspace_path: Where the workspace of an identifier lies or would lie.
+        tally: What ``metrics`` shows beside a snapshot.
         supervisor_pid: The ancestor of all processes of runs, or None while there is none.
         lookup: Asks the tracker for an issue that is not on our books.
     """
@@ -62,7 +64,9 @@ class EngineBackend:
         workspace_path: Callable[[str], str | None],
         supervisor_pid: Callable[[], int | None],
         lookup: IssueLookup,
+        tally: Tally,
     ) -> None:
+        self._tally = tally
         self._bus = bus
         self._state = state
         self._ledger = ledger
@@ -76,6 +80,10 @@ class EngineBackend:
     def snapshot(self) -> Snapshot | None:
         """Return the last published snapshot."""
         return self._bus.latest
+
+    def tally(self) -> Tally:
+        """Return the counts of what the daemon has done."""
+        return self._tally
 
     def subscribe(self) -> AsyncIterator[Snapshot]:
         """Iterate over published snapshots, newest only."""

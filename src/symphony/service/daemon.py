@@ -207,6 +207,7 @@ class Daemon:
                 parts.trackers.current, webhooks=parts.web.is_woken, wall=time.time()
             ),
             retire=retire,
+            tally=parts.view.tally,
         )
         return executor
 

@@ -98,8 +98,7 @@ async def build_parts(options: DaemonOptions, stack: AsyncExitStack) -> Parts:
     state = new_state(settings, workflow_id=store.current.workflow_id, seed=secrets.randbits(128))
     view = _view(state, trackers, ledger, webhooks.problem)
     locks.live = view.progress.keys
-    mailbox = Mailbox()
-    bus = SnapshotBus(view.snapshot)
+    mailbox, bus = Mailbox(), SnapshotBus(view.snapshot)
     stack.callback(bus.close)
     web = WebServer(
         EngineBackend(
@@ -111,6 +110,7 @@ async def build_parts(options: DaemonOptions, stack: AsyncExitStack) -> Parts:
             workspace_path=workspaces.path_for,
             supervisor_pid=lambda: host.supervisor_pid,
             lookup=_lookup(trackers, state),
+            tally=view.tally,
         ),
         webhooks=webhooks,
     )

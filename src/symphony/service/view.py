@@ -9,8 +9,9 @@ import codex_app_server as codex
 
 from symphony.model.run import RunId, RunProgress
 from symphony.observe.humanize import humanize
+from symphony.observe.tally import Tally
 from symphony.scheduler.publish import build_snapshot
-from symphony.scheduler.snapshot import Snapshot, TrackerRow
+from symphony.scheduler.snapshot import Snapshot, TrackerLimitRow, TrackerRow
 from symphony.scheduler.state import SchedulerState
 from symphony.service.options import read_clock
 from symphony.trackers.base import Metered, Tracker
@@ -30,6 +31,7 @@ class View:
 
     Attributes:
         progress: Live records of the runs; the executor adds and removes them.
+        tally: What the executor counts.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class View:
         self._sequence = 0
         self._rate_limits: dict[str, Any] | None = None
         self.progress: dict[RunId, RunProgress] = {}
+        self.tally = Tally()
 
     def snapshot(self) -> Snapshot:
         """Return what is true now."""
@@ -82,6 +85,17 @@ def tracker_row(tracker: Tracker) -> TrackerRow:
         reset_wall=None if limit is None else limit.reset_wall,
         requests=meter.requests,
         not_modified=meter.not_modified,
+        answers=dict(meter.answers),
+        rate_limits=tuple(
+            TrackerLimitRow(
+                resource=one.resource,
+                limit=one.limit,
+                remaining=one.remaining,
+                reset_wall=one.reset_wall,
+            )
+            for one in meter.rate_limits.values()
+        ),
+        breaker=meter.breaker_state,
     )
 
 

@@ -135,6 +135,12 @@ class RequestMeter(Protocol):
     @property
     def not_modified(self) -> int: ...
 
+    @property
+    def answers(self) -> Mapping[str, int]: ...
+
+    @property
+    def breaker_state(self) -> str: ...
+
 
 @runtime_checkable
 class Metered(Protocol):

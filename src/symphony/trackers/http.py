@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import json as json_format
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -27,7 +28,14 @@ from urllib.parse import quote, urljoin, urlsplit
 from symphony.errors import TrackerError
 
 from .http_cache import EtagStore
-from .http_limits import Breaker, RateLimit, parse_rate_limit, parse_retry_after
+from .http_limits import (
+    Breaker,
+    RateLimit,
+    answer_class,
+    keep_limit,
+    parse_rate_limit,
+    parse_retry_after,
+)
 from .http_secrets import SecretFilter
 
 if TYPE_CHECKING:
@@ -129,6 +137,7 @@ class HttpClient:
         rate_limits: The same for each of the provider's budgets, by their name (or "").
         requests: Requests that were sent, those that got a 304 included.
         not_modified: Requests that got a 304.
+        answers: Requests by what became of them (``http_limits.answer_class``).
         breaker: Whether calls pass.
     """
 
@@ -153,6 +162,7 @@ class HttpClient:
         self.rate_limits: dict[str, RateLimit] = {}
         self.requests = 0
         self.not_modified = 0
+        self.answers: Counter[str] = Counter()
         self.breaker = Breaker(provider=provider, clock=clock)
         self._headers = {"Content-Type": "application/json", **headers}
         self._secrets = SecretFilter(headers)
@@ -236,6 +246,11 @@ class HttpClient:
         """Seconds until the limit of the last answer that told one is filled again."""
         reset = self.rate_limit.reset_wall if self.rate_limit is not None else None
         return max(1.0, reset - self._wall()) if reset is not None else None
+
+    @property
+    def breaker_state(self) -> str:
+        """``closed``, ``half_open`` or ``open``."""
+        return self.breaker.state
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -331,6 +346,7 @@ class HttpClient:
         import httpx2
 
         self.requests += 1
+        status: int | None = None
         extra = self._etags.validators(call.url, self._scope) if call.conditional else {}
         try:
             async with (
@@ -339,6 +355,7 @@ class HttpClient:
                     call.method, call.url, content=call.body, headers=dict(extra)
                 ) as response,
             ):
+                status = response.status_code
                 content = await self._read_capped(response, call.max_bytes)
         except TimeoutError as error:
             raise self._failure(
@@ -354,6 +371,8 @@ class HttpClient:
             raise _Unreached(
                 "tracker_request", f"{self.provider} could not be reached: {reason}"
             ) from error
+        finally:
+            self.answers[answer_class(status)] += 1
         return self._answer(call, response, content)
 
     def _answer(self, call: _Call, response: httpx2.Response, content: bytes) -> Answer:
@@ -361,7 +380,8 @@ class HttpClient:
         headers = {k.lower(): self._secrets.text(v) for k, v in response.headers.items()}
         rate_limit = parse_rate_limit(headers, self._wall())
         if rate_limit is not None:
-            self.rate_limit = self.rate_limits[rate_limit.resource or ""] = rate_limit
+            self.rate_limit = rate_limit
+            keep_limit(self.rate_limits, rate_limit)
         status = response.status_code
         if status == 304 and call.conditional:
             kept = self._etags.get(call.url, self._scope)

@@ -21,6 +21,9 @@ LONGEST_WAIT_S: Final = 86_400.0
 LONGEST_HOLD_S: Final = 3_600.0
 """Nobody is left alone for longer, whatever was asked for: polling slows down, it never stops."""
 
+MAX_RESOURCES: Final = 8
+"""Budgets that are told apart; a provider names them, and memory is bounded whatever it says."""
+
 _EPOCH_FROM: Final = 1e9
 _MILLISECONDS_FROM: Final = 1e11
 
@@ -72,6 +75,24 @@ def parse_rate_limit(headers: Mapping[str, str], now: float | None = None) -> Ra
         if (limit, remaining, reset_wall) != (None, None, None):
             return RateLimit(limit, remaining, reset_wall, headers.get(prefix + "resource"))
     return None
+
+
+def keep_limit(limits: dict[str, RateLimit], limit: RateLimit) -> None:
+    """Keep the newest word on a budget, and of too many budgets the newest ones."""
+    name = (limit.resource or "")[:64]
+    limits.pop(name, None)
+    limits[name] = limit
+    while len(limits) > MAX_RESOURCES:
+        del limits[next(iter(limits))]
+
+
+def answer_class(status: int | None) -> str:
+    """The name under which an answer is counted; None: there was no answer."""
+    if status is None:
+        return "none"
+    if status in (304, 401, 403, 404, 429):
+        return str(status)
+    return f"{status // 100}xx" if 200 <= status < 600 else "other"
 
 
 def _reset(text: str | None, now: float | None) -> float | None:

@@ -192,6 +192,17 @@ def present_tracker(row: TrackerRow) -> shapes.Tracker:
         else None,
         requests=row.requests,
         not_modified=row.not_modified,
+        rate_limits=[
+            shapes.TrackerBudget(
+                resource=one.resource,
+                limit=one.limit,
+                remaining=one.remaining,
+                reset_at=_iso(one.reset_wall),
+            )
+            for one in row.rate_limits
+        ],
+        answers=dict(row.answers),
+        breaker=row.breaker,
     )
 
 

@@ -10,6 +10,7 @@ and envelopes.
 - ``GET /api/v1/budget``
 - ``GET /api/v1/<identifier>`` and ``.../explain``, percent-encoded; ``state``, ``events``,
   ``budget``, ``control`` and ``refresh`` are shadowed
+- ``GET /metrics`` figures for Prometheus
 - ``GET /healthz`` the process answers; ``GET /readyz`` the scheduler works
 
 HEAD is answered as GET. Another method on these is 405, another path 404.
@@ -18,8 +19,11 @@ Neighbours: ``guard`` is put around it, ``server`` serves it.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from importlib import import_module
+from importlib.metadata import version
 from urllib.parse import unquote
 
 from starlette.applications import Starlette
@@ -182,6 +186,18 @@ class Handlers:
             return error_response(503, "snapshot_unavailable", "Snapshot unavailable")
         return json_response(present_budget(row))
 
+    async def metrics(self, request: Request) -> Response:
+        """``GET /metrics``: for scrapers, in the form that they ask for."""
+        # Its library is imported with the first scrape, which nobody else is to wait for.
+        metrics = await asyncio.to_thread(import_module, "symphony.observe.metrics")
+        content, media_type = metrics.render(
+            self._backend.snapshot(),
+            self._backend.tally(),
+            version=version("symphony-orchestrator"),
+            accept=request.headers.get("accept", ""),
+        )
+        return Response(content, headers={"content-type": media_type})
+
     async def health(self, request: Request) -> Response:
         """``GET /healthz``: the event loop answers."""
         return json_response({"status": "ok"})
@@ -204,6 +220,7 @@ def build_app(
         "/": Resource(GET=do.dashboard),
         "/live": Resource(GET=do.live),
         "/static/{name}": Resource(GET=do.static),
+        "/metrics": Resource(GET=do.metrics),
         "/healthz": Resource(GET=do.health),
         "/readyz": Resource(GET=do.ready),
         "/api/v1/state": Resource(GET=do.state),

@@ -13,6 +13,7 @@ from symphony.model.failure import FailureClass
 from symphony.model.issue import Issue
 from symphony.model.question import Answer
 from symphony.model.spend import NO_RAISE, Raise
+from symphony.observe.tally import Tally
 from symphony.scheduler.budget_rows import BudgetsRow
 from symphony.scheduler.eligibility import Gate
 from symphony.scheduler.snapshot import Snapshot
@@ -79,6 +80,9 @@ class Backend(Protocol):
 
     def snapshot(self) -> Snapshot | None:
         """Return the last published snapshot, or None before the first one."""
+
+    def tally(self) -> Tally:
+        """Return the counts of what the daemon has done."""
 
     def subscribe(self) -> AsyncIterator[Snapshot]:
         """Iterate over published snapshots; a slow reader gets the newest and misses the rest."""

@@ -183,6 +183,15 @@ class Problems(Struct, kw_only=True):
     ledger: str | None
 
 
+class TrackerBudget(Struct, kw_only=True):
+    """Added: the newest word on one budget of the rate limit, by the tracker's name for it."""
+
+    resource: str | None
+    limit: int | None
+    remaining: int | None
+    reset_at: str | None
+
+
 class TrackerRateLimit(Struct, kw_only=True):
     """Added: what the tracker said of its limit in its last answer that told one."""
 
@@ -198,6 +207,9 @@ class Tracker(Struct, kw_only=True):
     rate_limit: TrackerRateLimit | None
     requests: int | None
     not_modified: int | None
+    rate_limits: list[TrackerBudget]
+    answers: dict[str, int]
+    breaker: str | None
 
 
 class Hold(Struct, kw_only=True):

@@ -13,6 +13,7 @@ import httpx2
 import pytest
 
 from symphony.observe.bus import SnapshotBus
+from symphony.observe.tally import Tally
 from symphony.scheduler.snapshot import Snapshot
 from symphony.web.backend import RefreshReceipt
 from symphony.web.server import WebServer
@@ -42,11 +43,15 @@ class BusBackend:
         self.events: list[dict[str, Any]] = []
         self.run_rows: list[dict[str, Any]] = []
         self.broken = False
+        self.counted = Tally()
 
     def snapshot(self) -> Snapshot | None:
         if self.broken:
             raise RuntimeError("secret detail")
         return self.bus.latest
+
+    def tally(self) -> Tally:
+        return self.counted
 
     def subscribe(self) -> AsyncIterator[Snapshot]:
         return self.bus.subscribe()

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 import pytest
+from prometheus_client.parser import text_string_to_metric_families as read_metrics
 
 from symphony.errors import ConfigError
+from symphony.model.run import OutcomeKind
 from symphony.web.server import WebError, WebServer
 from symphony.web.streams import MAX_STREAMS
 
@@ -44,6 +46,30 @@ async def test_the_state_is_served_on_both_sockets(site: Site, snapshots: Module
     assert over_tcp.status_code == 200
     assert over_tcp.content == over_unix.content
     assert set(over_tcp.json()) >= STATE_KEYS
+
+
+async def test_figures_are_served_to_scrapers_on_both_sockets(
+    site: Site, snapshots: ModuleType
+) -> None:
+    site.backend.counted.run_ended(OutcomeKind.COMPLETED)
+    early = await site.unix.get("/metrics")
+    site.publish(snapshots.busy())
+    for client in (site.tcp, site.unix):
+        answer = await client.get("/metrics")
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/plain; version=")
+        families = {family.name: family for family in read_metrics(answer.text)}
+        assert {s.labels["status"]: s.value for s in families["symphony_issues"].samples} == {
+            "running": 3,
+            "retrying": 3,
+            "blocked": 1,
+            "waiting": 2,
+            "cleaning": 0,
+        }
+    assert 'symphony_runs_ended_total{outcome="completed"} 1.0' in early.text
+    assert "symphony_issues" not in early.text
+    stranger = await site.tcp.get("/metrics", headers={"host": "evil.example"})
+    assert code(stranger) == (403, "host_not_allowed")
 
 
 async def test_the_control_socket_is_for_its_owner_alone(site: Site) -> None:

@@ -119,7 +119,15 @@ async def test_the_tracker_and_its_webhooks_are_shown(site: Site, snapshots: Mod
 
     site.publish(snapshots.snapshot(tracker=TrackerRow(kind="local")))
     local = (await site.tcp.get("/api/v1/state")).json()["tracker"]
-    assert local == {"kind": "local", "rate_limit": None, "requests": None, "not_modified": None}
+    assert local == {
+        "kind": "local",
+        "rate_limit": None,
+        "requests": None,
+        "not_modified": None,
+        "rate_limits": [],
+        "answers": {},
+        "breaker": None,
+    }
 
 
 def code(answer: httpx2.Response) -> str:

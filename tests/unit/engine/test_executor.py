@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,9 +11,11 @@ import pytest
 
 from symphony.engine.executor import Executor
 from symphony.engine.trackers import TrackerSlot
+from symphony.errors import TrackerError
 from symphony.model.clock import Instant
 from symphony.model.issue import Issue, IssueId
 from symphony.model.run import Outcome, OutcomeKind, RunId, RunSpec
+from symphony.observe.tally import Tally
 from symphony.scheduler.commands import (
     DropClaim,
     FetchCandidates,
@@ -131,6 +133,34 @@ async def test_a_poll_that_meets_a_fault_of_ours_is_answered_and_ends_nothing(pa
         executor.execute([FetchCandidates(cause=7, states=("Todo",))])
     assert [(type(event), event.cause) for event in posted] == [(CandidatesFailed, 7)]
     assert "a fault of ours" in posted[0].message
+
+
+class Answering:
+    """A tracker that answers, or fails with a category."""
+
+    kind = "fake"
+
+    def __init__(self, category: str | None) -> None:
+        self._category = category
+
+    async def fetch_issues_by_states(self, states: Sequence[str]) -> list[Any]:
+        if self._category is not None:
+            raise TrackerError(self._category, "no")
+        return []
+
+
+async def test_polls_are_counted_by_result_and_runs_by_outcome():
+    tally = Tally()
+    for category in (None, "tracker_status", None, "tracker_rate_limited"):
+        async with asyncio.TaskGroup() as tasks:
+            tracker = Answering(category)
+            executor = make_executor(
+                tasks, lambda _: None, tracker=lambda t=tracker: t, tally=tally
+            )
+            executor.execute([FetchCandidates(cause=7, states=("Todo",)), StartRun(SPEC)])
+    assert tally.polls == {"ok": 2, "tracker_status": 1, "tracker_rate_limited": 1}
+    assert tally.runs == {OutcomeKind.COMPLETED: 4}
+    assert tally.polled_wall == 0.0
 
 
 class Closable:

@@ -6,7 +6,13 @@ import pytest
 
 from symphony.errors import TrackerError
 from symphony.trackers.http_cache import EtagStore
-from symphony.trackers.http_limits import Breaker, RateLimit, parse_rate_limit
+from symphony.trackers.http_limits import (
+    Breaker,
+    RateLimit,
+    answer_class,
+    keep_limit,
+    parse_rate_limit,
+)
 
 
 class Clock:
@@ -146,3 +152,24 @@ def test_kept_answers_are_bounded_and_belong_to_their_credentials() -> None:
     assert len(store) == 0
     store.put("u5", mine, "huge", headers={"etag": "5"}, size=101)
     assert len(store) == 0
+
+
+def test_a_provider_that_names_ever_new_budgets_takes_no_more_memory() -> None:
+    limits: dict[str, RateLimit] = {}
+    for number in range(100):
+        keep_limit(limits, RateLimit(1, number, None, f"budget-{number}"))
+    keep_limit(limits, RateLimit(1, 7, None, "budget-95"))
+    keep_limit(limits, RateLimit(1, 8, None, "x" * 1_000_000))
+    assert list(limits)[-2:] == ["budget-95", "x" * 64]
+    assert len(limits) == 8
+    assert limits["budget-95"].remaining == 7
+
+
+@pytest.mark.parametrize(
+    ("status", "name"),
+    [(200, "2xx"), (204, "2xx"), (304, "304"), (301, "3xx"), (401, "401"), (403, "403"),
+     (404, "404"), (422, "4xx"), (429, "429"), (503, "5xx"), (100, "other"), (700, "other"),
+     (None, "none")],
+)  # fmt: skip
+def test_answers_are_counted_under_few_names(status: int | None, name: str) -> None:
+    assert answer_class(status) == name

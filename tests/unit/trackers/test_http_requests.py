@@ -54,6 +54,7 @@ async def test_a_304_is_the_kept_answer_and_counted_apart(
     assert second.json() == first.json()
     assert second.headers["date"] != first.headers["date"]
     assert (http.requests, http.not_modified) == (2, 1)
+    assert http.answers == {"2xx": 1, "304": 1}
     github_server.change(1, title="Changed")
     third = await http.request("GET", LIST, query=QUERY, conditional=True)
     assert third.json()[0]["title"] == "Changed"
