@@ -40,6 +40,7 @@ ELSEWHERE = {
     *(
         "exec",
         "exec_command",
+        "exec_run",
         "exec_usage",
         "messages",
         "recording",

@@ -18,9 +18,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import msgspec
-
 from codex_app_server.approvals import ServerRequestHandlers
+from codex_app_server.cli_arguments import (
+    EXIT_CODES,
+    launch_options,
+    limits_of,
+    parser,
+    prompt_of,
+    thread_options,
+)
+from codex_app_server.cli_output import print_json, show_end, show_event, show_result
 from codex_app_server.connection import ClientInfo, Connection
 from codex_app_server.errors import (
     BinaryNotFound,
@@ -33,15 +40,13 @@ from codex_app_server.errors import (
     RequestError,
     TurnError,
 )
-from codex_app_server.events import Event
 from codex_app_server.exec import ExecClient, ExecRun
 from codex_app_server.home import HomeError
-from codex_app_server.launch import Codex, LaunchOptions, launch_app_server
+from codex_app_server.launch import Codex, launch_app_server
 from codex_app_server.protocol.rpc import Rpc, Run
 from codex_app_server.protocol.turn import TurnMachine
 from codex_app_server.recording import RecordingTransport, read_recording
 from codex_app_server.smoke import (
-    SLOW_PROMPT,
     STEPS,
     SmokeStep,
     dry_connection,
@@ -49,19 +54,11 @@ from codex_app_server.smoke import (
     scripted_codex,
 )
 from codex_app_server.transport import Transport
-from codex_app_server.turns import Turn, TurnResult, TurnTimeouts
+from codex_app_server.turns import Turn
 from codex_app_server.websocket import WebSocketTransport
 
 __all__ = ["EXIT_CODES", "main"]
 
-EXIT_CODES = {
-    0: "done",
-    1: "the turn failed, was interrupted or timed out; a smoke step failed",
-    2: "an argument makes no sense, or a file cannot be read or written",
-    3: "nothing to talk to: no binary, no such server, refused, an extra is missing",
-    4: "the server went away or refused a request",
-    130: "interrupted from the keyboard",
-}
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 CLIENT = ClientInfo("codex-app-server", "0.1.0", "codex-app-server command")
 
@@ -76,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: Arguments without the program's name; those of the process by default.
     """
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     try:
         return asyncio.run(_COMMANDS[arguments.command](arguments))
     except KeyboardInterrupt:
@@ -121,7 +118,7 @@ async def _probe(arguments: argparse.Namespace) -> int:
             "rate_limits": await _ask(connection, "account/rateLimits/read", lambda reply: reply),
         }
     if arguments.json:
-        _print_json({**facts, "methods": sorted(methods) if methods is not None else None})
+        print_json({**facts, "methods": sorted(methods) if methods is not None else None})
     else:
         for name, value in facts.items():
             print(f"{name:12} {value if isinstance(value, str) else json.dumps(value)}")
@@ -158,27 +155,27 @@ async def _record(arguments: argparse.Namespace) -> int:
 
 
 async def _turn(connection: Connection, arguments: argparse.Namespace) -> int:
-    options = _thread_options(arguments)
+    options = thread_options(arguments)
     if arguments.resume is not None:
         thread = await connection.resume_thread(arguments.resume, **options)
     else:
         thread = await connection.start_thread(**options)
     for warning in thread.warnings:
         print(f"codex-app-server: {warning}", file=sys.stderr)
-    return await _follow(thread.run(_prompt(arguments), timeouts=_limits(arguments)), arguments)
+    return await _follow(thread.run(prompt_of(arguments), timeouts=limits_of(arguments)), arguments)
 
 
 async def _exec(arguments: argparse.Namespace) -> int:
-    client = ExecClient(arguments.codex, **_launch_options(arguments))
+    client = ExecClient(arguments.codex, **launch_options(arguments))
     run = client.run(
-        _prompt(arguments),
+        prompt_of(arguments),
         resume=arguments.resume,
         cwd=arguments.cwd,
         model=arguments.model,
         sandbox=arguments.sandbox,
         approval_policy=arguments.approval_policy,
         skip_git_repo_check=arguments.skip_git_repo_check,
-        timeouts=_limits(arguments),
+        timeouts=limits_of(arguments),
     )
     status = await _follow(run, arguments)
     for warning in run.warnings:
@@ -217,9 +214,9 @@ def _replay_events(
             machine.bind(run.turn_id)
         machine.feed(run.events)
         for event in run.events:
-            _show_event(event, arguments)
+            show_event(event, arguments)
         if machine.outcome is not None:
-            _show_end(machine, arguments)
+            show_end(machine, arguments)
 
 
 async def _smoke(arguments: argparse.Namespace) -> int:
@@ -227,7 +224,7 @@ async def _smoke(arguments: argparse.Namespace) -> int:
 
     def show(step: SmokeStep) -> None:
         if arguments.json:
-            _print_json({"step": step.name, "ok": step.ok, "detail": step.detail})
+            print_json({"step": step.name, "ok": step.ok, "detail": step.detail})
         else:
             print(f"{'ok' if step.ok else 'FAILED':6} {step.name:9} {step.detail}", flush=True)
 
@@ -247,7 +244,7 @@ async def _smoke(arguments: argparse.Namespace) -> int:
 @asynccontextmanager
 async def _smoke_server(arguments: argparse.Namespace) -> AsyncIterator[tuple[Any, dict[str, Any]]]:
     """Yield what opens connections to the server under test, and the options of its threads."""
-    options = _thread_options(arguments)
+    options = thread_options(arguments)
     if arguments.dry:
         yield dry_connection(), {}
     elif arguments.scripted:
@@ -258,7 +255,7 @@ async def _smoke_server(arguments: argparse.Namespace) -> AsyncIterator[tuple[An
         # The command is the prompt's, not a model's idea: it needs no sandbox.
         free = {"sandbox": "danger-full-access", "approval_policy": "never"}
         given = {name: value for name, value in options.items() if value is not None}
-        config = _launch_options(arguments)["config"]
+        config = launch_options(arguments)["config"]
         async with scripted_codex(arguments.codex, config) as connect:
             yield connect, {**free, **given}
     else:
@@ -283,7 +280,7 @@ async def _connected(
     answer = arguments.approve
     handlers = ServerRequestHandlers(command=answer, file_change=answer, mcp_tool=answer)
     if arguments.url is None and record is None:
-        launch = _launch_options(arguments)
+        launch = launch_options(arguments)
         async with await Codex.start(
             arguments.codex, handlers=handlers, client_info=CLIENT, **launch
         ) as codex:
@@ -293,7 +290,7 @@ async def _connected(
     if arguments.url is not None:
         transport = await _reach(arguments)
     else:
-        transport = await launch_app_server(arguments.codex, **_launch_options(arguments))
+        transport = await launch_app_server(arguments.codex, **launch_options(arguments))
     recorder: RecordingTransport | None = None
     if record is not None:
         try:
@@ -329,216 +326,10 @@ def _token(arguments: argparse.Namespace) -> str | None:
 
 async def _follow(turn: Turn | ExecRun, arguments: argparse.Namespace) -> int:
     async for event in turn:
-        _show_event(event, arguments)
+        show_event(event, arguments)
     result = await turn
-    _show_result(result, arguments)
+    show_result(result, arguments)
     return 0
-
-
-def _show_event(event: Event, arguments: argparse.Namespace) -> None:
-    if arguments.json:
-        print(event.raw.decode("utf-8", "replace"), flush=True)
-        return
-    data = event.data
-    item = data.get("item") if event.method == "item/completed" else None
-    if isinstance(item, dict):
-        match item.get("type"):
-            case "commandExecution":
-                print(f"$ {item.get('command')}  (exit {item.get('exitCode')})", flush=True)
-            case "agentMessage":
-                print(item.get("text"), flush=True)
-            case "fileChange":
-                paths = [str(change.get("path")) for change in item.get("changes") or ()]
-                print(f"changed {', '.join(paths)}", flush=True)
-    elif event.method in ("error", "warning"):
-        error = data.get("error")
-        words = error.get("message") if isinstance(error, dict) else data.get("message")
-        print(f"codex-app-server: {event.method}: {words}", file=sys.stderr)
-
-
-def _show_result(result: TurnResult, arguments: argparse.Namespace) -> None:
-    if not arguments.json:
-        print(f"-- {result.status}, thread {result.thread_id}, {result.usage.total_tokens} tokens")
-        return
-    _print_json(
-        {
-            "result": result.status,
-            "thread_id": result.thread_id,
-            "turn_id": result.turn_id,
-            "final_message": result.final_message,
-            "usage": msgspec.to_builtins(result.usage),
-        }
-    )
-
-
-def _show_end(machine: TurnMachine, arguments: argparse.Namespace) -> None:
-    """Show a recorded turn's end as `_follow` shows one that runs."""
-    outcome = machine.outcome
-    assert outcome is not None
-    if outcome.status == "completed":
-        result = TurnResult(
-            thread_id=machine.thread_id,
-            turn_id=str(machine.turn_id),
-            status="completed",
-            final_message=machine.final_message,
-            item_events=(),
-            usage=machine.usage,
-            diff=machine.diff,
-            duration_s=outcome.duration_s,
-        )
-        _show_result(result, arguments)
-    else:
-        words = outcome.failure.message if outcome.failure is not None else "interrupted"
-        print(f"codex-app-server: turn {outcome.status}: {words}", file=sys.stderr)
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value), flush=True)
-
-
-def _prompt(arguments: argparse.Namespace) -> str:
-    text = arguments.prompt
-    if text == "-":
-        text = sys.stdin.read()
-    if not text.strip():
-        raise InvalidArgument("the prompt is empty")
-    return str(text)
-
-
-def _limits(arguments: argparse.Namespace) -> TurnTimeouts:
-    return TurnTimeouts(total_s=arguments.timeout)
-
-
-def _thread_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    cwd = os.path.abspath(arguments.cwd) if arguments.cwd is not None else os.getcwd()
-    if not os.path.isdir(cwd) and arguments.url is None:
-        raise InvalidArgument(f"--cwd {cwd} is no directory")
-    return {
-        "cwd": cwd,
-        "model": arguments.model,
-        "sandbox": arguments.sandbox,
-        "approval_policy": arguments.approval_policy,
-    }
-
-
-def _launch_options(arguments: argparse.Namespace) -> LaunchOptions:
-    options: LaunchOptions = {"codex_home": arguments.codex_home}
-    config: dict[str, Any] = {}
-    for pair in arguments.config:
-        key, found, value = pair.partition("=")
-        if not found or not key:
-            raise InvalidArgument(f"--config {pair!r}: use key=value")
-        config[key] = _config_value(value)
-    return {**options, "config": config}
-
-
-def _config_value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-# -- arguments ---------------------------------------------------------------------------------
-
-
-def _parser() -> argparse.ArgumentParser:
-    codes = "\n".join(f"  {code:<4} {words}" for code, words in EXIT_CODES.items())
-    parser = argparse.ArgumentParser(
-        prog="codex-app-server",
-        description="Try a Codex app-server out, run prompts, record and replay sessions.",
-        epilog=f"exit status:\n{codes}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    probe = commands.add_parser("probe", help="connect; print version, capabilities and limits")
-    _add_server(probe)
-    run = commands.add_parser("run", help="run a prompt as a turn of an app-server")
-    _add_server(run)
-    _add_turn(run)
-    run.add_argument("prompt", metavar="PROMPT", help="the prompt; - reads it from stdin")
-    by_exec = commands.add_parser("exec", help="run a prompt with `codex exec`")
-    _add_launch(by_exec)
-    _add_turn(by_exec)
-    by_exec.add_argument("--skip-git-repo-check", action="store_true", help="as of codex exec")
-    by_exec.add_argument("prompt", metavar="PROMPT", help="the prompt; - reads it from stdin")
-    record = commands.add_parser("record", help="run a prompt and record the session as JSONL")
-    _add_server(record)
-    _add_turn(record)
-    record.add_argument(
-        "--redact-env",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="mask the value of this variable in the recording (repeatable)",
-    )
-    record.add_argument("file", metavar="FILE", help="written anew, readable by you alone")
-    record.add_argument("prompt", metavar="PROMPT", help="the prompt; - reads it from stdin")
-    replay = commands.add_parser("replay", help="play a recorded session without a server")
-    replay.add_argument("--json", action="store_true", help="one JSON object a line")
-    replay.add_argument("--speed", type=float, help="1 keeps the recorded pauses; none by default")
-    replay.add_argument("file", metavar="FILE", help="made by `record`")
-    smoke = commands.add_parser("smoke", help="turn, resume, interrupt, preempt, live or scripted")
-    _add_server(smoke)
-    _add_thread(smoke)
-    way = smoke.add_mutually_exclusive_group()
-    way.add_argument("--live", action="store_true", help="your login and its model (default)")
-    way.add_argument(
-        "--scripted", action="store_true", help="the real Codex with a scripted model: no login"
-    )
-    way.add_argument("--dry", action="store_true", help="no Codex: a scripted server in memory")
-    for name in STEPS:
-        smoke.add_argument(f"--{name}", action="store_true", help=f"run the step {name}")
-    smoke.add_argument("--prompt", default=SLOW_PROMPT, help="of the turn to interrupt")
-    return parser
-
-
-def _add_output(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    parser.add_argument("--timeout", type=_seconds, metavar="S", help="seconds a turn may take")
-
-
-def _add_launch(parser: argparse.ArgumentParser) -> None:
-    _add_output(parser)
-    parser.add_argument("--codex", metavar="PATH", help="the binary; looked for by default")
-    parser.add_argument("--codex-home", metavar="DIR", help="CODEX_HOME, or `private`")
-    parser.add_argument(
-        "-c", "--config", action="append", default=[], metavar="KEY=VALUE", help="overrides"
-    )
-
-
-def _add_server(parser: argparse.ArgumentParser) -> None:
-    _add_launch(parser)
-    parser.add_argument("--url", help="a listening server: ws://host:port or unix:///path")
-    parser.add_argument("--token-file", metavar="FILE", help="its bearer token")
-    parser.add_argument(
-        "--approve",
-        choices=("decline", "accept"),
-        default="decline",
-        help="how commands, patches and MCP tools that ask are answered (default: decline)",
-    )
-
-
-def _add_thread(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--cwd", metavar="DIR", help="directory of the agent; this one by default")
-    parser.add_argument("--model", help="Codex's own by default")
-    parser.add_argument("--sandbox", help="read-only, workspace-write or danger-full-access")
-    parser.add_argument("--approval-policy", help="never, on-request or untrusted")
-
-
-def _add_turn(parser: argparse.ArgumentParser) -> None:
-    _add_thread(parser)
-    parser.add_argument("--resume", metavar="THREAD", help="go on with this thread")
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no positive number of seconds")
-    return value
 
 
 _COMMANDS = {

@@ -31,7 +31,7 @@ from codex_app_server.checks import (
 )
 from codex_app_server.errors import CodexError, InvalidArgument
 from codex_app_server.protocol.rpc import encode_message
-from codex_app_server.turns import TURN_CHECKS, TurnTimeouts
+from codex_app_server.turn_result import TURN_CHECKS, TurnTimeouts
 
 __all__ = [
     "RUN_CHECKS",

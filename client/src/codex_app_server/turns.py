@@ -14,39 +14,34 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
-
-from msgspec import Struct
+from typing import TYPE_CHECKING, Any, Self
 
 from codex_app_server.checks import (
-    COUNT,
-    FLAG,
     LIMIT,
     SECONDS,
     TEXT,
-    Checks,
     check_options,
     check_values,
-    is_seconds,
-    one_of,
-    shown,
 )
 from codex_app_server.errors import (
     CodexError,
     ConnectionClosed,
-    InvalidArgument,
     RequestError,
     RequestTimeout,
-    TurnFailed,
-    TurnInterrupted,
     TurnTimeout,
     UnexpectedReply,
-    limit_reset,
 )
 from codex_app_server.events import Event
 from codex_app_server.protocol.rpc import Run
 from codex_app_server.protocol.turn import TokenUsage, TurnMachine
-from codex_app_server.sink import DEFAULT_LIMIT, OVERFLOWS, Overflow, Sink
+from codex_app_server.sink import DEFAULT_LIMIT, Overflow, Sink
+from codex_app_server.turn_result import (
+    TURN_CHECKS,
+    LimitKind,
+    TurnResult,
+    TurnTimeouts,
+    result_of,
+)
 
 if TYPE_CHECKING:
     from codex_app_server.threads import Thread
@@ -56,68 +51,6 @@ __all__ = ["Turn", "TurnResult", "TurnTimeouts"]
 INTERRUPT_S = 10.0
 INTERRUPT_AGAIN_S = 0.02
 INTERRUPT_AGAIN_MAX_S = 0.5
-
-
-class TurnTimeouts(Struct, frozen=True, kw_only=True):
-    """Limits of a turn in seconds; None or 0 means none. Others are refused (`InvalidArgument`).
-
-    Attributes:
-        total_s: From the reply to ``turn/start`` to the end.
-        idle_s: Silence of the turn, its thread and its sub-agents. Waiting for an approval or an
-            answer of a person does not count.
-        first_event_s: From the reply to ``turn/start`` to the first event.
-    """
-
-    total_s: float | None = None
-    idle_s: float | None = 3600.0
-    first_event_s: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in self.__struct_fields__:
-            value = getattr(self, name)
-            if not (value is None or value == 0 or is_seconds(value)):
-                raise InvalidArgument(
-                    f"{name}={shown(value)}: give seconds; None or 0 means no limit"
-                )
-
-
-TURN_CHECKS: Checks = {
-    "timeouts": ("TurnTimeouts or None", lambda value: isinstance(value, TurnTimeouts)),
-    "start_timeout_s": LIMIT,
-    "overflow": one_of(*OVERFLOWS),
-    "queue_limit": COUNT,
-    "keep_items": FLAG,
-}
-
-
-class TurnResult(Struct, frozen=True, kw_only=True):
-    """A completed turn.
-
-    Attributes:
-        thread_id: Of the turn.
-        turn_id: Of the turn.
-        status: Always ``completed``; other ends are raised.
-        final_message: The agent's last message, a final answer before commentary, or None.
-        item_events: ``item/completed`` events in order; empty with ``keep_items=False``. The server
-            leaves some commands out, so do not count them.
-        usage: Tokens that the turn added to its thread.
-        diff: Unified diff of the turn's file changes, or None.
-        duration_s: As the server measured it, or None.
-    """
-
-    thread_id: str
-    turn_id: str
-    status: Literal["completed"]
-    final_message: str | None
-    item_events: tuple[Event, ...]
-    usage: TokenUsage
-    diff: str | None
-    duration_s: float | None
-
-    @property
-    def items(self) -> list[Any]:
-        """The completed items as typed structs, decoded at each access."""
-        return [_item(event) for event in self.item_events]
 
 
 class Turn:
@@ -456,36 +389,9 @@ class Turn:
         self._connection.retire(self)
 
     def _result(self) -> TurnResult:
-        machine, thread_id = self._machine, self.thread.id
         if self._error is not None:
             raise self._error
-        outcome = machine.outcome
-        assert outcome is not None
-        assert machine.turn_id is not None
-        if outcome.status == "interrupted":
-            raise TurnInterrupted(thread_id=thread_id, turn_id=machine.turn_id)
-        if outcome.failure is not None:
-            failure = outcome.failure
-            limited = failure.code == "usageLimitExceeded"
-            raise TurnFailed(
-                failure.message,
-                thread_id=thread_id,
-                turn_id=machine.turn_id,
-                code=failure.code,
-                http_status=failure.http_status,
-                resets_at=limit_reset(self._connection.rate_limits) if limited else None,
-                details=failure.details,
-            )
-        return TurnResult(
-            thread_id=thread_id,
-            turn_id=machine.turn_id,
-            status="completed",
-            final_message=machine.final_message,
-            item_events=tuple(machine.items),
-            usage=machine.usage,
-            diff=machine.diff,
-            duration_s=outcome.duration_s,
-        )
+        return result_of(self._machine, self.thread.id, self._connection.rate_limits)
 
     async def _interrupt(self, timeout_s: float) -> None:
         assert self._starting is not None
@@ -526,32 +432,19 @@ class Turn:
         if self._finished.is_set() or self._expired is not None:
             return
         due = self._due()
-        if due is not None:
+        if due:
             self._timer = self._loop.call_at(min(at for at, _, _ in due), self._check)
 
-    def _due(self) -> list[tuple[float, Literal["total", "idle", "first_event"], float]] | None:
-        """Return when which limit runs out, as far as is known."""
+    def _due(self) -> list[tuple[float, LimitKind, float]]:
         assert self._started_at is not None
-        limits: list[tuple[float, Literal["total", "idle", "first_event"], float]] = []
-        if self.timeouts.total_s:
-            limits.append(
-                (self._started_at + self.timeouts.total_s, "total", self.timeouts.total_s)
-            )
-        if self.timeouts.first_event_s and not self._heard:
-            at = self._started_at + self.timeouts.first_event_s
-            limits.append((at, "first_event", self.timeouts.first_event_s))
-        if self.timeouts.idle_s:
-            limits.append(
-                (self._last_activity + self.timeouts.idle_s, "idle", self.timeouts.idle_s)
-            )
-        return limits or None
+        return self.timeouts.due(self._started_at, self._last_activity, heard=self._heard)
 
     def _check(self) -> None:
         self._timer = None
         now = self._loop.time()
         if self.waiting:
             self._last_activity = now
-        for at, kind, limit_s in self._due() or ():
+        for at, kind, limit_s in self._due():
             if at <= now:
                 self._expired = TurnTimeout(
                     kind, limit_s, thread_id=self.thread.id, turn_id=self.id
@@ -564,9 +457,3 @@ class Turn:
         with contextlib.suppress(CodexError):
             await self.interrupt()
         self._fail(error)
-
-
-def _item(event: Event) -> Any:
-    params = event.params
-    item = getattr(params, "item", None)
-    return item if item is not None else event.data.get("item")

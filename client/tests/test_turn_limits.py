@@ -1,0 +1,162 @@
+"""How a turn ends early: by an interrupt, a cancelled wait, a time limit."""
+
+import asyncio
+
+import pytest
+from codex_app_server import (
+    ServerRequestHandlers,
+    TurnInProgress,
+    TurnInterrupted,
+    TurnTimeout,
+    TurnTimeouts,
+)
+
+CHILD = "01a1fd25-ffff-74c1-943c-73e02be4ab8b"
+
+
+async def test_interrupting_also_cleans_the_background_terminals(server, connect) -> None:
+    thread = await (await connect()).start_thread()
+    turn = await thread.run("go").start()
+    await turn.interrupt()
+    assert turn.done
+    assert [m["method"] for m in server.sent[-2:]] == [
+        "turn/interrupt",
+        "thread/backgroundTerminals/clean",
+    ]
+    with pytest.raises(TurnInterrupted):
+        await turn
+    await turn.interrupt()
+    assert len(server.requests("turn/interrupt")) == 1
+
+
+@pytest.mark.parametrize("how", ["result", "iterate", "with"])
+async def test_cancelling_whoever_waits_interrupts_the_turn(
+    server, connect, eventually, how: str
+) -> None:
+    thread = await (await connect()).start_thread()
+    turn = thread.run("go")
+
+    async def wait() -> None:
+        if how == "result":
+            await turn
+        elif how == "iterate":
+            assert [event async for event in turn]
+        else:
+            async with turn:
+                await asyncio.Event().wait()
+
+    task = asyncio.create_task(wait())
+    await server.until(lambda: server.requests("turn/start"))
+    await eventually(lambda: turn.id is not None)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert server.requests("turn/interrupt")
+    assert server.requests("thread/backgroundTerminals/clean")
+    assert thread.turn is None
+
+
+async def test_cancelling_while_the_turn_starts_interrupts_it_once_it_has_its_id(
+    server, connect
+) -> None:
+    server.answers["turn/start"] = lambda m: []
+    thread = await (await connect()).start_thread()
+    turn = thread.run("go")
+    task = asyncio.create_task(turn.result())
+    await server.until(lambda: server.requests("turn/start"))
+    task.cancel()
+    await asyncio.sleep(0)
+    server.feed(server.reply(server.requests("turn/start")[0], {"turn": {"id": server.turn_id}}))
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert len(server.requests("turn/interrupt")) == 1
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize(
+    ("limits", "kind"),
+    [
+        (TurnTimeouts(total_s=10), "total"),
+        (TurnTimeouts(idle_s=10), "idle"),
+        (TurnTimeouts(first_event_s=10), "first_event"),
+    ],
+)
+async def test_each_limit_interrupts_and_says_which_it_was(
+    server, connect, limits: TurnTimeouts, kind: str
+) -> None:
+    thread = await (await connect()).start_thread()
+    turn = thread.run("go", timeouts=limits)
+    with pytest.raises(TurnTimeout) as caught:
+        await turn
+    assert (caught.value.kind, caught.value.limit_s) == (kind, 10)
+    assert server.requests("turn/interrupt")
+    assert asyncio.get_running_loop().time() == pytest.approx(10, abs=0.1)
+
+
+@pytest.mark.looptime
+async def test_activity_of_a_sub_agent_and_a_pending_approval_are_not_silence(
+    server, connect, pass_time
+) -> None:
+    handlers = ServerRequestHandlers(command="manual")
+    connection = await connect(handlers=handlers)
+    thread = await connection.start_thread()
+    turn = await thread.run("go", timeouts=TurnTimeouts(idle_s=10)).start()
+    server.feed(
+        server.event(
+            "item/started", item={"type": "subAgentActivity", "id": "s", "agentThreadId": CHILD}
+        )
+    )
+    await pass_time(8)
+    server.feed(server.delta("busy", threadId=CHILD, turnId="c"))
+    await pass_time(8)
+    assert not turn.done
+    server.feed(
+        {
+            "id": 0,
+            "method": "item/commandExecution/requestApproval",
+            "params": {"threadId": server.thread_id, "turnId": server.turn_id},
+        }
+    )
+    await pass_time(500)
+    assert turn.waiting
+    assert not turn.done
+    (pending,) = connection.pending_requests
+    pending.answer("accept")
+    assert (await server.replied(0))["result"] == {"decision": "accept"}
+    with pytest.raises(TurnTimeout):
+        await turn
+
+
+@pytest.mark.looptime
+async def test_a_thread_that_waits_on_approval_elsewhere_is_not_silent(
+    server, connect, pass_time
+) -> None:
+    thread = await (await connect()).start_thread()
+    turn = await thread.run("go", timeouts=TurnTimeouts(idle_s=10)).start()
+    status = {"type": "active", "activeFlags": ["waitingOnApproval"]}
+    params = {"threadId": server.thread_id, "status": status}
+    server.feed({"method": "thread/status/changed", "params": params})
+    await pass_time(200)
+    assert turn.waiting
+    assert not turn.done
+    params = {"threadId": server.thread_id, "status": {"type": "active", "activeFlags": []}}
+    server.feed({"method": "thread/status/changed", "params": params})
+    with pytest.raises(TurnTimeout):
+        await turn
+
+
+@pytest.mark.looptime
+async def test_a_server_that_ignores_the_interrupt_cannot_hold_the_caller(
+    server, connect, eventually
+) -> None:
+    thread = await (await connect()).start_thread()
+    server.answers["turn/interrupt"] = lambda m: []
+    turn = thread.run("go", timeouts=TurnTimeouts(total_s=10))
+    with pytest.raises(TurnTimeout):
+        await turn
+    assert asyncio.get_running_loop().time() < 25
+    with pytest.raises(TurnInProgress, match=server.turn_id):
+        await thread.run("it would be merged into the first")
+    server.feed(server.ended("interrupted"))
+    await eventually(lambda: not thread.is_busy)
+    assert (await thread.run("again").start()).id == server.turn_id
