@@ -12,20 +12,26 @@ import cyclopts
 from cyclopts import Parameter
 
 from symphony.config.loading import Workflow, load_workflow
+from symphony.errors import TrackerError
 from symphony.model.issue import Issue
 from symphony.trackers import registry
-from symphony.trackers.base import ChecksAtStart
+from symphony.trackers.base import ChecksAtStart, Triable, Trial
 
 app = cyclopts.App(name="tracker", help="Try the tracker that a workflow names.")
 
 
 @app.command(name="test")
 def try_tracker(
-    workflow: Annotated[Path, Parameter(help="The workflow file.")] = Path("WORKFLOW.md"), /
+    workflow: Annotated[Path, Parameter(help="The workflow file.")] = Path("WORKFLOW.md"),
+    /,
+    *,
+    every: Annotated[
+        bool, Parameter(name="--all", negative=(), help="Read all pages, not only the first.")
+    ] = False,
 ) -> int:
-    """Read the issues in the active states and say which would start and why the others not.
+    """Read a page of issues in the active states, say which would start and why the others not.
 
-    Only reads are made. Exit status 0 where the tracker answered.
+    Only reads are made. Exit status 0 where the tracker answered and has no fault.
 
     Raises:
         SymphonyError: The workflow is invalid, or the tracker can't be read.
@@ -39,11 +45,13 @@ def try_tracker(
             settings.tracker, os.environ, path.parent
         ),
     )
-    faults, issues = asyncio.run(_read(loaded))
+    faults, issues, cut = asyncio.run(_read(loaded, every=every))
     for fault in faults:
-        print(f"fault: {fault}")
+        print(f"fault: {printable(fault)}")
     for line in describe(loaded, issues):
         print(line)
+    if cut:
+        print("There are more: this is the first page, --all reads the others too.")
     return 1 if faults else 0
 
 
@@ -62,15 +70,31 @@ def describe(loaded: Workflow, issues: Sequence[Issue]) -> list[str]:
         profile = loaded.settings.agent.profile_of(issue)
         if profile is not None:
             verdict += f", profile {profile.name}"
-        lines.append(f"  {issue.identifier:<14} {issue.state:<16} {verdict}  ({issue.title[:60]})")
+        line = f"  {issue.identifier:<14} {issue.state:<16} {verdict}  ({issue.title[:60]})"
+        lines.append(printable(line))
     return lines
 
 
-async def _read(loaded: Workflow) -> tuple[Sequence[str], Sequence[Issue]]:
+def printable(text: str) -> str:
+    """A text of a tracker without what would move the cursor or colour the terminal."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+async def _read(loaded: Workflow, *, every: bool) -> tuple[Sequence[str], Sequence[Issue], bool]:
+    """Faults, issues, and whether there are more of these."""
     settings = loaded.settings.tracker
     tracker = registry.build(settings, os.environ, loaded.path.parent)
+    trial = tracker.trial if isinstance(tracker, Triable) else Trial()
+    issues: Sequence[Issue] = ()
     try:
         faults = await tracker.faults_at_start() if isinstance(tracker, ChecksAtStart) else ()
-        return faults, await tracker.fetch_issues_by_states(settings.active_states)
+        # Only now: names are compared with all that the tracker has.
+        trial.first_page, trial.cut = not every, False
+        try:
+            issues = await tracker.fetch_issues_by_states(settings.active_states)
+        except TrackerError:
+            if not faults:
+                raise
+        return faults, issues, trial.cut
     finally:
         await tracker.aclose()

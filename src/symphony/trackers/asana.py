@@ -23,7 +23,7 @@ from .asana_reads import AsanaReads, unknown
 from .asana_records import dependency_gids, is_outside, to_issue
 from .asana_settings import AsanaSettings, resolve
 from .asana_tool import NAME, build_tool, check, tool_spec
-from .base import ToolContext, ToolResult, ToolSpec
+from .base import ToolContext, ToolResult, ToolSpec, Trial
 from .dropped_records import DroppedRecords
 from .http import HttpClient
 from .http_paths import BadCall
@@ -125,6 +125,11 @@ class AsanaTracker:
     def changes(self) -> None:
         """Asana is polled; there is no watch."""
         return None
+
+    @property
+    def trial(self) -> Trial:
+        """Stops state reads at their first page, for ``symphony tracker test``."""
+        return self._reads.trial
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -16,6 +16,7 @@ from symphony.errors import TrackerError
 
 from .asana_records import fields
 from .asana_settings import AsanaSettings
+from .base import Trial
 from .http import Answer, HttpClient, status_error
 from .rest_reads import gathered, named
 from .rest_records import dig
@@ -40,6 +41,7 @@ class AsanaReads:
         self.open_pages: int | None = None
         self._settings = settings
         self._http = http
+        self.trial = Trial()
         self._fields = fields(settings)
 
     async def listed(self, *, completed: bool) -> list[Any]:
@@ -125,7 +127,7 @@ class AsanaReads:
                 raise unknown("a page has no list of `data`")
             entries += data
             offset = _next_offset(body)
-            if offset is None:
+            if offset is None or self.trial.ends(more=True):
                 return entries, number
             if offset in seen:
                 raise _pagination("the same offset twice", "asana_repeated_offset")

@@ -120,6 +120,33 @@ class ChecksAtStart(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class Trial:
+    """Whether the state reads of a tracker stop at their first page; for people who try it.
+
+    Attributes:
+        first_page: Set on a tracker of one's own, never on one that a daemon polls: an issue that
+            is missing from a read counts as gone.
+        cut: Whether a read stopped although there was more.
+    """
+
+    first_page: bool = False
+    cut: bool = False
+
+    def ends(self, more: bool) -> bool:
+        """Whether a list ends with this page; ``more`` says whether the provider has another."""
+        self.cut = self.cut or (more and self.first_page)
+        return self.first_page or not more
+
+
+@runtime_checkable
+class Triable(Protocol):
+    """A tracker whose lists have pages."""
+
+    @property
+    def trial(self) -> Trial: ...
+
+
 class RequestMeter(Protocol):
     """What an HTTP client has counted and been told (``http.HttpClient``)."""
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from symphony.errors import SettingFault, TrackerError
 from symphony.model.issue import BlockerRef, Issue, IssueId, normalize_state
 
-from .base import ToolContext, ToolResult, ToolSpec
+from .base import ToolContext, ToolResult, ToolSpec, Trial
 from .dropped_records import DroppedRecords
 from .github_queries import project_status, unknown_payload
 from .github_reads import GitHubReads
@@ -105,6 +105,11 @@ class GitHubTracker:
     def changes(self) -> None:
         """GitHub is polled; there is no watch."""
         return None
+
+    @property
+    def trial(self) -> Trial:
+        """Stops state reads at their first page, for ``symphony tracker test``."""
+        return self._reads.trial
 
     async def aclose(self) -> None:
         """Close the connections."""

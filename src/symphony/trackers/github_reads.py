@@ -16,6 +16,7 @@ from typing import Any, Final
 from symphony.errors import TrackerError
 
 from . import github_queries as queries
+from .base import Trial
 from .github_records import from_graphql
 from .github_settings import GitHubSettings
 from .http import Answer, HttpClient, Query, status_error
@@ -80,6 +81,11 @@ class GitHubReads:
         """The closed issues and pull requests, oldest first, each once."""
         return await self._all_pages(self._settings.issues_path, _CLOSED)
 
+    @property
+    def trial(self) -> Trial:
+        """Stops lists at their first page."""
+        return self._open.trial
+
     async def check(self) -> list[str]:
         """Ask for one issue, so that a refused token or an unknown repository shows; no faults.
 
@@ -133,7 +139,7 @@ class GitHubReads:
             if not isinstance(nodes, list) or not isinstance(more, bool):
                 raise queries.unknown_payload("the project's items have no nodes or no pageInfo")
             items += [node for node in nodes if dig(node, "isArchived") is not True]
-            if not more:
+            if self.trial.ends(more):
                 break
             cursor = dig(connection, "pageInfo", "endCursor")
             if not isinstance(cursor, str) or cursor in seen:
@@ -200,7 +206,7 @@ class GitHubReads:
             page = await self._page({**query, "per_page": 100, "page": number}, path)
             # Numbers are of one repository, ids are not: a record that moved a page comes twice.
             records.update((dig(r, "id") or (number, i), r) for i, r in enumerate(page.records))
-            if not page.more:
+            if self.trial.ends(page.more):
                 return list(records.values())
         raise TrackerError(
             "tracker_pagination",

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from symphony.errors import SettingFault, TrackerError
 from symphony.model.issue import Issue, IssueId, normalize_state
 
-from .base import ToolContext, ToolResult, ToolSpec
+from .base import ToolContext, ToolResult, ToolSpec, Trial
 from .dropped_records import DroppedRecords
 from .gitlab_reads import GitLabReads, unknown_payload
 from .gitlab_records import is_gated, to_blockers, to_issue
@@ -102,6 +102,11 @@ class GitLabTracker:
     def changes(self) -> None:
         """GitLab is polled; there is no watch."""
         return None
+
+    @property
+    def trial(self) -> Trial:
+        """Stops state reads at their first page, for ``symphony tracker test``."""
+        return self._reads.trial
 
     async def aclose(self) -> None:
         """Close the connections."""

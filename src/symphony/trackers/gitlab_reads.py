@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from symphony.errors import TrackerError
 
+from .base import Trial
 from .gitlab_settings import GitLabSettings
 from .http import Answer, HttpClient, Query, status_error
 from .rest_listing import Listing, ListQueries, Page, Records, server_date
@@ -106,6 +107,11 @@ class GitLabReads:
                 found[iid] = record
         return found
 
+    @property
+    def trial(self) -> Trial:
+        """Stops lists at their first page."""
+        return self._opened.trial
+
     async def check(self) -> list[str]:
         """Ask for one issue, so that a refused token or an unknown project shows; no faults.
 
@@ -178,7 +184,7 @@ class GitLabReads:
         for number in range(1, _MAX_PAGES + 1):
             page = await self._page({**query, "per_page": 100, "page": number}, path)
             records.update((dig(r, "id") or (number, i), r) for i, r in enumerate(page.records))
-            if not page.more:
+            if self.trial.ends(page.more):
                 return list(records.values())
         raise TrackerError(
             "tracker_pagination",

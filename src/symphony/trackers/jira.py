@@ -22,7 +22,7 @@ import structlog
 from symphony.errors import SettingFault, TrackerError
 from symphony.model.issue import Issue, IssueId, normalize_state
 
-from .base import ToolContext, ToolResult, ToolSpec
+from .base import ToolContext, ToolResult, ToolSpec, Trial
 from .dropped_records import DroppedRecords
 from .http import HttpClient
 from .http_paths import BadCall
@@ -160,6 +160,11 @@ class JiraTracker:
     def changes(self) -> None:
         """Jira is polled; there is no watch."""
         return None
+
+    @property
+    def trial(self) -> Trial:
+        """Stops state reads at their first page, for ``symphony tracker test``."""
+        return self._reads.trial
 
     async def aclose(self) -> None:
         """Close the connections."""

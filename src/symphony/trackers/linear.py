@@ -21,7 +21,7 @@ import structlog
 from symphony.errors import SettingFault, TrackerError
 from symphony.model.issue import Issue, IssueId, normalize_state
 
-from .base import ToolContext, ToolResult, ToolSpec
+from .base import ToolContext, ToolResult, ToolSpec, Trial
 from .dropped_records import DroppedRecords
 from .http import HttpClient
 from .linear_listing import WHOLE_EVERY, LinearListing
@@ -147,6 +147,11 @@ class LinearTracker:
     def changes(self) -> None:
         """Linear is polled; there is no watch."""
         return None
+
+    @property
+    def trial(self) -> Trial:
+        """Stops state reads at their first page, for ``symphony tracker test``."""
+        return self._reads.trial
 
     async def aclose(self) -> None:
         """Close the connections."""

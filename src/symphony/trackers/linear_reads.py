@@ -18,6 +18,7 @@ from symphony.errors import TrackerError
 from symphony.model.issue import IssueId
 
 from . import linear_queries as queries
+from .base import Trial
 from .http import Answer, HttpClient
 from .linear_settings import LinearSettings
 from .rest_reads import gathered
@@ -59,6 +60,7 @@ class LinearReads:
         self._settings = settings
         self._http = http
         self._documents = queries.documents(settings.sub_issues)
+        self.trial = Trial()
 
     async def in_states(self, states: Sequence[str]) -> list[Any]:
         """Nodes of all issues of the project in these states, over all pages."""
@@ -207,7 +209,8 @@ class LinearReads:
             data = await self.query(query, {**variables, "after": cursor})
             page, cursor = _page(dig(data, *path), ".".join(path))
             nodes += page
-            if cursor is None:
+            # Labels and blockers of an issue are always complete.
+            if cursor is None or (path == ("issues",) and self.trial.ends(more=True)):
                 return nodes
             if cursor in seen:
                 raise _pagination(f"the cursor {cursor!r} twice", "linear_repeated_cursor")

@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from symphony.errors import TrackerError
 
+from .base import Trial
 from .http import Answer, Query
 from .rest_records import instant, integer
 
@@ -138,6 +139,7 @@ class Listing:
         self._kept: _Kept | None = None
         self.is_long = False
         self._lock = asyncio.Lock()
+        self.trial = Trial()
 
     async def read(self) -> Records:
         """Return the records, oldest first.
@@ -164,7 +166,7 @@ class Listing:
             first = await self._page(1, self._queries.listed)
             whole.add(first, self._queries.number)
             quiet, page, number = first.not_modified, first, 1
-            while page.more:
+            while not self.trial.ends(page.more):
                 number += 1
                 page = await self._page(number, self._queries.listed)
                 whole.add(page, self._queries.number)
