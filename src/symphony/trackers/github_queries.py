@@ -89,7 +89,10 @@ def found_issues(body: Mapping[str, Any], numbers: Sequence[int]) -> dict[int, M
             is said.
     """
     gone: set[int] = set()
-    for error in entries(body.get("errors")):
+    errors = body.get("errors")
+    if errors and not isinstance(errors, list):
+        raise answered_with_errors(body)
+    for error in entries(errors):
         path = dig(error, "path")
         alias = path[1] if isinstance(path, list) and len(path) == 2 else None
         number = next((n for n in numbers if alias == f"i{n}"), None)
@@ -138,7 +141,8 @@ def data_of(body: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def answered_with_errors(body: Mapping[str, Any]) -> TrackerError:
     """The error of an answer with errors that are no NOT_FOUND of an issue."""
-    said = [str(dig(error, "message") or "no message")[:200] for error in entries(body["errors"])]
+    errors = body["errors"] if isinstance(body["errors"], list) else [body["errors"]]
+    said = [str(dig(error, "message") or "no message")[:200] for error in errors]
     return TrackerError(
         "tracker_response",
         f"GitHub answered with errors: {'; '.join(said[:3])}",

@@ -35,6 +35,7 @@ from .http_limits import (
     keep_limit,
     parse_rate_limit,
     parse_retry_after,
+    server_wall,
 )
 from .http_secrets import SecretFilter
 
@@ -378,8 +379,13 @@ class HttpClient:
     def _answer(self, call: _Call, response: httpx2.Response, content: bytes) -> Answer:
         content = self._secrets.content(content)
         headers = {k.lower(): self._secrets.text(v) for k, v in response.headers.items()}
-        rate_limit = parse_rate_limit(headers, self._wall())
+        # Moments that a provider names are of its own clock, which may not be ours.
+        theirs = server_wall(headers)
+        here = self._wall()
+        ahead_s = 0.0 if theirs is None else theirs - here
+        rate_limit = parse_rate_limit(headers, here + ahead_s)
         if rate_limit is not None:
+            rate_limit = rate_limit.moved(-ahead_s)
             self.rate_limit = rate_limit
             keep_limit(self.rate_limits, rate_limit)
         status = response.status_code
@@ -390,7 +396,7 @@ class HttpClient:
                 # A 304 carries a fresh Date and limits; what it says of the body is the old one's.
                 fresh = {k: v for k, v in headers.items() if not k.startswith("content-")}
                 return replace(kept, headers={**kept.headers, **fresh}, not_modified=True)
-        retry_after_s = parse_retry_after(headers.get("retry-after"), self._wall())
+        retry_after_s = parse_retry_after(headers.get("retry-after"), here + ahead_s)
         answer = Answer(status, headers, content, retry_after_s, url=call.url)
         if call.conditional and status == 200:
             size = len(content)

@@ -10,7 +10,7 @@ closes it or opens it again; a call that is cancelled gives its place back.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -43,6 +43,27 @@ class RateLimit:
     remaining: int | None = None
     reset_wall: float | None = None
     resource: str | None = None
+
+    def moved(self, seconds: float) -> RateLimit:
+        """The same by a clock that shows so much more."""
+        if self.reset_wall is None:
+            return self
+        return replace(self, reset_wall=self.reset_wall + seconds)
+
+
+def server_wall(headers: Mapping[str, str]) -> float | None:
+    """What the provider's clock shows, in epoch seconds; None where it does not tell it.
+
+    An answer that a proxy has kept (``Age``) tells when it was made, which is long ago. ``Date`` is
+    in whole seconds, so that a drift of so little is none.
+    """
+    if "age" in headers:
+        return None
+    try:
+        moment = parsedate_to_datetime(headers.get("date", ""))
+    except (ValueError, TypeError):
+        return None
+    return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
 
 
 def parse_retry_after(value: str | None, now: float) -> float | None:
