@@ -31,6 +31,7 @@ from symphony.scheduler.commands import (
     FetchCandidates,
     FetchTerminal,
     RefreshIssues,
+    RefreshPurpose,
     SaveClaim,
     SavePark,
     SaveRaise,
@@ -99,6 +100,7 @@ class Oracle:
         self._excused: set[IssueId] = set()
         self._live: dict[RunId, Live] = {}
         self._due: dict[IssueId, Due] = {}
+        self._waits: dict[IssueId, float] = {}
         self._holds: set[str | None] = set()
         self._put_down: set[IssueId] = set()
         self._blocks: dict[IssueId, Block] = {}
@@ -378,7 +380,7 @@ class Oracle:
             if issue_id in found:
                 self._show(found[issue_id])
                 self._read_blocked(found[issue_id], event.cause, issued)
-            else:
+            elif event.cause > self._last_cause_of_former_board:
                 self._absences.setdefault(issue_id, []).append((issued, self._now))
 
     def _show(self, issue: Issue) -> None:
@@ -608,8 +610,8 @@ class Oracle:
             self._now - record.last_activity_mono >= limit_s, lambda: f"{command} of a healthy run"
         )
 
-    def _is_absent(self, issue_id: IssueId) -> bool:
-        absences = self._absences.get(issue_id, [])
+    def _is_absent(self, issue_id: IssueId, since: float = 0.0) -> bool:
+        absences = [one for one in self._absences.get(issue_id, []) if one[0] >= since]
         return any(
             second[0] >= first[1] + ABSENCE_S - TOLERANCE_S
             for number, first in enumerate(absences)
@@ -828,6 +830,12 @@ class Oracle:
             finished = self._standing(seen) == "terminal"
             cleaned = isinstance(self._event, CleanupEnded)
             self._must(cleaned or not finished, lambda: f"{issue_id} is released uncleaned")
+        if isinstance(self._event, IssuesRefreshed) and issue_id not in self._excused:
+            asked = self._asked[self._event.cause][0].purpose
+            is_sure = asked is RefreshPurpose.RETRY or self._is_absent(issue_id)
+            self._must(is_sure, lambda: f"{issue_id} is released after one read that lacks it")
+            if issue_id in self._waits and asked is not RefreshPurpose.RETRY:
+                self._world.counts["waiting retries released as gone"] += 1
         excused = issue_id in self._excused or issue_id in self._absences or self._moved_board
         self._must(excused, lambda: f"the claim of {issue_id} is dropped without a reason")
         self._due.pop(issue_id, None)
@@ -942,6 +950,7 @@ class Oracle:
         for issue_id, block in self._blocks.items():
             if block.until is not None and self._now - block.until >= 1.0:
                 self._fail(f"{issue_id} should have been let go on: {block}")
+        self._nobody_waits_for_what_is_gone()
         for claim in state.claims:
             if not isinstance(claim, RetryQueued):
                 continue
@@ -953,6 +962,18 @@ class Oracle:
                 gate.passed or gate.name == "unclaimed" for gate in explain(state, claim.issue)
             ):
                 self._fail(f"nothing holds it back: {claim}")
+
+    def _nobody_waits_for_what_is_gone(self) -> None:
+        """A due retry whose issue has vanished goes while it waits, not when it may start."""
+        waiting = {
+            claim.issue.id
+            for claim in self._life.state.claims
+            if isinstance(claim, RetryQueued) and claim.hold is not None
+        }
+        self._waits = {one: self._waits.get(one, self._now) for one in waiting}
+        for issue_id, since in self._waits.items():
+            absent = self._is_absent(issue_id, since)
+            self._must(not absent, lambda one=issue_id: f"{one} waits, and is gone")
 
     def _nobody_is_lost(self, candidates: Sequence[Issue]) -> None:
         """Each candidate of a cycle is claimed, or has a reason that people can see."""

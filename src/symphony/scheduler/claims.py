@@ -81,6 +81,7 @@ class RetryQueued:
         read_error: The last of those errors.
         idle: Turns in a row without progress.
         reply: An operator's answer, which the next run is told.
+        missing_since: Monotonic seconds of the first read that lacked it while it waits, or None.
     """
 
     issue: Issue
@@ -99,6 +100,7 @@ class RetryQueued:
     read_error: str | None = None
     idle: IdleTurns = NOT_IDLE
     reply: Reply | None = None
+    missing_since: float | None = None
 
     @property
     def waits_for_slot(self) -> bool:

@@ -319,6 +319,7 @@ def _start_or_wait(
         generation=state.generation,
         read_failures=0,
         read_error=None,
+        missing_since=None,
     )
     # The claim's own slot counts as free: the issue's state, and so its slot, may have changed.
     state.claims.drop(issue.id)

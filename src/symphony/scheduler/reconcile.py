@@ -82,11 +82,16 @@ def reconciled(
             case Blocked() if issue is not None:
                 commands.extend(_blocked_seen(state, claim, issue, pending, now))
             case Blocked():
-                commands.extend(_blocked_missing(state, claim, pending, now))
-            case RetryQueued() if issue is not None and claim.hold is not None:
+                commands.extend(_idle_missing(state, claim, pending, now))
+            case RetryQueued(hold=None):
+                # Its own read decides once it is due.
+                pass
+            case RetryQueued() if issue is not None:
                 commands.extend(_idle_seen(state, claim, issue, now))
+            case RetryQueued():
+                commands.extend(_idle_missing(state, claim, pending, now))
             case _:
-                # The claim changed while the read was in flight, or its own read decides.
+                # The claim changed while the read was in flight.
                 pass
     return commands
 
@@ -136,20 +141,22 @@ def _running_missing(
     return _mark_missing(state, claim, now)
 
 
-def _blocked_missing(
-    state: SchedulerState, claim: Blocked, pending: Pending, now: Instant
+def _idle_missing(
+    state: SchedulerState, claim: Blocked | RetryQueued, pending: Pending, now: Instant
 ) -> list[Command]:
     if _is_confirmed(claim, pending):
         return let_go(state, claim.issue, StopReason.MISSING.value)
     return _mark_missing(state, claim, now)
 
 
-def _is_confirmed(claim: Running | Blocked, pending: Pending) -> bool:
+def _is_confirmed(claim: Running | Blocked | RetryQueued, pending: Pending) -> bool:
     since = claim.missing_since
     return since is not None and pending.issued_mono >= since + CONFIRM_AFTER_S
 
 
-def _mark_missing(state: SchedulerState, claim: Running | Blocked, now: Instant) -> list[Command]:
+def _mark_missing(
+    state: SchedulerState, claim: Running | Blocked | RetryQueued, now: Instant
+) -> list[Command]:
     if claim.missing_since is not None:
         return []
     state.claims.put(replace(claim, missing_since=now.mono))
@@ -169,7 +176,7 @@ def _blocked_seen(
 def _idle_seen(
     state: SchedulerState, claim: Blocked | RetryQueued, issue: Issue, now: Instant
 ) -> list[Command]:
-    claim = replace(claim, issue=issue, generation=state.generation)
+    claim = replace(claim, issue=issue, generation=state.generation, missing_since=None)
     match state.rules.standing(issue):
         case Standing.TERMINAL:
             return clean(state, claim, now)
@@ -189,7 +196,7 @@ def confirm_missing(state: SchedulerState, now: Instant) -> list[Command]:
     ids = [
         claim.issue.id
         for claim in state.claims
-        if isinstance(claim, (Running, Blocked)) and claim.missing_since is not None
+        if isinstance(claim, (Running, Blocked, RetryQueued)) and claim.missing_since is not None
     ]
     if not ids:
         return []

@@ -15,7 +15,14 @@ from symphony.scheduler.commands import (
     RefreshPurpose,
     StopRun,
 )
-from symphony.scheduler.events import RunIssueChanged, RunSilent, SettingsChanged
+from symphony.scheduler.eligibility import GateName
+from symphony.scheduler.events import (
+    ControlAction,
+    ControlRequested,
+    RunIssueChanged,
+    RunSilent,
+    SettingsChanged,
+)
 
 RECONCILE = RefreshPurpose.RECONCILE
 CONFIRM = RefreshPurpose.CONFIRM_MISSING
@@ -343,16 +350,52 @@ def test_a_retry_that_waits_for_a_slot_is_reconciled(drive, issue, change, relea
         assert driver.retry(one).issue is changed
 
 
-def test_a_waiting_retry_that_a_read_lacks_is_left_to_its_own_read(drive, issue):
-    driver = drive(agent={"max_concurrent_agents": 1})
-    one, two = issue("A-1"), issue("A-2")
-    (spec,) = driver.start(one)
+def held_retry(driver, issue):
+    """A failed run whose retry is due while all work is paused."""
+    (spec,) = driver.start(issue)
     driver.end(spec, OutcomeKind.FAILED)
-    driver.poll([two])
+    driver.send(ControlRequested(ControlAction.PAUSE))
     driver.wake(10)
-    driver.show(RETRY, one)
-    reconcile(driver, two)
-    assert driver.retry(one).waits_for_slot
+    driver.show(RETRY, issue)
+    assert driver.retry(issue).hold.name is GateName.NOT_HELD
+
+
+def test_a_held_retry_whose_issue_is_gone_is_released_by_a_second_read(drive, issue):
+    """What a person has deleted must not stay on the list for as long as work is held."""
+    driver = drive()
+    one = issue("A-1")
+    held_retry(driver, one)
+    reconcile(driver)
+    assert driver.retry(one).missing_since == driver.mono
+    driver.wake(5)
+    assert driver.show(CONFIRM)[0] == DropClaim(one.id)
+    assert driver.claim(one) is None
+
+
+def test_a_held_retry_that_shows_up_again_is_no_longer_missing(drive, issue):
+    driver = drive()
+    one = issue("A-1")
+    held_retry(driver, one)
+    reconcile(driver)
+    driver.wake(5)
+    driver.show(CONFIRM, one)
+    assert driver.retry(one).missing_since is None
+    reconcile(driver)
+    assert driver.retry(one).missing_since == driver.mono
+
+
+def test_a_retry_that_is_not_due_is_left_to_its_own_read(drive, issue):
+    driver = drive()
+    one = issue("A-1")
+    (spec,) = driver.start(one)
+    driver.poll(held=[one])
+    driver.state.poll.next_mono = driver.mono
+    driver.wake()
+    driver.end(spec, OutcomeKind.FAILED)
+    driver.show(RECONCILE)
+    assert driver.retry(one).missing_since is None
+    driver.wake(10)
+    assert driver.show(RETRY)[0] == DropClaim(one.id)
 
 
 # --- a change of the tracker ------------------------------------------------------------------
