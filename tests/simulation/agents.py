@@ -58,6 +58,8 @@ def plan_of(rng: Random, *, turn_s: float, weather: Weather, is_quiet: bool) -> 
     end = rng.choice(_BAD_ENDS) if rng.random() < weather.agents_misbehave else "completes"
     if end == "completes" and rng.random() < weather.asks:
         end = rng.choice(["asks_input", "asks_input", "asks_approval"])
+    if weather.usage_limits and rng.random() < weather.usage_limits:
+        end = "usage_limit"
     moves_to = rng.choice([None, None, "In Progress", "Review", "Done", "Cancelled"])
     return Plan(rng.randint(1, 4), rng.expovariate(1 / turn_s) + 0.5, end, moves_to)
 

@@ -54,7 +54,6 @@ _NOT_LASTING = (
     GateName.STATE_SLOT,
     GateName.HOST_SLOT,
 )
-SURELY_WRITTEN_S = 10.0
 
 
 @dataclass(slots=True)
@@ -110,8 +109,8 @@ class BreakerBooks:
     def _restored(self, event: Restored) -> None:
         memory, now_wall = self._world.memory, self._world.timeline.wall
         found = {str(record.failure_class): record for record in event.breakers}
-        for name, (record, at) in memory.breakers.items():
-            is_sure = memory.died - at > SURELY_WRITTEN_S and not memory.disk_has_failed
+        for name, (record, number) in memory.breakers.items():
+            is_sure = memory.is_written(number)
             if is_sure and _bare(found.get(name)) != _bare(record):
                 self._fail(f"breaker {name} was {record}, is restored as {found.get(name)}")
         for name, record in found.items():
@@ -214,9 +213,12 @@ class BreakerBooks:
             case StartRun(spec):
                 self._start(spec)
             case SaveBreaker(record):
-                self._world.memory.breakers[record.failure_class] = (record, self._now)
+                self._world.memory.breakers[record.failure_class] = (
+                    record,
+                    self._world.memory.number,
+                )
             case DropBreaker(name):
-                self._world.memory.breakers[name] = (None, self._now)
+                self._world.memory.breakers[name] = (None, self._world.memory.number)
             case _:
                 pass
 

@@ -25,7 +25,7 @@ from symphony.ledger.decisions import bind
 from symphony.ledger.ledger import EVENTS_KEPT
 from symphony.ledger.reading import LedgerContents, OpenRun, read_only
 from symphony.ledger.spending import RunSpend
-from symphony.ledger.writer import WriterThread
+from symphony.ledger.writer import Operation, Part, WriterThread
 from symphony.model.clock import Instant
 from symphony.model.issue import Issue, IssueId
 from symphony.model.run import Outcome, RunId, RunSpec
@@ -56,10 +56,12 @@ class Disk:
         dies_in: After so many more writes the daemon is killed, those that wait with it; None: not.
         has_died: That has come.
         writes: How many there were.
+        wrote: Is told of each order that has been written.
     """
 
     fails: Callable[[], bool]
     delay: Callable[[], float]
+    wrote: Callable[[object], None]
     store: Store = field(default_factory=lambda: Store())
     dies_in: int | None = None
     has_died: bool = False
@@ -307,9 +309,11 @@ class ModelLedger:
         self._is_planned = False
 
     async def run_started(self, spec: RunSpec, *, started_wall: float) -> None:
-        await self._write(
-            f"run {spec.run_id} started", lambda: self._store.start(spec, started_wall)
-        )
+        def start() -> None:
+            self._store.start(spec, started_wall)
+            self._disk.wrote(spec)
+
+        await self._write(f"run {spec.run_id} started", start)
 
     async def run_process(self, run_id: RunId, identity: ProcessIdentity) -> None:
         def add() -> None:
@@ -379,8 +383,12 @@ class ModelLedger:
     async def save(self, *commands: c.Durable) -> None:
         wall = self._clock().wall
         await self._write_all(
-            [(key_of(command), partial(self._store.save, command, wall)) for command in commands]
+            [(key_of(command), partial(self._save, command, wall)) for command in commands]
         )
+
+    def _save(self, command: c.Durable, wall: float) -> None:
+        self._store.save(command, wall)
+        self._disk.wrote(command)
 
     def record_event(self, *_: Any) -> None:
         """History is no concern of the scheduler."""
@@ -473,11 +481,19 @@ class SteppedWriter(WriterThread):
         self._closing = False
         self._disk = disk
         self._is_planned = False
+        self.tells: Sequence[object] = ()
 
-    def submit_all(self, *args: Any, **kwargs: Any) -> asyncio.Future[None]:
-        future = super().submit_all(*args, **kwargs)
+    def submit_all(self, parts: Sequence[Part], **kwargs: Any) -> asyncio.Future[None]:
+        future = super().submit_all(
+            [*parts, *(Part(self._told(one)) for one in self.tells)], **kwargs
+        )
+        self.tells = ()
         self._plan(self._disk.delay())
         return future
+
+    def _told(self, order: object) -> Operation:
+        """What tells that the write which it belongs to is made."""
+        return lambda _connection: self._disk.wrote(order)
 
     def close(self) -> None:
         self._turn()
@@ -525,6 +541,15 @@ class SqliteLedger(Ledger):
 
     async def aclose(self) -> None:
         self.writer.close()
+
+    async def run_started(self, spec: RunSpec, *, started_wall: float) -> None:
+        done = super().run_started(spec, started_wall=started_wall)
+        self.writer.tells = [spec]
+        await done
+
+    async def save(self, *commands: c.Durable) -> None:
+        self.writer.tells = commands
+        await super().save(*commands)
 
     def half_written(self) -> list[RunId]:
         query = """

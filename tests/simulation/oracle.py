@@ -27,12 +27,15 @@ from symphony.scheduler.commands import (
     CleanWorkspace,
     Command,
     DropClaim,
+    DropHold,
     DropPark,
+    Durable,
     FetchCandidates,
     FetchTerminal,
     RefreshIssues,
     RefreshPurpose,
     SaveClaim,
+    SaveHold,
     SavePark,
     SaveRaise,
     SaveStop,
@@ -77,7 +80,6 @@ if TYPE_CHECKING:
 
 TOLERANCE_S = 1e-6
 ABSENCE_S = 5.0
-SURELY_WRITTEN_S = 10.0
 STALL_MARGIN_S = 15.0
 ASKS = (OutcomeKind.INPUT_REQUIRED, OutcomeKind.APPROVAL_REQUIRED)
 
@@ -248,7 +250,7 @@ class Oracle:
     def _restored(self, event: Restored) -> None:
         memory = self._memory
         self._usage = event.usage
-        self._holds = {hold.scope for hold in event.holds}
+        self._holds_restored({hold.scope for hold in event.holds})
         self._purse.restore(event.spend)
         for name, sums in (("issues", event.spend.issues), ("days", event.spend.days)):
             booked = sum(one.tokens for one in sums.values())
@@ -285,48 +287,62 @@ class Oracle:
             kind = RetryKind.RECOVERY if recovers else claim.retry_kind or RetryKind.FAILURE
             due = self._now if recovers else self._restored_due(claim)
             self._due[issue_id] = Due(claim.attempt, kind, failures, due)
-        memory.claims = {claim.issue.id: (claim.kind, self._now) for claim in event.claims}
-        memory.replies = {one: (said, self._now) for one, said in self._replies.items()}
+        memory.claims = {claim.issue.id: (claim.kind, 0) for claim in event.claims}
+        memory.replies = {one: (said, 0) for one, said in self._replies.items()}
 
     def _ledger_kept(self, kinds: dict[IssueId, str]) -> None:
         """What the ledger was told well before the end is what it tells after it."""
         memory = self._memory
         if memory.disk_has_failed:
             return
-        for issue_id, (kind, at) in memory.claims.items():
-            if memory.died - at > SURELY_WRITTEN_S and kinds.get(issue_id) != kind:
-                self._fail(f"{issue_id} was {kind} at {at}, is restored as {kinds.get(issue_id)}")
-            if memory.died - at <= SURELY_WRITTEN_S:
-                # Too young to be surely written: from here on it is as the ledger has it.
-                memory.claims[issue_id] = (kinds.get(issue_id), at)
+        for issue_id, (kind, number) in memory.claims.items():
+            if memory.is_written(number):
+                self._must(
+                    kinds.get(issue_id) == kind,
+                    lambda one=issue_id, kind=kind: f"{one} was {kind}, is {kinds.get(one)}",
+                )
+            else:
+                # From here on it is as the ledger has it.
+                memory.claims[issue_id] = (kinds.get(issue_id), 0)
                 memory.saved.pop(issue_id, None)
 
     def _park_restored(self, event: Restored) -> None:
-        until, shift, since = self._memory.park
-        told = self._memory.died - since > SURELY_WRITTEN_S and not self._memory.disk_has_failed
-        if told and shift == self._world.timeline.wall_shift:
+        until, shift, number = self._memory.park
+        if self._memory.is_written(number) and shift == self._world.timeline.wall_shift:
             left_s = 0.0 if until is None else max(0.0, until - self._now)
             got_s = 0.0 if event.park is None else event.park.delay_s
             self._must(
                 -1e-3 < got_s - left_s < 10.0, lambda: f"parked for {left_s}, not {event.park}"
             )
+        self._memory.park = (None, self._world.timeline.wall_shift, 0)
         if event.park is not None:
             self._world.counts["parks restored"] += 1
             self._parked_until = self._now + event.park.delay_s
+            self._memory.park = (self._parked_until, self._world.timeline.wall_shift, 0)
+
+    def _holds_restored(self, found: set[str | None]) -> None:
+        memory = self._memory
+        for scope, (is_held, number) in memory.holds.items():
+            same = (scope in found) == is_held
+            self._must(
+                same or not memory.is_written(number), lambda one=scope: f"hold of {one}: {found}"
+            )
+        self._holds = found
+        memory.holds = dict.fromkeys(found, (True, 0))
 
     def _answer_kept(self, claim: RestoredClaim) -> None:
         """An answer that was taken well before the end goes on with its issue."""
         issue_id, said = claim.issue.id, None if claim.reply is None else claim.reply.text
-        text, since = self._memory.replies.get(issue_id, (None, 0.0))
-        if self._memory.died - since > SURELY_WRITTEN_S and not self._memory.disk_has_failed:
+        text, number = self._memory.replies.get(issue_id, (None, 0))
+        if self._memory.is_written(number):
             self._must(said == text, lambda: f"{issue_id} had {text!r}, is restored with {said!r}")
         self._replies[issue_id] = said
 
     def _block_restored(self, claim: RestoredClaim) -> bool:
-        """A stop whose run has ended in the ledger is in the ledger too."""
+        """A stop that was written is restored, whatever has become of its run."""
         issue_id = claim.issue.id
-        run_id = self._memory.stopped.pop(issue_id, None)
-        if run_id in self._memory.durable and not self._memory.disk_has_failed:
+        run_id, number = self._memory.stopped.pop(issue_id, (None, 0))
+        if run_id is not None and self._memory.is_written(number):
             category = STOPPED if claim.stopped is not None else claim.blocked_category
             self._must(category == STOPPED, lambda: f"the stop of {run_id} is forgotten: {claim}")
         if claim.kind != "blocked" and claim.stopped is None:
@@ -350,8 +366,8 @@ class Oracle:
         issue_id, memory = claim.issue.id, self._memory
         saved = memory.saved.get(issue_id)
         at = self._now + (claim.delay_s or 0.0)
-        kind, since = memory.claims.get(issue_id, (None, 0.0))
-        if kind != claim.kind or memory.died - since <= SURELY_WRITTEN_S:
+        kind, number = memory.claims.get(issue_id, (None, 0))
+        if kind != claim.kind or not memory.is_written(number):
             # The last order may not have got to the disk: what holds is what came before it.
             saved = None
         if saved is not None and saved[1] == self._world.timeline.wall_shift:
@@ -441,9 +457,15 @@ class Oracle:
     def commanded(self, commands: Sequence[Command]) -> None:
         if self._event is None:
             self._event = WakeUp()
+        orders = [command for command in commands if isinstance(command, Durable)]
+        starts = [command.spec for command in commands if isinstance(command, StartRun)]
+        self._memory.give([*orders, *starts])
         for command in commands:
             if self._world.traces:
                 self._world.note(f"  < {command}")
+            if isinstance(command, Durable | StartRun):
+                order = command.spec if isinstance(command, StartRun) else command
+                self._memory.number = self._memory.number_of(order)
             self._breaker.commanded(command)
             if isinstance(command, StartRun | StopRun | CleanWorkspace | DropClaim):
                 self._must(not self._is_of_former_board(), lambda c=command: f"{c} of a board left")
@@ -458,11 +480,15 @@ class Oracle:
                     self._save_stop(command)
                 case SavePark():
                     self._save_park(command)
+                case SaveHold(hold):
+                    self._memory.holds[hold.scope] = (True, self._memory.number)
+                case DropHold(scope):
+                    self._memory.holds[scope] = (False, self._memory.number)
                 case DropPark():
                     self._must(
                         self._now >= self._parked_until - TOLERANCE_S, lambda: "unparked early"
                     )
-                    self._memory.park = (None, self._world.timeline.wall_shift, self._now)
+                    self._memory.park = (None, self._world.timeline.wall_shift, self._memory.number)
                 case DropClaim(issue_id):
                     self._drop(issue_id)
                 case SaveRaise(order):
@@ -527,7 +553,7 @@ class Oracle:
         self._memory.run_ids.add(spec.run_id)
         self._memory.failures[(issue_id, "running", spec.attempt, spec.retry_kind)] = failures
         self._live[spec.run_id] = Live(spec, failures)
-        self._memory.claims[issue_id] = ("running", self._now)
+        self._memory.claims[issue_id] = ("running", self._memory.number)
         self.recovering.discard(issue_id)
         self._excused.discard(issue_id)
         self._absences.pop(issue_id, None)
@@ -619,7 +645,7 @@ class Oracle:
         )
 
     def _save(self, claim: SaveClaim) -> None:
-        self._memory.claims[claim.issue.id] = (claim.kind, self._now)
+        self._memory.claims[claim.issue.id] = (claim.kind, self._memory.number)
         self.recovering.discard(claim.issue.id)
         if isinstance(self._event, ControlRequested):
             self._save_by_order(claim)
@@ -640,7 +666,7 @@ class Oracle:
         expected = self._replies.get(issue_id)
         self._must(said == expected, lambda: f"{claim} should carry {expected!r}")
         if self._memory.replies.get(issue_id, (None, 0.0))[0] != said:
-            self._memory.replies[issue_id] = (said, self._now)
+            self._memory.replies[issue_id] = (said, self._memory.number)
 
     def _save_unasked(self, claim: SaveClaim) -> None:
         """A read shows a blocked issue for the first time or changed, or its time has come."""
@@ -679,7 +705,7 @@ class Oracle:
         )
         self._ordered_ends[command.run_id] = is_stop
         if is_stop:
-            self._memory.stopped[issue_id] = command.run_id
+            self._memory.stopped[issue_id] = (command.run_id, self._memory.number)
         else:
             self._memory.stopped.pop(issue_id, None)
 
@@ -688,7 +714,7 @@ class Oracle:
         late_s = abs(self._now + wait_s - self._parked_until)
         self._must(late_s < 1e-3, lambda: f"{command}, but it should be {self._parked_until}")
         shift = self._world.timeline.wall_shift
-        self._memory.park = (self._parked_until, shift, self._now)
+        self._memory.park = (self._parked_until, shift, self._memory.number)
 
     def _save_after_run(self, claim: SaveClaim) -> None:
         self._must(self._just_ended is not None, lambda: f"{claim} out of nothing")
@@ -824,7 +850,7 @@ class Oracle:
             self._memory.saved[claim.issue.id] = (until, shift)
 
     def _drop(self, issue_id: IssueId) -> None:
-        self._memory.claims[issue_id] = (None, self._now)
+        self._memory.claims[issue_id] = (None, self._memory.number)
         seen = self._seen.get(issue_id)
         if seen is not None and issue_id not in self._absences and not self._moved_board:
             finished = self._standing(seen) == "terminal"
@@ -846,7 +872,7 @@ class Oracle:
     def _forget(self, issue_id: IssueId) -> None:
         self._blocks.pop(issue_id, None)
         self._replies.pop(issue_id, None)
-        self._memory.replies[issue_id] = (None, self._now)
+        self._memory.replies[issue_id] = (None, self._memory.number)
         self._memory.stopped.pop(issue_id, None)
 
     def _clean(self, command: CleanWorkspace) -> None:
@@ -870,6 +896,9 @@ class Oracle:
             or (isinstance(command, DropClaim) and command.issue_id == issue_id)
             or (isinstance(command, CleanWorkspace) and command.issue.id == issue_id)
         ]
+        if len(ways) == 2 and event.outcome.crossed is not None:
+            # A limit that was raised meanwhile lets it go on again at once.
+            ways = [way for way in ways if not getattr(way, "crossed", None)]
         self._must(len(ways) == 1 or self._stopping, lambda: f"{event} leads to {ways}")
         if any(isinstance(way, SaveClaim | DropClaim) for way in ways):
             self._memory.followed.add(event.run_id)
@@ -890,6 +919,7 @@ class Oracle:
         self._must(
             blocked == set(self._blocks), lambda: f"blocked {blocked}, should be {self._blocks}"
         )
+        self._as_operators_have_it()
         self._nothing_is_late()
         self._polls_go_on()
         self._must(
@@ -902,6 +932,32 @@ class Oracle:
         # In the middle of a backlog the records may be ahead of the claims; nobody looks then.
         if self._world.steps % 8 == 0 and self._life.mailbox.is_empty:
             self._look()
+
+    def _as_operators_have_it(self) -> None:
+        """Holds, stops and the park are what orders and outcomes have made them, over restarts."""
+        state = self._life.state
+        if not state.started:
+            return
+        held = set(state.holds)
+        self._must(held == self._holds, lambda: f"held are {held}, should be {self._holds}")
+        until = 0.0 if state.park is None else state.park.until_mono
+        waits = self._now < self._parked_until - TOLERANCE_S
+        same = abs(until - self._parked_until) < 1e-3
+        self._must(
+            same or (state.park is None and not waits),
+            lambda: f"parked until {until}, should be {self._parked_until}",
+        )
+        told = self._memory.park[0] or 0.0
+        self._must(
+            state.park is None or abs(told - until) < 1e-3,
+            lambda: f"parked until {until}, the ledger was told {told}",
+        )
+        told_held = {scope for scope, (is_held, _) in self._memory.holds.items() if is_held}
+        self._must(held == told_held, lambda: f"held are {held}, the ledger was told {told_held}")
+        for issue_id in self._put_down:
+            claim = state.claims.get(issue_id)
+            if isinstance(claim, RetryQueued | Rechecking | Dispatching):
+                self._fail(f"an operator has stopped it: {claim}")
 
     def _polls_go_on(self) -> None:
         """Whatever the tracker says of its budgets, the next poll has a near end."""

@@ -51,6 +51,7 @@ class Weather:
     asks: float = 0.0
     answers: float = 0.0
     hasty_stops: float = 0.0
+    usage_limits: float = 0.0
 
 
 EVENTFUL: dict[str, float] = {
@@ -59,6 +60,7 @@ EVENTFUL: dict[str, float] = {
     "answers": 60.0,
     "orders": 12.0,
     "hasty_stops": 12.0,
+    "usage_limits": 0.1,
     "people": 12.0,
     "orphan": 0.3,
 }
@@ -92,7 +94,7 @@ def scenario_of(seed: int) -> Scenario:
         hours=hours,
         issues=rng.randint(1, 9),
         sections=_sections(rng, interval_s),
-        weather=_weather(rng),
+        weather=_busy_operators(_weather(rng), rng) if seed % 6 == 1 else _weather(rng),
         turn_s=rng.choice([20.0, 120.0, 400.0]),
         uses_sqlite=seed % 10 == 3,
         publishes=publishes,
@@ -139,6 +141,17 @@ def _weather(rng: Random) -> Weather:
         answers=rng.choice([0.0, 6.0, 60.0]),
         hasty_stops=some(0.5, 4.0),
     )
+
+
+def _busy_operators(weather: Weather, rng: Random) -> Weather:
+    """A day of orders and of crashes among them, so that what was ordered must outlive them."""
+    weather.orders = rng.choice([4.0, 20.0])
+    weather.hasty_stops = rng.choice([4.0, 20.0])
+    weather.answers = rng.choice([6.0, 60.0])
+    weather.crashes = rng.choice([4.0, 12.0])
+    weather.usage_limits = rng.choice([0.1, 0.5])
+    weather.slow_finish = rng.choice([0.1, 0.5])
+    return weather
 
 
 def _sections(rng: Random, interval_s: float) -> dict[str, Any]:

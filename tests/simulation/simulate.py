@@ -122,7 +122,7 @@ class Simulation:
         self.world = World(scenario, self._timeline, scenario.weather, self._note)
         self.world.traces = trace is not None
         rng = self._rng = Random(f"fate {scenario.seed}")
-        self._disk = Disk(lambda: self.world.disk_fails, self._disk_delay)
+        self._disk = Disk(lambda: self.world.disk_fails, self._disk_delay, self.world.memory.wrote)
         self._path = folder / "ledger.sqlite3" if scenario.uses_sqlite else None
         self._sections = scenario.sections
         self._file: dict[str, Any] | None = scenario.sections

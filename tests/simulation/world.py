@@ -79,13 +79,16 @@ class Memory:
         failures: Failed runs in a row behind each claim that was ever made, by what it shows.
         saved: When each issue's saved retry is due, and how the wall clock stood to it.
         durable: Tokens of runs whose end is surely in the ledger.
-        claims: What the ledger was last told of each issue, and when.
+        claims: What the ledger was last told of each issue, and by which order.
         breakers: The same of each class of failures.
-        replies: The answer that goes with each issue, and since when.
-        stopped: The live run of an issue that an operator has stopped.
+        replies: The answer that goes with each issue, and by which order.
+        stopped: The live run of an issue that an operator has stopped, and by which order.
         followed: Runs whose end has given their issue another claim, or none.
-        park: When the park that the ledger was told of ends, how the wall clock stood, and since
-            when it is told; None for no park.
+        park: When the park that the ledger was told of ends, how the wall clock stood, and by
+            which order; None for no park.
+        holds: Whether the ledger was told that a scope is held, and by which order.
+        number: Of the order to the ledger that is looked at; 0 is what a start has found there.
+        written: The highest number that is on the disk. Orders are written as they were given.
         died: When the last lifetime ended.
         disk_has_failed: What the ledger was told may not be what it holds.
     """
@@ -94,16 +97,39 @@ class Memory:
     failures: dict[tuple[Any, ...], int] = field(default_factory=dict)
     saved: dict[IssueId, tuple[float, float]] = field(default_factory=dict)
     durable: dict[RunId, int] = field(default_factory=dict)
-    claims: dict[IssueId, tuple[str | None, float]] = field(default_factory=dict)
-    replies: dict[IssueId, tuple[str | None, float]] = field(default_factory=dict)
-    stopped: dict[IssueId, RunId] = field(default_factory=dict)
+    claims: dict[IssueId, tuple[str | None, int]] = field(default_factory=dict)
+    replies: dict[IssueId, tuple[str | None, int]] = field(default_factory=dict)
+    stopped: dict[IssueId, tuple[RunId, int]] = field(default_factory=dict)
     followed: set[RunId] = field(default_factory=set)
-    park: tuple[float | None, float, float] = (None, 0.0, 0.0)
+    park: tuple[float | None, float, int] = (None, 0.0, 0)
     died: float = 0.0
     disk_has_failed: bool = False
     spent: int = 0
     shown_tokens: dict[int, int] = field(default_factory=dict)
-    breakers: dict[str, tuple[BreakerRecord | None, float]] = field(default_factory=dict)
+    breakers: dict[str, tuple[BreakerRecord | None, int]] = field(default_factory=dict)
+    holds: dict[str | None, tuple[bool, int]] = field(default_factory=dict)
+    number: int = 0
+    written: int = 0
+    _given: int = 0
+    _numbers: dict[int, tuple[object, int]] = field(default_factory=dict)
+
+    def give(self, orders: Sequence[object]) -> None:
+        """Number what the ledger is told now; ``number_of`` has it."""
+        for order in orders:
+            self._given += 1
+            # The order is kept, so that no other one gets its identity.
+            self._numbers[id(order)] = (order, self._given)
+
+    def number_of(self, order: object) -> int:
+        return self._numbers[id(order)][1]
+
+    def wrote(self, order: object) -> None:
+        """The ledger has put this order on the disk."""
+        self.written = max(self.written, self._numbers[id(order)][1])
+
+    def is_written(self, number: int) -> bool:
+        """Say whether an order must be found by the next start: it, or a later one, is written."""
+        return number <= self.written and not self.disk_has_failed
 
     @property
     def durable_tokens(self) -> int:

@@ -31,6 +31,7 @@ from symphony.scheduler.commands import (
     RefreshIssues,
     SaveBreaker,
     SaveClaim,
+    SaveEnd,
     SavePark,
     StartRun,
     StopRun,
@@ -122,6 +123,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.board: dict[IssueId, Issue] = {}
         self.ledger: dict[IssueId, RestoredClaim] = {}
         self.live: dict[RunId, RunSpec] = {}
+        self.recorded: set[RunId] = set()
         self.all_runs: list[RunSpec] = []
         self.usage, self.seconds = TokenUsage(), 0.0
         self.boot()
@@ -178,6 +180,9 @@ class AnyOrder(RuleBasedStateMachine):
                 )
             case DropClaim(issue_id):
                 self.ledger.pop(issue_id, None)
+            case SaveEnd(ended):
+                assert ended.run_id not in self.recorded, "a run's end was recorded twice"
+                self.recorded.add(ended.run_id)
             case Note() | SavePark() | DropPark() | SaveBreaker() | DropBreaker():
                 pass
             case _:
