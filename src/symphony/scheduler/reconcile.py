@@ -176,7 +176,7 @@ def _blocked_seen(
 def _idle_seen(
     state: SchedulerState, claim: Blocked | RetryQueued, issue: Issue, now: Instant
 ) -> list[Command]:
-    claim = replace(claim, issue=issue, generation=state.generation, missing_since=None)
+    claim = replace(claim, missing_since=None, issue=issue, generation=state.generation)
     match state.rules.standing(issue):
         case Standing.TERMINAL:
             return clean(state, claim, now)
