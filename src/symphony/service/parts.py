@@ -86,7 +86,7 @@ async def build_parts(options: DaemonOptions, stack: AsyncExitStack) -> Parts:
     state_dir.prepare()
     stack.enter_context(state_dir.lock())
     logs = _open_logs(stack, options, settings, state_dir)
-    webhooks = take_webhooks(store, options, logs)
+    webhooks = take_webhooks(store, options, logs, state_dir)
     trackers = await _trackers(stack, options, store, logs)
     session_options = _session_options(options, settings, state_dir, places, logs)
     ledger = await _open_ledger(stack, store, state_dir)

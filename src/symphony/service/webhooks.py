@@ -11,17 +11,25 @@ import time
 
 from symphony.config.checking import WEBHOOK_KINDS
 from symphony.config.settings import Settings
+from symphony.config.state_dir import StateDir
 from symphony.config.store import WorkflowStore
 from symphony.engine.trackers import TrackerSlot
 from symphony.observe.logs import LogHandle
 from symphony.service.options import DaemonOptions
+from symphony.web.marks import Marks
 from symphony.web.webhooks import WebhookConfig, Webhooks
 
 
-def take_webhooks(store: WorkflowStore, options: DaemonOptions, logs: LogHandle) -> Webhooks:
+def take_webhooks(
+    store: WorkflowStore, options: DaemonOptions, logs: LogHandle, state_dir: StateDir
+) -> Webhooks:
     """Return the judge of deliveries, which follows the settings in force."""
     register_secrets(store.current.settings, options, logs)
-    return Webhooks(config=lambda: webhook_config(store.current.settings, options), wall=time.time)
+    return Webhooks(
+        config=lambda: webhook_config(store.current.settings, options),
+        wall=time.time,
+        marks=Marks(state_dir.root / "webhooks.seen"),
+    )
 
 
 def register_secrets(settings: Settings, options: DaemonOptions, logs: LogHandle) -> None:

@@ -28,7 +28,7 @@ from urllib.parse import unquote
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -45,6 +45,9 @@ from .webhooks import Webhooks
 
 Handler = Callable[[Request], Awaitable[Response]]
 _API = b"/api/v1/"
+MAX_ARRIVING = 32
+"""Deliveries whose bodies are held at a time; providers send them again."""
+
 _EXPLAIN = b"/explain"
 _FAULTS = {
     404: ("not_found", "Route not found"),
@@ -80,6 +83,7 @@ class Handlers:
     ) -> None:
         self._backend = backend
         self._webhooks = webhooks
+        self._arriving = 0
         self._streams = streams
         self._pages = pages
         self._state = api.SnapshotCache(lambda snapshot: api.encode(api.present_state(snapshot)))
@@ -134,15 +138,22 @@ class Handlers:
 
     async def webhook(self, request: Request) -> Response:
         """``POST /api/v1/webhooks/<kind>``: a signed delivery wakes the poll, and no more."""
-        kind, body = request.path_params["kind"], await request.body()
         if self._webhooks is None:
             return error_response(404, "webhook_not_configured", "No webhooks are taken here.")
+        if self._arriving >= MAX_ARRIVING:
+            return error_response(503, "too_many_deliveries", "Too many deliveries arrive at once.")
+        self._arriving += 1
+        try:
+            kind, body = request.path_params["kind"], await request.body()
+        finally:
+            self._arriving -= 1
         verdict = self._webhooks.judge(kind, request.headers, body)
         if not verdict.taken:
             status = 404 if verdict.code == "webhook_not_configured" else 401
             return error_response(status, verdict.code, verdict.message)
         duplicate = verdict.code == "duplicate"
         if not duplicate and self._backend.request_refresh("webhook") is None:
+            self._webhooks.forget(kind, request.headers, body)
             return error_response(503, "orchestrator_unavailable", "Orchestrator is unavailable")
         return json_response({"accepted": True, "duplicate": duplicate}, status=202)
 
@@ -233,7 +244,11 @@ def build_app(
     }
     app = Starlette(
         routes=[Route(path, resource) for path, resource in resources.items()],
-        exception_handlers={HTTPException: _http_failure, Exception: _failure},
+        exception_handlers={
+            HTTPException: _http_failure,
+            ClientDisconnect: _gone,
+            Exception: _failure,
+        },
     )
     app.router.redirect_slashes = False
     return Guard(app, hosts)
@@ -247,6 +262,11 @@ async def _http_failure(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     code, message = _FAULTS.get(status, ("request_failed", "Request failed"))
     return error_response(status, code, message)
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    """Answer to nobody: whoever sent a body went away before its end, which is no fault of ours."""
+    return error_response(400, "request_incomplete", "The request ended too early")
 
 
 async def _failure(request: Request, error: Exception) -> Response:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
-from .peers import PeerProtocol
+from .arrival import timely
 
 
 class EmbeddedServer(uvicorn.Server):
@@ -43,12 +43,17 @@ class EmbeddedServer(uvicorn.Server):
 
 
 def make_server(
-    app: ASGIApp, *, started: asyncio.Event, stopping: asyncio.Event, grace_s: int
+    app: ASGIApp,
+    *,
+    started: asyncio.Event,
+    stopping: asyncio.Event,
+    grace_s: int,
+    arrival_s: float,
 ) -> EmbeddedServer:
     """Return a server for ``app`` that runs until ``stopping`` is set."""
     config = uvicorn.Config(
         app,
-        http=PeerProtocol,
+        http=timely(arrival_s),
         ws="none",
         lifespan="off",
         loop="none",

@@ -29,6 +29,8 @@ __all__ = ["WebError", "WebServer"]
 
 _log = logging.getLogger("symphony.web")
 _GRACE_S = 1
+ARRIVAL_LIMIT_S = 20.0
+"""A megabyte takes a second at 8 Mbit/s; providers give up after ten."""
 """Seconds that answers in flight have when the server stops; uvicorn takes whole ones."""
 
 
@@ -42,6 +44,7 @@ class WebServer:
         backend: What is shown.
         allowed_hosts: More names that the Host header may have, for a reverse proxy.
         webhooks: Judges deliveries of the tracker; None takes none.
+        arrival_s: Longest time that a request may take to arrive.
     """
 
     def __init__(
@@ -50,7 +53,9 @@ class WebServer:
         *,
         allowed_hosts: Iterable[str] = (),
         webhooks: Webhooks | None = None,
+        arrival_s: float = ARRIVAL_LIMIT_S,
     ) -> None:
+        self._arrival_s = arrival_s
         self._backend = backend
         self._webhooks = webhooks
         self._allowed_hosts = tuple(allowed_hosts)
@@ -131,7 +136,13 @@ class WebServer:
         streams = Streams(self._backend)
         hosts = HostRule(self._host, self._allowed_hosts)
         app = build_app(self._backend, streams, hosts, self._webhooks)
-        server = make_server(app, started=self._started, stopping=self._stopping, grace_s=_GRACE_S)
+        server = make_server(
+            app,
+            started=self._started,
+            stopping=self._stopping,
+            grace_s=_GRACE_S,
+            arrival_s=self._arrival_s,
+        )
         serving = asyncio.create_task(server.serve(sockets), name="web server")
         try:
             stopping = asyncio.create_task(self._stopping.wait(), name="web stopping")

@@ -18,10 +18,11 @@ import hashlib
 import hmac
 import json
 import logging
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
+
+from .marks import Marks
 
 __all__ = ["MAX_WEBHOOK_BYTES", "Verdict", "WebhookConfig", "Webhooks"]
 
@@ -30,9 +31,6 @@ MAX_WEBHOOK_BYTES: Final = 1 << 20
 
 REPLAY_WINDOW_S: Final = {"linear": 60.0, "gitlab": 300.0}
 """How far a signed instant may be off: Linear names a minute, Standard Webhooks five."""
-
-REMEMBERED: Final = 4096
-"""Deliveries that are known again; the oldest is forgotten first."""
 
 WARN_EVERY_S: Final = 60.0
 """Rejected deliveries are logged at most this often: anybody can send them."""
@@ -84,14 +82,19 @@ class Webhooks:
     Args:
         config: What is in force now; None where no webhooks are taken.
         wall: Epoch seconds.
+        marks: What came before; None remembers in memory alone.
     """
 
     def __init__(
-        self, *, config: Callable[[], WebhookConfig | None], wall: Callable[[], float]
+        self,
+        *,
+        config: Callable[[], WebhookConfig | None],
+        wall: Callable[[], float],
+        marks: Marks | None = None,
     ) -> None:
         self._config = config
         self._wall = wall
-        self._seen: OrderedDict[str, None] = OrderedDict()
+        self._marks = marks if marks is not None else Marks()
         self._heard_wall = wall()
         self._accepted = False
         self._rejected = 0
@@ -114,11 +117,17 @@ class Webhooks:
         if fault is not None:
             self._reject(kind, fault)
             return fault
-        self._heard_wall = self._wall()
-        self._rejected, self._silence_told, self._accepted = 0, False, True
-        if self._known(_marks(kind, headers, body)):
+        self._rejected = 0
+        if self._marks.add(_marks(kind, headers, body)):
+            # Whoever repeats an old delivery can't hide that no new one comes.
             return Verdict("duplicate")
+        self._heard_wall = self._wall()
+        self._silence_told, self._accepted = False, True
         return Verdict("accepted")
+
+    def forget(self, kind: str, headers: Mapping[str, str], body: bytes) -> None:
+        """Take back that a delivery came: it woke nothing, so that it may come again."""
+        self._marks.drop(_marks(kind, headers, body))
 
     @property
     def wakes(self) -> bool:
@@ -146,17 +155,6 @@ class Webhooks:
             self._silence_told = True
             _log.warning("Webhooks are silent", extra={"problem": problem})
         return problem
-
-    def _known(self, marks: Iterable[str]) -> bool:
-        """Remember a delivery; say whether it came before."""
-        known = False
-        for mark in marks:
-            known = known or mark in self._seen
-            self._seen[mark] = None
-            self._seen.move_to_end(mark)
-        while len(self._seen) > REMEMBERED:
-            self._seen.popitem(last=False)
-        return known
 
     def _reject(self, kind: str, fault: Verdict) -> None:
         self._rejected += 1

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import logging
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 import httpx2
 import pytest
 
+from symphony.web.app import MAX_ARRIVING
 from symphony.web.server import WebServer
 from symphony.web.webhooks import MAX_WEBHOOK_BYTES, WebhookConfig, Webhooks
 
@@ -28,17 +31,25 @@ def headers(body: bytes, number: str = "1") -> dict[str, str]:
     return {"X-Hub-Signature-256": f"sha256={digest}", "X-GitHub-Delivery": number}
 
 
-@pytest.fixture
-async def client(site: Site) -> AsyncIterator[httpx2.AsyncClient]:
+@asynccontextmanager
+async def serving(site: Site, *, arrival_s: float = 20.0) -> AsyncIterator[WebServer]:
     config = WebhookConfig("github", SECRET, 3600.0)
-    server = WebServer(site.backend, webhooks=Webhooks(config=lambda: config, wall=time.time))
-    port = server.listen_tcp("127.0.0.1", 0)
+    webhooks = Webhooks(config=lambda: config, wall=time.time)
+    server = WebServer(site.backend, webhooks=webhooks, arrival_s=arrival_s)
+    server.listen_tcp("127.0.0.1", 0)
     async with asyncio.TaskGroup() as group:
         group.create_task(server.run())
         await server.wait_started()
-        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
-            yield client
+        yield server
         server.stop()
+
+
+@pytest.fixture
+async def client(site: Site) -> AsyncIterator[httpx2.AsyncClient]:
+    async with serving(site) as server:
+        base_url = f"http://127.0.0.1:{server.port}"
+        async with httpx2.AsyncClient(base_url=base_url, timeout=10) as client:
+            yield client
 
 
 async def test_a_signed_delivery_wakes_the_poll_once(
@@ -85,6 +96,101 @@ async def test_a_delivery_may_be_larger_than_other_bodies_up_to_its_cap(
     untold = await client.post(PATH, content=chunks(len(over)), headers=headers(over))
     assert (told.status_code, code(told)) == (413, "payload_too_large")
     assert (untold.status_code, code(untold)) == (413, "payload_too_large")
+
+
+@pytest.mark.parametrize(
+    "content_type", ["application/x-www-form-urlencoded", "text/plain; charset=utf-16", "nonsense"]
+)
+async def test_the_content_type_changes_nothing_of_what_is_signed(
+    client: httpx2.AsyncClient, content_type: str
+) -> None:
+    body = b"payload=%7B%7D"
+    given = {**headers(body), "Content-Type": content_type}
+    assert (await client.post(PATH, content=body, headers=given)).status_code == 202
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"POST /api/v1/webhooks/github HT",
+        b"POST /api/v1/webhooks/github HTTP/1.1\r\nHost: x\r\n",
+        b"POST /api/v1/webhooks/github HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc",
+    ],
+    ids=["nothing", "half a line", "half the headers", "half a body"],
+)
+async def test_a_request_that_does_not_arrive_is_ended(
+    site: Site, sent: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(site, arrival_s=0.05) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(sent)
+        answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        writer.close()
+        await writer.wait_closed()
+    assert site.backend.sources == []
+    assert [r.message for r in caplog.records if r.levelno >= logging.ERROR] == []
+
+
+async def test_a_further_request_of_a_connection_has_its_own_time(site: Site) -> None:
+    async with serving(site, arrival_s=1.0) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        for _ in range(2):
+            writer.write(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200 ")
+            await reader.readuntil(b"}")
+        writer.write(b"GET /hea")
+        assert (await reader.read()).startswith(b"HTTP/1.1 408 ")
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_who_leaves_before_the_end_of_a_body_is_no_fault(
+    client: httpx2.AsyncClient, site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", client.base_url.port or 0)
+    writer.write(
+        b"POST /api/v1/webhooks/github HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc"
+    )
+    await writer.drain()
+    writer.close()
+    await writer.wait_closed()
+    assert (await client.post(PATH, content=b"x", headers=headers(b"x"))).status_code == 202
+    assert [r.message for r in caplog.records if r.levelno >= logging.ERROR] == []
+
+
+async def test_so_many_deliveries_arrive_at_once_and_no_more(
+    client: httpx2.AsyncClient, site: Site
+) -> None:
+    half = b"POST /api/v1/webhooks/github HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n"
+    half += b"Expect: 100-continue\r\n\r\n"
+    slow = []
+    for _ in range(MAX_ARRIVING):
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.base_url.port or 0)
+        writer.write(half)
+        # The server asks for the body once its handler waits for it.
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
+        slow.append((reader, writer))
+    refused = await client.post(PATH, content=b"x", headers=headers(b"x"))
+    assert (refused.status_code, code(refused)) == (503, "too_many_deliveries")
+    for reader, writer in slow:
+        writer.write(b"done")
+        assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 401 ")
+        writer.close()
+        await writer.wait_closed()
+    assert (await client.post(PATH, content=b"x", headers=headers(b"x"))).status_code == 202
+
+
+async def test_a_delivery_that_woke_nothing_may_come_again(
+    client: httpx2.AsyncClient, site: Site
+) -> None:
+    receipt, site.backend.receipt = site.backend.receipt, None
+    early = await client.post(PATH, content=b"x", headers=headers(b"x"))
+    site.backend.receipt = receipt
+    again = await client.post(PATH, content=b"x", headers=headers(b"x"))
+    assert (early.status_code, code(early)) == (503, "orchestrator_unavailable")
+    assert again.json() == {"accepted": True, "duplicate": False}
 
 
 async def test_a_stopping_daemon_and_one_without_a_secret_take_no_deliveries(

@@ -7,11 +7,13 @@ import hashlib
 import hmac
 import json
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from symphony.web.webhooks import REMEMBERED, WebhookConfig, Webhooks
+from symphony.web.marks import REMEMBERED, Marks
+from symphony.web.webhooks import WebhookConfig, Webhooks
 
 NOW = 1_800_000_000.0
 
@@ -19,10 +21,11 @@ NOW = 1_800_000_000.0
 class Desk:
     """Webhooks with a clock and a configuration that the test moves."""
 
-    def __init__(self, kind: str, secret: str, now: float = NOW) -> None:
+    def __init__(self, kind: str, secret: str, now: float = NOW, path: Path | None = None) -> None:
         self.now = now
         self.config: WebhookConfig | None = WebhookConfig(kind, secret, 3600.0)
-        self.hooks = Webhooks(config=lambda: self.config, wall=lambda: self.now)
+        self.marks = Marks(path)
+        self.hooks = Webhooks(config=lambda: self.config, wall=lambda: self.now, marks=self.marks)
 
     def judge(self, kind: str, body: bytes, **headers: str) -> str:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -165,7 +168,7 @@ def test_what_is_remembered_is_bounded() -> None:
         body = str(number).encode()
         desk.judge("jira", body, x_hub_signature=f"sha256={signed(SECRET, body)}")
     again = f"sha256={signed(SECRET, b'0')}"
-    assert len(desk.hooks._seen) == REMEMBERED
+    assert len(desk.marks) == REMEMBERED
     assert desk.judge("jira", b"0", x_hub_signature=again) == "accepted"
 
 
@@ -196,6 +199,95 @@ def test_silence_is_told_once_in_the_log_and_shown_until_it_ends(
     assert [record.message for record in caplog.records] == ["Webhooks are silent"]
     desk.judge("github", b"Hello, World!", x_hub_signature_256=GITHUB)
     assert desk.hooks.problem() is None
+
+
+def test_whoever_repeats_an_old_delivery_does_not_hide_silence() -> None:
+    desk = Desk("github", SECRET)
+    desk.judge("github", b"Hello, World!", x_hub_signature_256=GITHUB)
+    desk.now += 3600
+    assert desk.judge("github", b"Hello, World!", x_hub_signature_256=GITHUB) == "duplicate"
+    assert "no webhook of github has come" in (desk.hooks.problem() or "")
+    assert not desk.hooks.wakes
+
+
+def test_a_delivery_is_known_again_after_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "webhooks.seen"
+    first = Desk("github", SECRET, path=path)
+    assert first.judge("github", b"Hello, World!", x_hub_signature_256=GITHUB) == "accepted"
+    body = b"another"
+    signature = f"sha256={signed(SECRET, body)}"
+    second = Desk("github", SECRET, path=path)
+    assert second.judge("github", b"Hello, World!", x_hub_signature_256=GITHUB) == "duplicate"
+    assert second.judge("github", body, x_hub_signature_256=signature) == "accepted"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert b"Hello" not in path.read_bytes()
+
+
+def test_one_that_woke_nothing_may_come_again_also_after_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "webhooks.seen"
+    desk = Desk("github", SECRET, path=path)
+    headers = {"x-hub-signature-256": GITHUB}
+    assert desk.hooks.judge("github", headers, b"Hello, World!").code == "accepted"
+    desk.hooks.forget("github", headers, b"Hello, World!")
+    again = Desk("github", SECRET, path=path)
+    assert again.judge("github", b"Hello, World!", x_hub_signature_256=GITHUB) == "accepted"
+    assert desk.judge("github", b"Hello, World!", x_hub_signature_256=GITHUB) == "accepted"
+
+
+def test_the_file_of_what_came_is_bounded_and_a_cut_line_harms_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "webhooks.seen"
+    marks = Marks(path)
+    for number in range(3 * REMEMBERED):
+        assert not marks.add([f"{number:064x}"])
+    assert path.stat().st_size <= 2 * REMEMBERED * 65 + 65
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - 10)
+    after = Marks(path)
+    assert len(after) == REMEMBERED
+    assert after.add([f"{3 * REMEMBERED - 2:064x}"])
+    assert not after.add([f"{3 * REMEMBERED - 1:064x}"]), "its line was cut"
+    assert Marks(path).add([f"{3 * REMEMBERED - 1:064x}"])
+
+
+def test_a_file_that_can_not_be_used_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "webhooks.seen"
+    path.mkdir()
+    with caplog.at_level(logging.WARNING):
+        marks = Marks(path)
+        assert not marks.add(["a" * 64])
+        assert marks.add(["a" * 64])
+    assert [record.message for record in caplog.records] == [
+        "Deliveries of webhooks are not remembered over a restart"
+    ]
+
+
+def test_the_signature_is_of_the_bytes_and_not_of_their_meaning() -> None:
+    desk = Desk("github", SECRET)
+    body = b'{"b": 1, "a": "\\u00e9"}'
+    signature = f"sha256={signed(SECRET, body)}"
+    for rewritten in (b'{"a": "\\u00e9", "b": 1}', b'{"b":1,"a":"\\u00e9"}', body + b"\n"):
+        assert json.loads(rewritten) == json.loads(body)
+        code = desk.judge("github", rewritten, x_hub_signature_256=signature)
+        assert code == "webhook_signature_invalid"
+    assert desk.judge("github", body, x_hub_signature_256=signature) == "accepted"
+
+
+@pytest.mark.parametrize("kind", ["github", "jira", "linear", "gitlab"])
+def test_an_empty_secret_is_never_configured_and_matches_nothing(kind: str) -> None:
+    desk = Desk(kind, SECRET)
+    body = json.dumps({"webhookTimestamp": int(NOW * 1000)}).encode()
+    bare = hmac.new(b"", body, hashlib.sha256).hexdigest()
+    code = desk.judge(
+        kind,
+        body,
+        x_hub_signature_256=f"sha256={bare}",
+        x_hub_signature=f"sha256={bare}",
+        linear_signature=bare,
+        x_gitlab_token="",
+    )
+    assert code in ("webhook_signature_invalid", "webhook_signature_missing")
 
 
 def test_a_signing_token_that_is_not_base64_is_used_as_it_is() -> None:
