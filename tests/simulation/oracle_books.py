@@ -71,6 +71,7 @@ class Books:
         self._reported: Counter[RunId] = Counter()
         self._usage = TokenUsage()
         self._parked_until = 0.0
+        self._told_park = 0.0
         self._breaker = BreakerBooks(life, self._fail)
         self._lifted_until = 0.0
         self._short: set[str] = set()

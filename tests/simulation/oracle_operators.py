@@ -81,6 +81,7 @@ class OperatorBooks(Books):
         late_s = abs(self._now + wait_s - self._parked_until)
         self._must(late_s < 1e-3, lambda: f"{command}, but it should be {self._parked_until}")
         shift = self._world.timeline.wall_shift
+        self._told_park = self._parked_until
         self._memory.park = (self._parked_until, shift, self._memory.number)
 
     def _save_by_order(self, claim: SaveClaim) -> None:
@@ -142,10 +143,9 @@ class OperatorBooks(Books):
             same or (state.park is None and not waits),
             lambda: f"parked until {until}, should be {self._parked_until}",
         )
-        told = self._memory.park[0] or 0.0
         self._must(
-            state.park is None or abs(told - until) < 1e-3,
-            lambda: f"parked until {until}, the ledger was told {told}",
+            state.park is None or abs(self._told_park - until) < 1e-3,
+            lambda: f"parked until {until}, the ledger was told {self._told_park}",
         )
         told_held = {scope for scope, (is_held, _) in self._memory.holds.items() if is_held}
         self._must(held == told_held, lambda: f"held are {held}, the ledger was told {told_held}")

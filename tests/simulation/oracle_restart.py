@@ -6,6 +6,7 @@ keeps the memory, ``ledgers`` says what is written.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -99,11 +100,12 @@ class RestartBooks(Books):
             self._must(
                 -1e-3 < got_s - left_s < 10.0, lambda: f"parked for {left_s}, not {event.park}"
             )
-        self._memory.park = (None, self._world.timeline.wall_shift, 0)
+        # What was checked stays as it is; else it is not known what the ledger has.
+        is_known = self._memory.is_written(number)
+        self._memory.park = (until, shift, 0) if is_known else (None, math.nan, 0)
         if event.park is not None:
             self._world.counts["parks restored"] += 1
-            self._parked_until = self._now + event.park.delay_s
-            self._memory.park = (self._parked_until, self._world.timeline.wall_shift, 0)
+            self._parked_until = self._told_park = self._now + event.park.delay_s
 
     def _holds_restored(self, found: set[str | None]) -> None:
         memory = self._memory
