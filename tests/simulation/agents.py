@@ -279,7 +279,8 @@ class SimAttempt:
         try:
             # Adapters give up by themselves some time.
             async with asyncio.timeout(100.0):
-                found = await self.tracker.fetch_issues_by_ids([self.spec.issue_id])
+                assert self._life.reads is not None
+                found = await self._life.reads.read(self.tracker, [self.spec.issue_id])
         except TimeoutError as error:
             raise TrackerError("tracker_request", "no answer") from error
         if not found:

@@ -49,6 +49,7 @@ from symphony.scheduler.events import (
 from symphony.scheduler.publish import build_snapshot
 from symphony.scheduler.snapshot import Snapshot
 from symphony.scheduler.state import SchedulerState, new_state
+from symphony.trackers.shared_reads import SharedReads
 
 from .agents import SimAttempt
 from .ledgers import Disk, ModelLedger, SqliteLedger
@@ -161,6 +162,7 @@ class Lifetime:
 
     async def _serve(self, tasks: asyncio.TaskGroup) -> None:
         assert self._stop is not None
+        self.reads = SharedReads(tasks)
         self.executor = Executor(
             tasks=tasks,
             post=self._post_from_executor,
@@ -173,6 +175,7 @@ class Lifetime:
             describe=str,
             before_poll=self.look_at_file,
             observe_pace=self._observe_pace,
+            read_issues=self.reads.read,
         )
         publisher = Publisher(
             build=self._build,

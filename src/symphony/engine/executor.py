@@ -24,6 +24,7 @@ from symphony.runner.outcomes import outcome_of
 from symphony.scheduler import commands as c
 from symphony.scheduler import events as e
 from symphony.trackers.base import Tracker
+from symphony.trackers.shared_reads import ReadIssues, read_alone
 from symphony.workspaces.manager import Workspaces
 
 _log = get_logger(__name__)
@@ -54,6 +55,7 @@ class Executor:
         retire: Closes trackers that a reload has replaced; called after each run with those that
             the runs left are bound to.
         tally: Counts ended runs and polls.
+        read_issues: Reads issues by id.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Executor:
         observe_pace: Callable[[], e.PaceObserved] | None = None,
         retire: Callable[[Sequence[Tracker]], Coroutine[Any, Any, None]] | None = None,
         tally: Tally | None = None,
+        read_issues: ReadIssues = read_alone,
     ) -> None:
         self._tally = tally or Tally()
         self._tasks = tasks
@@ -88,6 +91,7 @@ class Executor:
         self._before_poll = before_poll
         self._observe_pace = observe_pace
         self._retire = retire
+        self._read_issues = read_issues
         self._running: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -199,7 +203,10 @@ class Executor:
         try:
             async with asyncio.timeout(TRACKER_DEADLINE_S):
                 issues = await fetch_from_owners(
-                    command.ids, owners=self._owners(), default=self._tracker
+                    command.ids,
+                    owners=self._owners(),
+                    default=self._tracker,
+                    read=self._read_issues,
                 )
         except Exception as error:
             category, message, retry_after_s = _tracker_fault(error)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from symphony.model.issue import Issue, IssueId
 from symphony.observe.logs import get_logger
 from symphony.trackers.base import Tracker
+from symphony.trackers.shared_reads import ReadIssues, read_alone
 
 _log = get_logger(__name__)
 
@@ -56,6 +57,7 @@ async def fetch_from_owners(
     *,
     owners: Mapping[IssueId, Tracker],
     default: Callable[[], Tracker],
+    read: ReadIssues = read_alone,
 ) -> list[Issue]:
     """Read issues by id, each from its owner, in one batch per tracker.
 
@@ -71,12 +73,12 @@ async def fetch_from_owners(
         # A read that nobody waits for any more is ended: gather would leave it to itself.
         async with asyncio.TaskGroup() as group:
             for tracker, batch in batches.values():
-                read = _read(tracker, batch)
-                reads.append(group.create_task(read, name=f"read {tracker.kind}"))
+                one = _read(read, tracker, batch)
+                reads.append(group.create_task(one, name=f"read {tracker.kind}"))
     except BaseExceptionGroup as failed:
         raise failed.exceptions[0] from None
-    return [issue for read in reads for issue in read.result()]
+    return [issue for one in reads for issue in one.result()]
 
 
-async def _read(tracker: Tracker, ids: Sequence[IssueId]) -> Sequence[Issue]:
-    return await tracker.fetch_issues_by_ids(ids)
+async def _read(read: ReadIssues, tracker: Tracker, ids: Sequence[IssueId]) -> Sequence[Issue]:
+    return await read(tracker, ids)

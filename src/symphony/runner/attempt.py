@@ -43,6 +43,7 @@ from symphony.runner.turn_faults import CONTEXT_WINDOW
 from symphony.runner.watching import TurnWatch
 from symphony.scheduler.events import Event, RunIssueChanged
 from symphony.trackers.base import Tracker
+from symphony.trackers.shared_reads import ReadIssues, read_alone
 from symphony.workspaces.manager import Workspace, Workspaces
 
 _log = logging.getLogger(__name__)
@@ -85,6 +86,7 @@ class RunnerContext:
         on_rate_limits: Takes rate limits as Codex reports them.
         issue_read_s: Deadline of the read of the issue after a turn.
         on_spend: Told that a run has spent tokens.
+        read_issues: Reads issues by id.
     """
 
     workflow: Callable[[], Workflow]
@@ -99,6 +101,7 @@ class RunnerContext:
     on_rate_limits: Callable[[Mapping[str, Any]], None] = lambda limits: None
     issue_read_s: float = ISSUE_READ_S
     on_spend: Callable[[RunId], None] = lambda run_id: None
+    read_issues: ReadIssues = read_alone
 
 
 class Attempt:
@@ -445,7 +448,7 @@ class Attempt:
     async def _read_issue_again(self) -> Issue | None:
         try:
             async with asyncio.timeout(self._context.issue_read_s):
-                found = await self.tracker.fetch_issues_by_ids([self._issue.id])
+                found = await self._context.read_issues(self.tracker, [self._issue.id])
         except TimeoutError:
             raise TrackerError(
                 "tracker_request",

@@ -38,6 +38,7 @@ from symphony.service.pace import observe_pace
 from symphony.service.parts import Parts, build_parts, takes_terminal
 from symphony.service.view import describe
 from symphony.trackers.base import Tracker
+from symphony.trackers.shared_reads import SharedReads
 
 _log = get_logger(__name__)
 
@@ -173,6 +174,7 @@ class Daemon:
     def _make_executor(
         self, parts: Parts, tasks: asyncio.TaskGroup, reporter: SpendReporter
     ) -> Executor:
+        reads = SharedReads(tasks)
         context = RunnerContext(
             workflow=lambda: parts.store.current,
             tracker=lambda: parts.trackers.current,
@@ -185,6 +187,7 @@ class Daemon:
             describe=describe,
             on_rate_limits=parts.view.keep_rate_limits,
             on_spend=reporter.touch,
+            read_issues=reads.read,
         )
 
         async def retire(bound: Sequence[Tracker]) -> None:
@@ -208,6 +211,7 @@ class Daemon:
             ),
             retire=retire,
             tally=parts.view.tally,
+            read_issues=reads.read,
         )
         return executor
 

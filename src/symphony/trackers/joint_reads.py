@@ -24,8 +24,9 @@ from symphony.model.issue import Issue, IssueId
 
 from .rest_records import Malformed
 
-JOIN_S: Final = 0.02
-"""A cycle asks for its two reads at once, in a task each; so long one waits for the other."""
+JOIN_TURNS: Final = 16
+"""A cycle asks for its two reads at once, in a task each: so many turns of the event loop one waits
+for the other. Turns and not milliseconds: every single read and every poll waits for as long."""
 
 
 @dataclass(eq=False, slots=True)
@@ -52,20 +53,19 @@ class Companions:
 
     def __init__(self) -> None:
         self._wishes: list[Wish] = []
-        self._gathering = asyncio.Event()
+        self._gathering = False
 
     async def join(self, ids: Sequence[IssueId]) -> list[Any] | None:
         """What a state read that begins in these moments knows of them; None where none does."""
         wish = Wish(ids)
         self._wishes.append(wish)
         try:
-            try:
-                async with asyncio.timeout(JOIN_S):
-                    await self._gathering.wait()
-            except TimeoutError:
-                pass
+            for _ in range(JOIN_TURNS):
+                if self._gathering:
+                    break
+                await asyncio.sleep(0)
             # Still here and nobody comes for it: there is no state read to go along with.
-            waits = wish in self._wishes and not self._gathering.is_set()
+            waits = wish in self._wishes and not self._gathering
             return None if waits else await wish.answer()
         finally:
             if wish in self._wishes:
@@ -76,11 +76,12 @@ class Companions:
         """The reads by id of these moments; those left unanswered at the end go alone."""
         wishes: list[Wish] = []
         try:
-            self._gathering.set()
+            self._gathering = True
             try:
-                await asyncio.sleep(JOIN_S)
+                for _ in range(JOIN_TURNS):
+                    await asyncio.sleep(0)
             finally:
-                self._gathering.clear()
+                self._gathering = False
                 wishes, self._wishes = self._wishes, []
             yield wishes
         finally:
