@@ -15,6 +15,7 @@ that was sent after they were asked.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -30,6 +31,11 @@ from .rest_records import dig, entries
 
 WHOLE_EVERY: Final = 10
 WHOLE_EVERY_S: Final = 300.0
+
+REFUSALS: Final = 2
+REFUSED_S: Final = 600.0
+"""After so many refusals in a row to tell what changed, nobody asks for so long: it saves a request
+a poll."""
 
 log = structlog.get_logger(__name__)
 
@@ -70,6 +76,8 @@ class LinearListing:
         self._clock = clock
         self._whole_every = whole_every
         self._memory: _Memory | None = None
+        self._refusals = 0
+        self._refused_mono = -math.inf
         self._lock = asyncio.Lock()
         self._companions = Companions()
 
@@ -86,17 +94,23 @@ class LinearListing:
                 or memory.states != tuple(states)
                 or memory.reads >= self._whole_every
                 or self._clock() - memory.read_mono >= WHOLE_EVERY_S
+                or self._clock() - self._refused_mono < REFUSED_S
             ):
                 return await self._whole(states)
             try:
-                return await self._changed(memory)
+                nodes = await self._changed(memory)
             except TrackerError as error:
                 answered = error.category in ("tracker_response", "tracker_pagination")
                 if not answered and error.status != 400:
                     raise
                 # Another query may do where Linear refuses this one, by its complexity say.
+                self._refusals += 1
+                if self._refusals == REFUSALS:
+                    self._refusals, self._refused_mono = 0, self._clock()
                 log.warning("Linear's changes can't be read, reading all", problem=error.message)
                 return await self._whole(states)
+            self._refusals = 0
+            return nodes
 
     async def by_ids(self, ids: Sequence[IssueId]) -> list[Any]:
         """Nodes of the project's issues of these ids, read after this call.

@@ -384,6 +384,27 @@ async def test_where_changes_are_not_answered_everything_is_read_at_once(
     assert operations(linear_server, before)[:2] == [CHANGES, "SymphonyLinearPoll"]
 
 
+async def test_changes_that_are_refused_twice_are_not_asked_for_again_for_a_while(
+    linear_server: Any, fakes: ModuleType
+) -> None:
+    clock = Clock()
+    tracker = make(linear_server, clock=clock, whole_every=1_000)
+    refused = {"status": 400, "body": b'{"errors":[{"message":"Query too complex"}]}'}
+    linear_server.faults += [fakes.Fault(only=CHANGES, **refused) for _ in range(3)]
+    linear_server.add(1)
+    await tracker.fetch_issues_by_states(STATES)
+    for asks_for_changes in (True, True, False, False):
+        before = len(linear_server.calls)
+        await tracker.fetch_issues_by_states(STATES)
+        assert (CHANGES in operations(linear_server, before)) is asks_for_changes
+    clock.now += 2 * PERIOD
+    await tracker.fetch_issues_by_states(STATES)  # whole, for its age
+    before = len(linear_server.calls)
+    await tracker.fetch_issues_by_states(STATES)
+    assert CHANGES in operations(linear_server, before)
+    await tracker.aclose()
+
+
 async def test_a_poll_that_is_cancelled_lets_its_companion_go_alone(
     linear_server: Any, tracker: LinearTracker, fakes: ModuleType
 ) -> None:
