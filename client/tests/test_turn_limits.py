@@ -30,13 +30,13 @@ async def test_interrupting_also_cleans_the_background_terminals(server, connect
 
 
 @pytest.mark.parametrize("how", ["result", "iterate", "with"])
-async def test_cancelling_whoever_waits_interrupts_the_turn(
-    server, connect, eventually, how: str
-) -> None:
+async def test_cancelling_whoever_waits_interrupts_the_turn(server, connect, how: str) -> None:
     thread = await (await connect()).start_thread()
-    turn = thread.run("go")
+    turn = await thread.run("go").start()
+    waiting = asyncio.Event()
 
     async def wait() -> None:
+        waiting.set()  # what follows runs up to its wait at once
         if how == "result":
             await turn
         elif how == "iterate":
@@ -46,8 +46,7 @@ async def test_cancelling_whoever_waits_interrupts_the_turn(
                 await asyncio.Event().wait()
 
     task = asyncio.create_task(wait())
-    await server.until(lambda: server.requests("turn/start"))
-    await eventually(lambda: turn.id is not None)
+    await waiting.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

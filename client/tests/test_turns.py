@@ -1,6 +1,7 @@
 import asyncio
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ from codex_app_server import (
     TurnTimeouts,
     UnexpectedReply,
 )
+from codex_app_server.protocol.rpc import Rpc, Run
+from codex_app_server.protocol.turn import TurnMachine
 
 CHILD = "01a1fd25-ffff-74c1-943c-73e02be4ab8b"
 
@@ -183,6 +186,38 @@ async def test_a_retried_error_is_an_event_and_drops_open_items(server, connect)
     result = await turn
     assert result.final_message == "done"
     assert len(result.item_events) == 1
+
+
+def machine_of(server: Any) -> tuple[TurnMachine, Callable[..., None]]:
+    """A turn's automaton alone, and what feeds it messages."""
+    rpc, machine = Rpc(), TurnMachine(server.thread_id, turn_id=server.turn_id)
+
+    def feed(*messages: Any) -> None:
+        lines = b"".join(json.dumps(message).encode() + b"\n" for message in messages)
+        for run in rpc.receive(lines, 0.0):
+            assert isinstance(run, Run)
+            machine.feed(run.events)
+
+    return machine, feed
+
+
+def test_items_that_are_open_when_a_stream_is_retried_are_dropped(server) -> None:
+    machine, feed = machine_of(server)
+    feed(server.event("item/started", item={"type": "agentMessage", "id": "a", "text": ""}))
+    assert machine.open_items == ["a"]
+    feed(server.event("error", error={"message": "no"}, willRetry=False))
+    assert machine.open_items == ["a"]
+    feed(server.event("error", error={"message": "Reconnecting... 1/5"}, willRetry=True))
+    assert machine.open_items == []
+    assert machine.outcome is None
+
+
+def test_only_the_end_of_its_own_thread_and_turn_is_the_turns(server) -> None:
+    machine, feed = machine_of(server)
+    feed(server.ended(thread=CHILD), server.ended(turn="another"))
+    assert machine.outcome is None
+    feed(server.ended())
+    assert machine.outcome is not None
 
 
 async def test_an_item_that_completes_after_its_turn_harms_nobody(server, connect) -> None:

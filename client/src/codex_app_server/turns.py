@@ -165,7 +165,8 @@ class Turn:
             self.thread.claim(self)
             self._starting = self._connection.spawn(self._start(), "codex-turn-start")
         try:
-            await asyncio.wait([self._starting])
+            if not self._starting.done():
+                await asyncio.wait([self._starting])
         except asyncio.CancelledError:
             # A turn that ran before is not ended by giving up to attach to it.
             if not self.is_attached:
