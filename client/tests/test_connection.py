@@ -177,7 +177,7 @@ async def test_refusals_are_typed(server, connect) -> None:
     assert (caught.value.code, caught.value.data) == (-32602, {"max_chars": 1})
     busy = {"code": -32600, "message": "thread t already has an active writer"}
     server.answers["thread/resume"] = lambda m: [{"id": m["id"], "error": busy}]
-    with pytest.raises(ActiveWriter, match="thread t"):
+    with pytest.raises(ActiveWriter, match=r"thread t .*fork_when_held=True"):
         await connection.resume_thread("t")
 
 

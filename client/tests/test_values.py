@@ -1,6 +1,7 @@
 from typing import Any
 
 import pytest
+from codex_app_server import ExecClient
 from codex_app_server.errors import InvalidArgument, is_retryable, limit_reset
 from codex_app_server.values import approval_policy, sandbox_mode, sandbox_policy
 
@@ -88,3 +89,9 @@ def test_client_errors_of_the_provider_are_never_retryable() -> None:
     assert is_retryable("httpConnectionFailed", 503)
     assert not is_retryable("httpConnectionFailed", 401)
     assert not is_retryable("unauthorized")
+
+
+@pytest.mark.parametrize("arguments", [["--ask-for-approval"], ["-a"], ["--ask-for-approval="]])
+def test_an_approval_policy_of_exec_that_is_missing_is_named(arguments: list[str]) -> None:
+    with pytest.raises(InvalidArgument, match="lacks its policy, such as never"):
+        ExecClient("/bin/true").run("go", arguments=arguments)

@@ -310,6 +310,9 @@ class Overloaded(RequestError):
 class ActiveWriter(RequestError):
     """Another process has this thread open for writing; fork it, or end that process."""
 
+    def __str__(self) -> str:
+        return f"{super().__str__()}; fork it (fork_when_held=True), or end that process"
+
 
 class UnexpectedReply(CodexError):
     """A reply without the fields that its method promises."""

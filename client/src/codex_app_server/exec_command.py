@@ -135,6 +135,8 @@ def translated_arguments(
         name, _, value = word.partition("=")
         if name in ("--ask-for-approval", "-a"):
             value = value or next(words, "")
+            if not value:
+                raise InvalidArgument(f"arguments: {name} lacks its policy, such as never")
             config["approval_policy"] = values.approval_policy(value, warnings)
             warnings.append(f"arguments: exec refuses {name}, sent -c approval_policy={value}")
         elif word == "--full-auto":
