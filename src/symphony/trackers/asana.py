@@ -9,7 +9,6 @@ Invariant: nothing partial is returned; a fault of one batch or page is the faul
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,14 +22,15 @@ from .asana_reads import AsanaReads, unknown
 from .asana_records import dependency_gids, is_outside, to_issue
 from .asana_settings import AsanaSettings, resolve
 from .asana_tool import NAME, build_tool, check, tool_spec
-from .base import ToolContext, ToolResult, ToolSpec, Trial
+from .base import ToolContext, ToolResult, ToolSpec
 from .dropped_records import DroppedRecords
 from .http import HttpClient
 from .http_paths import BadCall
 from .joint_reads import JointReads, Shown
+from .remote import RemoteTracker, refusal
 from .rest_reads import missing_names
 from .rest_records import Malformed, dig, entries, text
-from .tool_results import TIMEOUT_S
+from .tool_results import TIMEOUT_S, failed
 
 if TYPE_CHECKING:
     from symphony.config.settings import TrackerSettings
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 
-class AsanaTracker:
+class AsanaTracker(RemoteTracker[AsanaSettings, AsanaReads]):
     """An Asana project as a ``Tracker`` (SPEC 11).
 
     Args:
@@ -46,25 +46,16 @@ class AsanaTracker:
         client: The HTTP layer; None makes one that sends the token.
     """
 
+    kind = "asana"
+
     def __init__(self, settings: AsanaSettings, *, client: HttpClient | None = None) -> None:
-        self.http = client or HttpClient(
+        http = client or HttpClient(
             provider="Asana", headers=headers(settings), base_url=settings.endpoint
         )
-        self._settings = settings
         self._dropped = DroppedRecords("Asana")
-        self._reads = AsanaReads(settings, self.http)
+        super().__init__(settings, http, AsanaReads(settings, http))
         self._joint = JointReads(self._in_states, self._by_ids)
         self._tool = build_tool(settings)
-
-    @property
-    def kind(self) -> str:
-        """The value of ``tracker.kind``."""
-        return "asana"
-
-    @property
-    def secret_environment_names(self) -> Sequence[str]:
-        """``ASANA_PAT`` and the variable that ``api_key`` names."""
-        return self._settings.secret_environment_names
 
     async def fetch_issues_by_states(self, states: Sequence[str]) -> list[Issue]:
         """Return all tasks of the project in these sections, in the project's order, each once.
@@ -116,24 +107,11 @@ class AsanaTracker:
                 async with asyncio.timeout(TIMEOUT_S):
                     await check(self._tool, self._settings, arguments, context, self._is_outside)
             except BadCall as error:
-                return _failed({"message": f"`{NAME}`: {error}"})
+                return failed({"message": f"`{NAME}`: {error}"})
             except (TrackerError, TimeoutError) as error:
                 message = "What the call names could not be looked up."
-                return _failed({"message": message, "reason": str(error) or "no answer in time"})
+                return failed({"message": message, "reason": str(error) or "no answer in time"})
         return await self._tool.call(name, arguments, context, self.http)
-
-    def changes(self) -> None:
-        """Asana is polled; there is no watch."""
-        return None
-
-    @property
-    def trial(self) -> Trial:
-        """Stops state reads at their first page, for ``symphony tracker test``."""
-        return self._reads.trial
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self.http.aclose()
 
     async def _in_states(self, states: Sequence[str]) -> Shown:
         names = [name for name in dict.fromkeys(states) if name.strip()]
@@ -217,10 +195,6 @@ def headers(settings: AsanaSettings) -> dict[str, str]:
     return {"Accept": "application/json", "Authorization": f"Bearer {settings.api_key}"}
 
 
-def _failed(error: Mapping[str, Any]) -> ToolResult:
-    return ToolResult(False, json.dumps({"error": error}, indent=2))
-
-
 def validate(
     settings: TrackerSettings, environ: Mapping[str, str], base_dir: Path
 ) -> list[SettingFault]:
@@ -236,7 +210,5 @@ def build(settings: TrackerSettings, environ: Mapping[str, str], base_dir: Path)
     """
     resolved, faults = resolve(settings, environ)
     if resolved is None:
-        missing = any("(missing_asana_api_key)" in fault.problem for fault in faults)
-        category = "missing_tracker_secret" if missing else "invalid_tracker_config"
-        raise TrackerError(category, "; ".join(str(fault) for fault in faults))
+        raise refusal(faults, missing_secret="missing_asana_api_key")
     return AsanaTracker(resolved)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from symphony.errors import SettingFault, TrackerError
 from symphony.model.issue import BlockerRef, Issue, IssueId, normalize_state
 
-from .base import ToolContext, ToolResult, ToolSpec, Trial
+from .base import ToolContext, ToolResult, ToolSpec
 from .dropped_records import DroppedRecords
 from .github_queries import project_status, unknown_payload
 from .github_reads import GitHubReads
@@ -35,6 +35,7 @@ from .github_settings import GitHubSettings, resolve
 from .github_tool import make_tool
 from .http import HttpClient
 from .joint_reads import JointReads, Shown, shown_beside
+from .remote import RemoteTracker, refusal
 from .rest_listing import Records
 from .rest_reads import checked_at_start, gathered, missing_names
 from .rest_records import Malformed, dig, text
@@ -46,7 +47,7 @@ _API_VERSION: Final = "2022-11-28"
 _NAME: Final = re.compile(r"(?:GH-|#)?([1-9][0-9]{0,14})", re.IGNORECASE | re.ASCII)
 
 
-class GitHubTracker:
+class GitHubTracker(RemoteTracker[GitHubSettings, GitHubReads]):
     """The issues of a GitHub repository as a ``Tracker`` (SPEC 11).
 
     Args:
@@ -56,6 +57,8 @@ class GitHubTracker:
         whole_pages: A list of so many pages or fewer is always read whole.
     """
 
+    kind = "github"
+
     def __init__(
         self,
         settings: GitHubSettings,
@@ -64,23 +67,13 @@ class GitHubTracker:
         clock: Callable[[], float] = time.monotonic,
         whole_pages: int = 3,
     ) -> None:
-        self.http = client or make_client(settings)
-        self._settings = settings
+        http = client or make_client(settings)
         self._dropped = DroppedRecords("GitHub")
-        self._reads = GitHubReads(settings, self.http, clock=clock, whole_pages=whole_pages)
+        reads = GitHubReads(settings, http, clock=clock, whole_pages=whole_pages)
+        super().__init__(settings, http, reads)
         self._joint = JointReads(self._in_states, self._by_ids, reads_all=self._reads.reads_all)
         self._tool = make_tool(settings)
         self._blocked_counts: dict[int, int] = {}
-
-    @property
-    def kind(self) -> str:
-        """The value of ``tracker.kind``."""
-        return "github"
-
-    @property
-    def secret_environment_names(self) -> Sequence[str]:
-        """``GITHUB_TOKEN`` and the variable that ``token`` names."""
-        return self._settings.secret_environment_names
 
     async def fetch_issues_by_states(self, states: Sequence[str]) -> list[Issue]:
         """Return all issues of the repository in these states, oldest first, each once."""
@@ -101,19 +94,6 @@ class GitHubTracker:
     async def faults_at_start(self) -> Sequence[str]:
         """What of the token, the repository, the project and the state names GitHub lacks."""
         return await checked_at_start(self._reads.check, self._state_faults)
-
-    def changes(self) -> None:
-        """GitHub is polled; there is no watch."""
-        return None
-
-    @property
-    def trial(self) -> Trial:
-        """Stops state reads at their first page, for ``symphony tracker test``."""
-        return self._reads.trial
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self.http.aclose()
 
     async def _in_states(self, states: Sequence[str]) -> Shown:
         wanted = self._known(states)
@@ -286,7 +266,5 @@ def build(settings: TrackerSettings, environ: Mapping[str, str], base_dir: Path)
     """
     resolved, faults = resolve(settings, environ)
     if resolved is None:
-        missing = any("missing_github_token" in fault.problem for fault in faults)
-        category = "missing_tracker_secret" if missing else "invalid_tracker_config"
-        raise TrackerError(category, "; ".join(str(fault) for fault in faults))
+        raise refusal(faults, missing_secret="missing_github_token")
     return GitHubTracker(resolved)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from symphony.errors import SettingFault, TrackerError
 from symphony.model.issue import Issue, IssueId, normalize_state
 
-from .base import ToolContext, ToolResult, ToolSpec, Trial
+from .base import ToolContext, ToolResult, ToolSpec
 from .dropped_records import DroppedRecords
 from .gitlab_reads import GitLabReads, unknown_payload
 from .gitlab_records import is_gated, to_blockers, to_issue
@@ -26,6 +26,7 @@ from .gitlab_settings import GitLabSettings, resolve
 from .gitlab_tool import make_tool
 from .http import HttpClient
 from .joint_reads import JointReads, Shown, shown_beside
+from .remote import RemoteTracker, refusal
 from .rest_listing import Records
 from .rest_reads import checked_at_start, missing_names
 from .rest_records import Malformed
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 _NAME: Final = re.compile(r"(?:GL-|#)?([1-9][0-9]{0,14})", re.IGNORECASE | re.ASCII)
 
 
-class GitLabTracker:
+class GitLabTracker(RemoteTracker[GitLabSettings, GitLabReads]):
     """The issues of a GitLab project as a ``Tracker`` (SPEC 11).
 
     Args:
@@ -47,6 +48,8 @@ class GitLabTracker:
         whole_pages: A list of so many pages or fewer is always read whole.
     """
 
+    kind = "gitlab"
+
     def __init__(
         self,
         settings: GitLabSettings,
@@ -55,23 +58,13 @@ class GitLabTracker:
         clock: Callable[[], float] = time.monotonic,
         whole_pages: int = 3,
     ) -> None:
-        self.http = client or make_client(settings)
-        self._settings = settings
+        http = client or make_client(settings)
         self._dropped = DroppedRecords("GitLab")
-        self._reads = GitLabReads(settings, self.http, clock=clock, whole_pages=whole_pages)
+        reads = GitLabReads(settings, http, clock=clock, whole_pages=whole_pages)
+        super().__init__(settings, http, reads)
         self._project_id: int | None = None
         self._joint = JointReads(self._in_states, self._by_ids, reads_all=self._reads.reads_all)
         self._tool = make_tool(settings, lambda: self._project_id)
-
-    @property
-    def kind(self) -> str:
-        """The value of ``tracker.kind``."""
-        return "gitlab"
-
-    @property
-    def secret_environment_names(self) -> Sequence[str]:
-        """``GITLAB_PAT``, ``GITLAB_ACCESS_TOKEN`` and the variable that ``api_key`` names."""
-        return self._settings.secret_environment_names
 
     async def fetch_issues_by_states(self, states: Sequence[str]) -> list[Issue]:
         """Return all issues of the project in these states, oldest first, each once."""
@@ -98,19 +91,6 @@ class GitLabTracker:
     async def faults_at_start(self) -> Sequence[str]:
         """What of the token, the project and the labels that are states GitLab lacks."""
         return await checked_at_start(self._reads.check, self._state_faults)
-
-    def changes(self) -> None:
-        """GitLab is polled; there is no watch."""
-        return None
-
-    @property
-    def trial(self) -> Trial:
-        """Stops state reads at their first page, for ``symphony tracker test``."""
-        return self._reads.trial
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self.http.aclose()
 
     async def _in_states(self, states: Sequence[str]) -> Shown:
         wanted = self._known(states)
@@ -240,7 +220,5 @@ def build(settings: TrackerSettings, environ: Mapping[str, str], base_dir: Path)
     """
     resolved, faults = resolve(settings, environ)
     if resolved is None:
-        missing = any("missing_gitlab_api_key" in fault.problem for fault in faults)
-        category = "missing_tracker_secret" if missing else "invalid_tracker_config"
-        raise TrackerError(category, "; ".join(str(fault) for fault in faults))
+        raise refusal(faults, missing_secret="missing_gitlab_api_key")
     return GitLabTracker(resolved)

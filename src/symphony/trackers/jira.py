@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-import json
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +21,7 @@ import structlog
 from symphony.errors import SettingFault, TrackerError
 from symphony.model.issue import Issue, IssueId, normalize_state
 
-from .base import ToolContext, ToolResult, ToolSpec, Trial
+from .base import ToolContext, ToolResult, ToolSpec
 from .dropped_records import DroppedRecords
 from .http import HttpClient
 from .http_paths import BadCall
@@ -31,9 +30,10 @@ from .jira_records import Reading, to_issue
 from .jira_settings import CATEGORIES, JiraSettings, resolve
 from .jira_tool import NAME, build_tool, prepare, tool_spec
 from .joint_reads import JointReads, Shown
-from .rest_reads import checked_at_start
+from .remote import RemoteTracker, refusal
+from .rest_reads import checked_at_start, gathered
 from .rest_records import Malformed
-from .tool_results import TIMEOUT_S
+from .tool_results import TIMEOUT_S, failed
 
 if TYPE_CHECKING:
     from symphony.config.settings import TrackerSettings
@@ -46,7 +46,7 @@ _NAME: Final = re.compile(r"(?:[A-Z][A-Z0-9_]*-)?[1-9][0-9]*", re.ASCII)
 log = structlog.get_logger(__name__)
 
 
-class JiraTracker:
+class JiraTracker(RemoteTracker[JiraSettings, JiraReads]):
     """A Jira project as a ``Tracker`` (SPEC 11).
 
     Args:
@@ -57,6 +57,8 @@ class JiraTracker:
         clock: Monotonic seconds.
     """
 
+    kind = "jira"
+
     def __init__(
         self,
         settings: JiraSettings,
@@ -66,29 +68,18 @@ class JiraTracker:
         client: HttpClient | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.http = client or HttpClient(
+        http = client or HttpClient(
             provider="Jira", headers=headers(settings), base_url=settings.base_url
         )
-        self._settings = settings
         self._dropped = DroppedRecords("Jira")
         self._states = {"active_states": active_states, "terminal_states": terminal_states}
         terminal = frozenset(normalize_state(state) for state in terminal_states)
         self._reading = Reading(settings=settings, terminal=terminal)
-        self._reads = JiraReads(settings, self._reading, self.http)
+        super().__init__(settings, http, JiraReads(settings, self._reading, http))
         self._joint = JointReads(self._in_states, self._by_ids)
         self._tool = build_tool(settings)
         self._clock = clock
         self._unknown: dict[str, float] = {}
-
-    @property
-    def kind(self) -> str:
-        """The value of ``tracker.kind``."""
-        return "jira"
-
-    @property
-    def secret_environment_names(self) -> Sequence[str]:
-        """``JIRA_API_TOKEN`` and the variable that ``api_token`` names."""
-        return self._settings.secret_environment_names
 
     async def fetch_issues_by_states(self, states: Sequence[str]) -> list[Issue]:
         """Return all issues of the project in these states, over all pages, each once."""
@@ -151,24 +142,11 @@ class JiraTracker:
                         self._tool, self._settings, arguments, context, self._reads.outside
                     )
             except BadCall as error:
-                return _failed({"message": f"`{NAME}`: {error}"})
+                return failed({"message": f"`{NAME}`: {error}"})
             except (TrackerError, TimeoutError) as error:
                 message = "The issues that the call names could not be looked up."
-                return _failed({"message": message, "reason": str(error) or "no answer in time"})
+                return failed({"message": message, "reason": str(error) or "no answer in time"})
         return await self._tool.call(name, arguments, context, self.http)
-
-    def changes(self) -> None:
-        """Jira is polled; there is no watch."""
-        return None
-
-    @property
-    def trial(self) -> Trial:
-        """Stops state reads at their first page, for ``symphony tracker test``."""
-        return self._reads.trial
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self.http.aclose()
 
     async def _in_states(self, states: Sequence[str]) -> Shown:
         names = self._asked_states(states)
@@ -198,14 +176,8 @@ class JiraTracker:
 
     async def _by_ids(self, ids: Sequence[IssueId]) -> list[Issue]:
         batches = [ids[i : i + PAGE] for i in range(0, len(ids), PAGE)]
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(self._reads.batch(b), name="jira-batch") for b in batches
-                ]
-        except BaseExceptionGroup as failures:
-            raise failures.exceptions[0] from None
-        found = {issue.id: issue for task in tasks for issue in task.result()}
+        answers = await gathered(self._reads.batch(batch) for batch in batches)
+        found = {issue.id: issue for answer in answers for issue in answer}
         return [found[issue_id] for issue_id in ids if issue_id in found]
 
     def _asked_states(self, states: Sequence[str]) -> list[str]:
@@ -258,10 +230,6 @@ def state_faults(states: Mapping[str, Sequence[str]], known: Sequence[str]) -> l
     return faults
 
 
-def _failed(error: Mapping[str, Any]) -> ToolResult:
-    return ToolResult(False, json.dumps({"error": error}, indent=2))
-
-
 def validate(
     settings: TrackerSettings, environ: Mapping[str, str], base_dir: Path
 ) -> list[SettingFault]:
@@ -277,9 +245,7 @@ def build(settings: TrackerSettings, environ: Mapping[str, str], base_dir: Path)
     """
     resolved, faults = resolve(settings, environ)
     if resolved is None:
-        missing = any("(missing_jira_api_token)" in fault.problem for fault in faults)
-        category = "missing_tracker_secret" if missing else "invalid_tracker_config"
-        raise TrackerError(category, "; ".join(str(fault) for fault in faults))
+        raise refusal(faults, missing_secret="missing_jira_api_token")
     return JiraTracker(
         resolved, active_states=settings.active_states, terminal_states=settings.terminal_states
     )

@@ -18,18 +18,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from symphony.errors import SettingFault, TrackerError
+from symphony.errors import SettingFault
 from symphony.model.issue import Issue, IssueId, normalize_state
 
-from .base import ToolContext, ToolResult, ToolSpec, Trial
+from .base import ToolContext, ToolResult, ToolSpec
 from .dropped_records import DroppedRecords
 from .http import HttpClient
 from .linear_listing import WHOLE_EVERY, LinearListing
 from .linear_reads import LinearReads, unknown_payload
-from .linear_records import Malformed, Routing, to_issue
+from .linear_records import Routing, to_issue
 from .linear_settings import LinearSettings, resolve
 from .linear_tool import LinearTool
+from .remote import RemoteTracker, refusal
 from .rest_reads import checked_at_start, missing_names, mistyped_names
+from .rest_records import Malformed
 
 if TYPE_CHECKING:
     from symphony.config.settings import TrackerSettings
@@ -40,7 +42,7 @@ _UUID: Final = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}
 log = structlog.get_logger(__name__)
 
 
-class LinearTracker:
+class LinearTracker(RemoteTracker[LinearSettings, LinearReads]):
     """A Linear project as a ``Tracker`` (SPEC 11).
 
     Args:
@@ -51,6 +53,8 @@ class LinearTracker:
         clock: Monotonic seconds, for the whole reads.
         whole_every: Of so many polls, one reads everything.
     """
+
+    kind = "linear"
 
     def __init__(
         self,
@@ -63,26 +67,15 @@ class LinearTracker:
         whole_every: int = WHOLE_EVERY,
     ) -> None:
         headers = {"Authorization": settings.api_key, "Accept": "application/json"}
-        self.http = client or HttpClient(provider="Linear", headers=headers)
-        self._settings = settings
+        http = client or HttpClient(provider="Linear", headers=headers)
         self._dropped = DroppedRecords("Linear")
-        self._reads = LinearReads(settings, self.http)
+        super().__init__(settings, http, LinearReads(settings, http))
         self._listing = LinearListing(self._reads, clock=clock, whole_every=whole_every)
         self._tool = LinearTool(settings, self._reads)
         self._terminal = frozenset(normalize_state(state) for state in terminal_states)
         self._terminal_names = tuple(terminal_states)
         self._active = tuple(active_states)
         self._viewer_id: str | None = None
-
-    @property
-    def kind(self) -> str:
-        """The value of ``tracker.kind``."""
-        return "linear"
-
-    @property
-    def secret_environment_names(self) -> Sequence[str]:
-        """``LINEAR_API_KEY`` and the variable that ``api_key`` names."""
-        return self._settings.secret_environment_names
 
     async def fetch_issues_by_states(self, states: Sequence[str]) -> list[Issue]:
         """Return all issues of the project in these states, over all pages, each once."""
@@ -143,19 +136,6 @@ class LinearTracker:
     async def faults_at_start(self) -> Sequence[str]:
         """What of the token, the project, the team, the assignee and the states Linear lacks."""
         return await checked_at_start(self._state_faults, self._assignee_faults)
-
-    def changes(self) -> None:
-        """Linear is polled; there is no watch."""
-        return None
-
-    @property
-    def trial(self) -> Trial:
-        """Stops state reads at their first page, for ``symphony tracker test``."""
-        return self._reads.trial
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self.http.aclose()
 
     async def _state_faults(self) -> list[str]:
         slug, team = self._settings.project_slug, self._settings.team
@@ -239,9 +219,7 @@ def build(settings: TrackerSettings, environ: Mapping[str, str], base_dir: Path)
     """
     resolved, faults = resolve(settings.provider, environ)
     if resolved is None:
-        missing = any("missing_linear_api_token" in fault.problem for fault in faults)
-        category = "missing_tracker_secret" if missing else "invalid_tracker_config"
-        raise TrackerError(category, "; ".join(str(fault) for fault in faults))
+        raise refusal(faults, missing_secret="missing_linear_api_token")
     return LinearTracker(
         resolved, terminal_states=settings.terminal_states, active_states=settings.active_states
     )

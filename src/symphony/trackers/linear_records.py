@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from symphony.model.issue import (
@@ -19,9 +18,7 @@ from symphony.model.issue import (
     normalize_state,
 )
 
-
-class Malformed(ValueError):
-    """A node without the required fields; the message names the first one that is missing."""
+from .rest_records import Malformed, dig, entries, instant, integer, labels, required, string, text
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,28 +50,28 @@ def to_issue(node: object, routing: Routing) -> Issue:
     """
     if not isinstance(node, Mapping):
         raise Malformed("the record is no object")
-    state = _required(_get(node, "state", "name"), "state")
-    blocked_by = _blockers(_get(node, "inverseRelations", "nodes"))
+    state = required(dig(node, "state", "name"), "state")
+    blocked_by = _blockers(dig(node, "inverseRelations", "nodes"))
     if routing.sub_issues == "before_parent":
-        blocked_by += _sub_issues(_get(node, "children", "nodes"))
-    assignee_id = _text(_get(node, "assignee", "id"))
+        blocked_by += _sub_issues(dig(node, "children", "nodes"))
+    assignee_id = text(dig(node, "assignee", "id"))
     withheld = _withheld(node, state, assignee_id, blocked_by, routing)
     return Issue(
-        id=IssueId(_required(node.get("id"), "id")),
-        identifier=_required(node.get("identifier"), "identifier"),
-        title=_required(node.get("title"), "title"),
+        id=IssueId(required(node.get("id"), "id")),
+        identifier=required(node.get("identifier"), "identifier"),
+        title=required(node.get("title"), "title"),
         state=state,
         dispatchable=withheld is None,
         withheld=withheld,
-        description=_string(node.get("description")),
-        priority=_integer(node.get("priority")),
-        branch_name=_text(node.get("branchName")),
-        url=_text(node.get("url")),
+        description=string(node.get("description")),
+        priority=integer(node.get("priority")),
+        branch_name=text(node.get("branchName")),
+        url=text(node.get("url")),
         assignee_id=assignee_id,
-        labels=_labels(_get(node, "labels", "nodes")),
+        labels=labels(dig(label, "name") for label in entries(dig(node, "labels", "nodes"))),
         blocked_by=blocked_by,
-        created_at=_instant(node.get("createdAt")),
-        updated_at=_instant(node.get("updatedAt")),
+        created_at=instant(node.get("createdAt")),
+        updated_at=instant(node.get("updatedAt")),
     )
 
 
@@ -88,7 +85,7 @@ def _withheld(
     """Why an issue is not ours to start, or may not start yet; None where it may."""
     if routing.assignee_id is not None and assignee_id != routing.assignee_id:
         return f"assigned to {assignee_id or 'nobody'}, not to {routing.assignee_id}"
-    team = _text(_get(node, "team", "key")) or ""
+    team = text(dig(node, "team", "key")) or ""
     if routing.team is not None and team.lower() != routing.team:
         return f"an issue of the team {team or 'without a key'}, not of {routing.team.upper()}"
     parent = _reference(node.get("parent"))
@@ -113,15 +110,15 @@ def _is_in(issue: BlockerRef, states: frozenset[str]) -> bool:
 def _blockers(nodes: object) -> tuple[BlockerRef, ...]:
     """The issues at the other end of inverse relations of the type ``blocks``."""
     found = []
-    for node in nodes if isinstance(nodes, list) else ():
-        kind = _text(_get(node, "type"))
+    for node in entries(nodes):
+        kind = text(dig(node, "type"))
         if kind is not None and kind.lower() == "blocks":
-            found.append(_reference(_get(node, "issue")) or BlockerRef())
+            found.append(_reference(dig(node, "issue")) or BlockerRef())
     return tuple(found)
 
 
 def _sub_issues(nodes: object) -> tuple[BlockerRef, ...]:
-    found = (_reference(node) for node in (nodes if isinstance(nodes, list) else ()))
+    found = (_reference(node) for node in entries(nodes))
     return tuple(reference for reference in found if reference is not None)
 
 
@@ -130,54 +127,7 @@ def _reference(node: object) -> BlockerRef | None:
     if not isinstance(node, Mapping):
         return None
     return BlockerRef(
-        id=_text(node.get("id")),
-        identifier=_text(node.get("identifier")),
-        state=_text(_get(node, "state", "name")),
+        id=text(node.get("id")),
+        identifier=text(node.get("identifier")),
+        state=text(dig(node, "state", "name")),
     )
-
-
-def _labels(nodes: object) -> tuple[str, ...]:
-    names = (_text(_get(node, "name")) for node in (nodes if isinstance(nodes, list) else ()))
-    return tuple(dict.fromkeys(name.lower() for name in names if name))
-
-
-def _get(value: object, *path: str) -> Any:
-    for key in path:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value
-
-
-def _string(value: object) -> str | None:
-    """A text that UTF-8 can hold: JSON may carry half of a surrogate pair."""
-    if not isinstance(value, str) or value.isascii():
-        return value if isinstance(value, str) else None
-    return value.encode("utf-8", "replace").decode("utf-8")
-
-
-def _text(value: object) -> str | None:
-    text = _string(value)
-    return text.strip() or None if text is not None else None
-
-
-def _required(value: object, name: str) -> str:
-    text = _string(value)
-    if text is None or not text.strip():
-        raise Malformed(f"`{name}` is missing or blank")
-    return text
-
-
-def _integer(value: object) -> int | None:
-    """An integer; the schema types priorities as floats, so ``2.0`` is one too."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _instant(value: object) -> datetime | None:
-    try:
-        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
-        if moment is None or moment.tzinfo is None:
-            return None
-        return moment.astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None

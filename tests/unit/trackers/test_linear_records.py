@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from symphony.model.issue import BlockerRef, Issue
-from symphony.trackers.linear_records import Malformed, Routing, to_issue
+from symphony.trackers.linear_records import Routing, to_issue
+from symphony.trackers.rest_records import Malformed
 
 ANYBODY = Routing(None, frozenset({"done"}))
 
