@@ -25,8 +25,11 @@ def run_daemon(
     # Imports make no garbage; looking for it costs a tenth of the start. The daemon switches the
     # collector on again after its first poll.
     gc.disable()
+    from symphony.observe.crashes import refuse_core_dumps
     from symphony.service import Daemon, DaemonOptions
 
+    # It would hold the tracker's token, which lives in this process alone.
+    refuse_core_dumps()
     daemon = Daemon(
         DaemonOptions(
             workflow_path=workflow.expanduser(),

@@ -18,13 +18,14 @@ import logging
 import logging.handlers
 import queue
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from symphony.errors import ConfigError
 
+from .crashes import report_crashes
 from .redaction import Redactor
 from .rendering import LogEvent, render_json, render_logfmt
 
@@ -212,6 +213,7 @@ class _Pipeline:
         self._listener = _Listener(self.queue_handler.lines, *sinks)
         self._undo: list[tuple[logging.Logger, int]] = []
         self._open = False
+        self._restore_hooks: Callable[[], None] = lambda: None
 
     def install(self, level: int) -> None:
         import structlog
@@ -230,6 +232,7 @@ class _Pipeline:
         )
         self._listener.start()
         self._open = True
+        self._restore_hooks = report_crashes(self.redactor)
         atexit.register(self.close)
 
     def close(self) -> None:
@@ -237,6 +240,7 @@ class _Pipeline:
             return
         self._open = False
         atexit.unregister(self.close)
+        self._restore_hooks()
         import structlog
 
         structlog.reset_defaults()

@@ -99,8 +99,13 @@ class Daemon:
             temp_root = parts.session_options.temp_root
             await asyncio.to_thread(shutil.rmtree, temp_root, ignore_errors=True)
             parts.mailbox.post(restored)
-            async with asyncio.TaskGroup() as tasks:
-                await self._serve(parts, tasks, stack)
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    await self._serve(parts, tasks, stack)
+            except Exception:
+                # Told here, where the log still takes the secrets out.
+                _log.exception("The daemon failed")
+                self.failed = "daemon"
 
     async def _built(self, stack: AsyncExitStack) -> Parts | None:
         """Build the parts; None where a signal to stop came before they were there."""

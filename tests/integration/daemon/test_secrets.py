@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import hashlib
 import hmac
 import json
+import os
+import pty
 import re
+import signal
+import struct
+import sys
+import termios
+import threading
 import urllib.request
 from pathlib import Path
 from urllib.error import HTTPError
@@ -21,7 +30,7 @@ WEBHOOK_SECRET = "whk-9Z8y7X6w5V4u3T2s1R0q"
 COMMENT = {"method": "POST", "path": "/repos/octo/demo/issues/1/comments", "body": {"body": "Hi"}}
 
 
-def prepare(place: Place, api_url: str) -> None:
+def prepare(place: Place, api_url: str, interval_ms: int = 600_000) -> None:
     provider = {"repo": "octo/demo", "token": "$OUR_TOKEN", "api_url": api_url}
     place.environ |= {"OUR_TOKEN": TOKEN, "OUR_HOOK": WEBHOOK_SECRET}
     # A login profile that sets them again must not help an agent or a hook.
@@ -35,7 +44,7 @@ def prepare(place: Place, api_url: str) -> None:
             "active_states": ["open"],
             "terminal_states": ["closed"],
         },
-        polling={"interval_ms": 600_000},
+        polling={"interval_ms": interval_ms},
         hooks={"before_run": "env >> ../../hook-environment.txt"},
         webhooks={"secret": "$OUR_HOOK"},
     )
@@ -150,3 +159,118 @@ async def test_a_provider_that_repeats_the_token_is_not_repeated(place: Place, k
 def problems_of(place: Place, *names: str) -> dict[str, str] | None:
     problems: dict[str, str] = (place.state() or {}).get("problems") or {}
     return problems if all(problems.get(name) for name in names) else None
+
+
+BROKEN_LIBRARIES = """
+import os, threading
+import uvicorn, watchfiles
+
+token = os.environ.get("OUR_TOKEN", "")
+
+async def serve(self, sockets=None):
+    def end():
+        raise ValueError(f"a thread that holds {token}")
+    thread = threading.Thread(target=end, name="a thread of a library")
+    thread.start()
+    thread.join()
+    raise RuntimeError(f"a server that prints {token}")
+
+def awatch(*paths, **options):
+    raise LookupError(f"a watch that prints {token}")
+
+uvicorn.Server.serve = serve
+watchfiles.awatch = awatch
+"""
+
+
+async def test_a_crash_shows_no_secret(place: Place) -> None:
+    libraries = place.root / "libraries"
+    libraries.mkdir()
+    (libraries / "sitecustomize.py").write_text(BROKEN_LIBRARIES)
+    async with GitHubServer() as server:
+        server.token = TOKEN
+        server.add(1)
+        prepare(place, server.url)
+        place.environ["PYTHONPATH"] = str(libraries)
+        with (place.root / "stderr.txt").open("ab") as log:
+            daemon = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "symphony", str(place.workflow)),
+                *("--instance", place.instance),
+                env=place.environ,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        place.daemons.append(daemon)
+        assert await daemon.wait() == 1
+    for line in (
+        "LookupError: a watch that prints [redacted]",
+        "RuntimeError: a server that prints [redacted]",
+        "ValueError: a thread that holds [redacted]",
+    ):
+        assert any(name.endswith("symphony.log") for name in holders(place, line))
+    assert holders(place, TOKEN) == []
+
+
+async def test_a_dump_of_a_dead_daemon_holds_no_secret(place: Place) -> None:
+    async with GitHubServer() as server:
+        server.token = TOKEN
+        server.add(1)
+        prepare(place, server.url)
+        place.environ["PYTHONFAULTHANDLER"] = "1"
+        daemon = await place.start()
+        await place.until(lambda: "GH-1" in place.rows("running"))
+        limits = await asyncio.to_thread(Path(f"/proc/{daemon.pid}/limits").read_text)
+        assert re.search(r"^Max core file size +0 ", limits, re.MULTILINE)
+        daemon.send_signal(signal.SIGSEGV)
+        assert await daemon.wait() == -signal.SIGSEGV
+    assert any(name.endswith("stderr.txt") for name in holders(place, "Fatal Python error"))
+    for secret in (TOKEN, WEBHOOK_SECRET):
+        assert holders(place, secret) == []
+
+
+async def test_the_terminal_view_shows_no_secret(place: Place) -> None:
+    async with GitHubServer() as server:
+        server.token = TOKEN
+        server.add(1, title=f"Rotate {TOKEN} soon")
+        prepare(place, server.url, interval_ms=300)
+        place.environ["TERM"] = "xterm-256color"
+        leader, follower = pty.openpty()
+        fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 60, 200, 0, 0))
+        shown = place.root / "terminal.txt"
+        reader = threading.Thread(target=_copy, args=(leader, shown), name="terminal")
+        reader.start()
+        daemon = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "symphony", str(place.workflow)),
+            *("--instance", place.instance),
+            env=place.environ,
+            stdin=follower,
+            stdout=follower,
+            stderr=follower,
+        )
+        os.close(follower)
+        place.daemons.append(daemon)
+        await place.until(place.state)
+        await place.until(lambda: b"GH-1" in shown.read_bytes())
+        server.faults.extend(
+            Fault(status=403, body=f"Bad credentials: {TOKEN}".encode()) for _ in range(9)
+        )
+        await place.until(lambda: b"Bad credentials" in shown.read_bytes())
+        server.faults.clear()
+        assert await place.stop() == 0
+        await asyncio.to_thread(reader.join)
+    assert holders(place, TOKEN) == []
+
+
+def _copy(leader: int, to: Path) -> None:
+    """Keep what a terminal is sent, until its other end is closed."""
+    with to.open("wb", buffering=0) as file:
+        while True:
+            try:
+                data = os.read(leader, 65_536)
+            except OSError:
+                data = b""
+            if not data:
+                os.close(leader)
+                return
+            file.write(data)
