@@ -159,6 +159,10 @@ class GitHubServer(RestServer):
         self.comments: list[dict[str, Any]] = []
         self.statuses: dict[int, str | None] = {}
         self.archived: set[int] = set()
+        self.crowded: set[int] = set()
+        """Issues that are in more projects than are sent with them."""
+        self.points = 5_000
+        """GraphQL points that are left; each query costs one."""
         self.options = ["Todo", "In Progress", "Done"]
         self.labels: list[str] = []
         self.problems: list[str] = []
@@ -378,6 +382,18 @@ class GitHubServer(RestServer):
             reply.status, reply.payload = 599, {"message": self.problems[-1]}
 
     def _graphql(self, payload: dict[str, Any]) -> Any:
+        reply = self._queried(payload)
+        self.points = max(0, self.points - 1)
+        reset = str(int(self.now.timestamp()) + 600)
+        headers = {"Limit": "5000", "Remaining": str(self.points), "Reset": reset}
+        headers["Resource"] = "graphql"
+        reply.headers |= {f"X-RateLimit-{name}": value for name, value in headers.items()}
+        return reply
+
+    def _queried(self, payload: dict[str, Any]) -> Any:
+        if self.points == 0:
+            error = {"type": "RATE_LIMITED", "message": "API rate limit already exceeded"}
+            return Reply(200, {"errors": [error]})
         document, problems = _parsed(payload["query"])
         if problems:
             self.problems += [problem.message for problem in problems]
@@ -453,7 +469,10 @@ def _issue(server: GitHubServer, number: int) -> dict[str, Any]:
         "milestone": record["milestone"],
         "subIssuesSummary": {"total": summary["total"], "completed": summary["completed"]},
         "projectItems": lambda info, **_: (
-            {"nodes": [_item(server, number)]} if number in server.statuses else {"nodes": []}
+            {
+                "nodes": [_item(server, number)] if number in server.statuses else [],
+                "pageInfo": {"hasNextPage": number in server.crowded},
+            }
         ),
     }
 

@@ -42,7 +42,7 @@ _ITEMS: Final = f"""
           ... on User {{ login }}
         }} }}
         {_STATUS}
-      }} }}
+      }} pageInfo {{ hasNextPage }} }}
 """
 
 PROJECT: Final = f"""
@@ -116,12 +116,24 @@ def found_issues(body: Mapping[str, Any], numbers: Sequence[int]) -> dict[int, M
 
 
 def project_status(node: Mapping[str, Any], owner: str, number: int) -> tuple[bool, str | None]:
-    """Whether an issue is in the project, and the value of its field there."""
+    """Whether an issue is in the project, and the value of its field there.
+
+    Raises:
+        TrackerError: ``tracker_pagination``: it is in so many projects that this one may be among
+            those that were not sent.
+    """
     for item in entries(dig(node, "projectItems", "nodes")):
         login = text(dig(item, "project", "owner", "login")) or ""
         same = dig(item, "project", "number") == number and login.lower() == owner.lower()
         if same and dig(item, "isArchived") is not True:
             return True, text(dig(item, "fieldValueByName", "name"))
+    if dig(node, "projectItems", "pageInfo", "hasNextPage") is True:
+        raise TrackerError(
+            "tracker_pagination",
+            f"GitHub's answer is cut: issue {node.get('number')} is in more than 50 projects; take "
+            "it out of some, or leave out tracker.provider.project",
+            code="github_cut_projects",
+        )
     return False, None
 
 

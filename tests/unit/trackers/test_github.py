@@ -9,7 +9,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from symphony.errors import TrackerError
+from symphony.model.allowance import Allowance
 from symphony.model.issue import IssueId
+from symphony.service.pace import observe_pace
 from symphony.trackers.github import GitHubTracker
 from symphony.trackers.github_settings import GitHubSettings
 from symphony.trackers.http import HttpClient
@@ -590,4 +592,45 @@ async def test_at_start_a_refusal_is_a_fault_and_an_outage_a_warning(
     assert [e["event"] for e in logs] == (
         [] if words else ["Settings could not be checked with the tracker"]
     )
+    await tracker.aclose()
+
+
+async def test_the_points_of_graphql_are_obeyed_and_shown(github_server: Any) -> None:
+    clock = Clock()
+    tracker = make(github_server, clock=clock, project=3, project_owner="octo", active=("Todo",))
+    for number in range(1, 131):
+        github_server.add(number)
+    github_server.points = 3
+    assert len(await tracker.fetch_issues_by_states(["Todo"])) == 130
+    limit = tracker.http.rate_limits["graphql"]
+    assert (limit.limit, limit.remaining) == (5_000, 1)
+    pace = observe_pace(tracker, webhooks=False, wall=github_server.now.timestamp())
+    assert pace.allowances == (Allowance("graphql", 5_000, 1, 600.0),)
+
+    # The last point answers the first page; the second is refused with status 200.
+    with pytest.raises(TrackerError) as caught:
+        await tracker.fetch_issues_by_states(["Todo"])
+    assert caught.value.category == "tracker_rate_limited"
+    assert caught.value.retry_after_s == 600.0
+    asked = github_server.count()
+    clock.now += 599
+    with pytest.raises(TrackerError, match="left alone"):
+        await tracker.fetch_issues_by_ids(ids(1, 2))
+    assert github_server.count() == asked
+    clock.now += 2
+    github_server.points = 5_000
+    assert len(await tracker.fetch_issues_by_states(["Todo"])) == 130
+    await tracker.aclose()
+
+
+async def test_an_issue_in_too_many_projects_is_not_taken_for_gone(github_server: Any) -> None:
+    tracker = make(github_server, project=3, project_owner="octo", active=("Todo",))
+    github_server.add(1)
+    github_server.add(2)
+    del github_server.statuses[2]
+    github_server.crowded |= {1, 2}
+    assert numbers(await tracker.fetch_issues_by_ids(ids(1))) == [1]
+    with pytest.raises(TrackerError, match="more than 50 projects") as caught:
+        await tracker.fetch_issues_by_ids(ids(1, 2))
+    assert caught.value.category == "tracker_pagination"
     await tracker.aclose()
