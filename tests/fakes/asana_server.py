@@ -32,23 +32,34 @@ PREFIX = "/api/1.0"
 
 
 @functools.cache
-def description() -> tuple[Any, str | None]:
-    """Asana's description ready to check with, and None; or None and why there is none."""
+def document() -> Any:
+    """Asana's description as JSON values, or None where it can't be read."""
     folder = os.environ.get("SYMPHONY_SCHEMAS")
     beside = Path(__file__).resolve().parents[2].parent / "shared" / "schemas"
     path = (Path(folder) if folder else beside) / "asana_oas.yaml"
-    if not path.is_file():
-        return None, "asana_oas.yaml not found (SYMPHONY_SCHEMAS)"
     try:
         import yaml
+    except ImportError:
+        return None
+    if not path.is_file():
+        return None
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    found = yaml.load(_cut(path.read_text("utf-8")), Loader=loader)
+    # YAML reads `200:` as a number and dates as dates; OpenAPI is JSON.
+    return json.loads(json.dumps(found, default=str))
+
+
+@functools.cache
+def description() -> tuple[Any, str | None]:
+    """Asana's description ready to check with, and None; or None and why there is none."""
+    found = document()
+    if found is None:
+        return None, "asana_oas.yaml not found (SYMPHONY_SCHEMAS)"
+    try:
         from openapi_core import Config, OpenAPI
     except ImportError:
         return None, "openapi-core is not installed"
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    document = yaml.load(_cut(path.read_text("utf-8")), Loader=loader)
-    # YAML reads `200:` as a number and dates as dates; OpenAPI is JSON.
-    document = json.loads(json.dumps(document, default=str))
-    return OpenAPI.from_dict(document, config=Config(spec_validator_cls=None)), None
+    return OpenAPI.from_dict(found, config=Config(spec_validator_cls=None)), None
 
 
 def _cut(text: str) -> str:
