@@ -195,6 +195,14 @@ def answer(
     ] = (),
     approve: Annotated[bool, Parameter(help="Approve what was asked, once.", negative=())] = False,
     decline: Annotated[bool, Parameter(help="Refuse what was asked.", negative=())] = False,
+    no_secret: Annotated[
+        bool,
+        Parameter(
+            help="The text holds no secret, though one was asked for: it says where to find it.",
+            negative=(),
+        ),
+    ] = False,
+    reason: Reason = "",
     workflow: OfWorkflow = DEFAULT_WORKFLOW,
     instance: Instance = None,
 ) -> int:
@@ -207,6 +215,8 @@ def answer(
         options=option,
         approve=approve,
         decline=decline,
+        no_secret=no_secret,
+        reason=reason,
         workflow=workflow,
         instance=instance,
     )

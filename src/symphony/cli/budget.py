@@ -22,6 +22,8 @@ OfWorkflow = Annotated[
 ]
 Instance = Annotated[str | None, Parameter(help="Name of the state directory.")]
 _DEFAULT = Path("WORKFLOW.md")
+_MOST = 10**15
+"""The API takes no larger amount."""
 
 
 @app.command
@@ -57,8 +59,18 @@ def raise_limit(
 ) -> int:
     """Add to the limits of an issue, of the present day or of all work; what waited goes on."""
     money = micro_usd(usd)
-    if money is None:
-        raise ControlError("invalid_request", f"--usd: {usd!r} is no amount such as 12.50")
+    faults = [
+        f"--{name} {amount}: give a whole number from 0 to {_MOST:,}; what was added can't be "
+        "taken back"
+        for name, amount in (("tokens", tokens), ("wall-ms", wall_ms), ("attempts", attempts))
+        if not 0 <= amount <= _MOST
+    ]
+    if money is None or not 0 <= money <= _MOST:
+        faults.append(f"--usd {usd}: give an amount such as 12.50, at most {_MOST // 10**6:,}")
+    if not faults and not (tokens or money or wall_ms or attempts):
+        faults.append("give at least one of --tokens, --usd, --wall-ms, --attempts above 0")
+    if faults or money is None:
+        raise ControlError("invalid_request", "; ".join(faults))
     amounts = {"tokens": tokens, "micro_usd": money, "wall_ms": wall_ms, "attempts": attempts}
     body = {"action": "raise", "issue": scope, "reason": reason, "amounts": amounts}
     give_order(workflow, body, instance=instance)

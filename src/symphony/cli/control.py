@@ -40,6 +40,8 @@ def answer(
     options: Sequence[str],
     approve: bool,
     decline: bool,
+    no_secret: bool,
+    reason: str,
     workflow: Path,
     instance: str | None,
 ) -> int:
@@ -58,6 +60,8 @@ def answer(
         "text": text or "",
         "options": list(options),
         "decision": decision,
+        "holds_no_secret": no_secret,
+        "reason": reason,
     }
     return _give(body, workflow=workflow, instance=instance)
 

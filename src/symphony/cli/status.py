@@ -158,7 +158,8 @@ def describe(payload: Any) -> list[str]:
     lines += [_running(row, costs.get(row["issue_id"], "")) for row in payload["running"]]
     lines += [
         f"  retry  {row['issue_identifier']:<12} attempt {row['attempt']:<3} "
-        f"at {row['due_at']}  {costs.get(row['issue_id'], '')}{row['error'] or ''}"
+        f"at {row['due_at']}  {costs.get(row['issue_id'], '')}"
+        f"{_of_category(row)}{row['error'] or ''}"
         for row in payload["retrying"]
     ]
     lines += [
@@ -178,6 +179,10 @@ def budget_lines(budget: Any) -> list[str]:
             state = f"  {row['shut']}" if row["shut"] else ""
             lines.append(f"  budget {name} {limit['quantity']} {spent} of {most}{state}")
     return lines
+
+
+def _of_category(row: Any) -> str:
+    return f"{row['category']}: " if row.get("category") and row["error"] else ""
 
 
 def _cost(row: Any) -> str:

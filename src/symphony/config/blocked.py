@@ -25,7 +25,8 @@ def changes_of(texts: tuple[str, ...]) -> tuple[str, ...]:
     unknown = sorted(named.difference(CHANGES))
     if unknown:
         raise ValueError(
-            f"knows no {unknown[0]!r}; list any of {', '.join(CHANGES)}, or [] for neither"
+            f"knows no {' or '.join(map(repr, unknown))}; list any of {', '.join(CHANGES)}, "
+            "or [] for neither"
         )
     return tuple(change for change in CHANGES if change in named)
 
@@ -36,23 +37,32 @@ def retry_delays(value: object, limit: int = 2**53) -> dict[str, int]:
     One number counts for all kinds, a map for those that it names; 0 means never.
 
     Raises:
-        ValueError: As in ``changes_of``.
+        ValueError: As in ``changes_of``; the text names every fault.
     """
     if value is None:
         return {}
     given = value if isinstance(value, Mapping) else dict.fromkeys(TIMED_KINDS, value)
     delays: dict[str, int] = {}
+    unknown, unusable = [], []
     for kind, delay in given.items():
-        if kind not in TIMED_KINDS:
-            raise ValueError(f"knows no kind of block {kind!r}; there are {', '.join(TIMED_KINDS)}")
         number = _whole(delay)
-        if number is None or not 0 <= number <= limit:
-            where = f"{kind} " if isinstance(value, Mapping) else ""
-            raise ValueError(
-                f"{where}must be milliseconds from 0 (never), or a map of them by kind of block"
-            )
-        if number > 0:
+        if kind not in TIMED_KINDS:
+            unknown.append(repr(kind))
+        elif number is None or not 0 <= number <= limit:
+            unusable.append(kind)
+        elif number > 0:
             delays[kind] = number
+    problems = []
+    if unknown:
+        known = ", ".join(TIMED_KINDS)
+        problems.append(f"knows no kind of block {' or '.join(unknown)}; there are {known}")
+    if unusable:
+        where = f"{' and '.join(unusable)} " if isinstance(value, Mapping) else ""
+        problems.append(
+            f"{where}must be milliseconds from 0 (never), or a map of them by kind of block"
+        )
+    if problems:
+        raise ValueError("; ".join(problems))
     return delays
 
 

@@ -123,11 +123,14 @@ def _labels(value: object) -> tuple[str, ...]:
 
 def _windows(value: object) -> tuple[str, ...]:
     windows = _texts(value)
+    problems = []
     for text in windows:
         try:
             parse_window(text)
         except ValueError as error:
-            raise _fault(f"{text!r}: {error}") from None
+            problems.append(f"{text!r}: {error}")
+    if problems:
+        raise _fault("; ".join(problems))
     return windows
 
 

@@ -12,6 +12,7 @@ from typing import Any, assert_never
 
 from symphony.engine.cleanup import finished_with_workspace
 from symphony.engine.trackers import fetch_from_owners
+from symphony.engine.write_faults import WriteFaults
 from symphony.errors import LedgerError, SymphonyError, TrackerError
 from symphony.ledger import Ledger
 from symphony.model.clock import Instant
@@ -93,6 +94,7 @@ class Executor:
         self._retire = retire
         self._read_issues = read_issues
         self._running: set[asyncio.Task[None]] = set()
+        self._write_faults = WriteFaults()
         self._idle = asyncio.Event()
         self._idle.set()
         self.polled = asyncio.Event()
@@ -170,7 +172,9 @@ class Executor:
         try:
             await write
         except LedgerError as error:
-            _log.error("Ledger write failed", what=what, error=error.message)
+            self._write_faults.failed(what, error.message)
+        else:
+            self._write_faults.succeeded()
 
     async def _fetch_candidates(self, command: c.FetchCandidates) -> None:
         try:

@@ -85,6 +85,11 @@ class Question:
     subject: str = ""
 
     @property
+    def wants_secret(self) -> bool:
+        """One of its questions expects a secret."""
+        return any(ask.is_secret for ask in self.asks)
+
+    @property
     def choices(self) -> tuple[str, ...]:
         """What may be chosen: labels, with the question's id before them where it asks several."""
         if len(self.asks) == 1:
@@ -99,11 +104,13 @@ class Answer:
     Attributes:
         text: In the operator's own words.
         options: Labels, or ``id=label``.
+        holds_no_secret: Who answers says so, of a text for a question that asks for one.
     """
 
     text: str = ""
     options: tuple[str, ...] = ()
     decision: Decision | None = None
+    holds_no_secret: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

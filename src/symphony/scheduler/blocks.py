@@ -129,6 +129,9 @@ def _form(question: Question | None) -> str:
 
 def _caution(question: Question | None) -> str:
     """Warn where the agent expects a secret: an answer goes into the transcript and the ledger."""
-    if question is None or not any(ask.is_secret for ask in question.asks):
+    if question is None or not question.wants_secret:
         return ""
-    return " (it asks for a secret: don't write it here, say where the agent may find it)"
+    return (
+        " (it asks for a secret: don't write it here, say where the agent may find it, with "
+        "--no-secret)"
+    )

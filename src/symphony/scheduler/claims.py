@@ -74,6 +74,7 @@ class RetryQueued:
         attempt: Ordinal of the coming run (SPEC 12.3); None repeats a first run.
         failures: Failed runs in a row.
         error: The last run's error, for the prompt and the row.
+        category: Of that error (SPEC 10.6), or None where there was none.
         host: Where it ran last and should run again.
         generation: Which tracker scope last showed the issue.
         hold: The gate that it found shut when due; then it contends for slots, not for time.
@@ -91,6 +92,7 @@ class RetryQueued:
     due_mono: float
     due_wall: float
     error: str | None = None
+    category: str | None = None
     thread_id: str | None = None
     host: str | None = None
     workspace_path: str | None = None
@@ -128,6 +130,7 @@ class RetryQueued:
             attempt=self.attempt,
             retry_kind=self.retry_kind,
             error=self.error,
+            blocked_category=self.category,
             due_wall=self.due_wall,
             thread_id=self.thread_id,
             host=self.host or LOCAL_HOST,

@@ -97,7 +97,8 @@ class SaveClaim:
 
     ``kind`` is ``retry`` or ``blocked``. ``due_wall`` is when a retry falls due or a block ends by
     itself (epoch seconds). ``failures`` counts failed runs in a row; ``attempt`` does not tell, it
-    is 1 for a continuation. ``question``, ``reply`` and ``seen`` are those of ``RestoredClaim``.
+    is 1 for a continuation. ``blocked_category`` is the category of the error, of a retry too.
+    ``question``, ``reply`` and ``seen`` are those of ``RestoredClaim``.
     """
 
     kind: str

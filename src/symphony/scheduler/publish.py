@@ -227,6 +227,7 @@ def _retrying_row(state: SchedulerState, claim: RetryQueued, now: Instant) -> Re
         host=claim.host,
         workspace_path=claim.workspace_path,
         waiting_for_slot=claim.waits_for_slot,
+        category=claim.category,
     )
 
 

@@ -47,6 +47,7 @@ def claim_again(restored: RestoredClaim, now: Instant) -> RetryQueued | Blocked:
         due_mono=now.mono + delay_s,
         due_wall=now.wall_after(delay_s),
         error=restored.error,
+        category=None if recovers else restored.blocked_category,
         thread_id=restored.thread_id,
         host=restored.host,
         workspace_path=restored.workspace_path,

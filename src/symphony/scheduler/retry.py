@@ -319,6 +319,7 @@ def _queue(
         due_mono=now.mono + retry.delay_s,
         due_wall=now.wall_after(retry.delay_s),
         error=retry.error,
+        category=None if retry.kind is RetryKind.CONTINUATION else ended.outcome.category,
         thread_id=(ended.thread_id or run.spec.thread_id) if retry.resume else None,
         host=run.spec.host,
         workspace_path=run.workspace_path,

@@ -65,6 +65,8 @@ class RetryingRow:
     workspace_path: str | None
     waiting_for_slot: bool
     profile: str | None = None
+    category: str | None = None
+    """Of the last run's error (SPEC 10.6), or None where it had none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

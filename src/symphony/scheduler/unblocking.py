@@ -181,6 +181,13 @@ def reply_to(claim: Blocked, said: Answer, *, by: str, wall: float) -> Reply | s
         return "it asks for an approval: answer with --approve or --decline (a text may go along)"
     if not is_approval and said.decision is not None:
         return "it asks a question, not for an approval: answer with a text or --option"
+    wants_secret = question is not None and question.wants_secret
+    if wants_secret and said.text.strip() and not said.holds_no_secret:
+        return (
+            "it asks for a secret, and an answer is kept in the ledger and becomes part of a "
+            "prompt: put the secret where the agent finds it (its environment, a file outside of "
+            "the repository) and say where, with --no-secret"
+        )
     choices = _chosen(question, said.options)
     if isinstance(choices, str):
         return choices

@@ -119,6 +119,9 @@ class EngineBackend:
                 return Refusal("budget_not_raised", refused)
             self._post(ControlRequested(order, identifier, reason, amounts=amounts))
             return Taken(identifier)
+        if order is ControlAction.OVERRIDE_HOURS and for_s > 0 and state.rules.hours is None:
+            text = "agent.active_hours is not set: work may start at any time, nothing to override"
+            return Refusal("no_active_hours", text)
         # A pause may come before the issue does; the other orders need something to act on.
         found: Issue | None = None
         if identifier is not None and order is not ControlAction.PAUSE:
@@ -199,11 +202,11 @@ class EngineBackend:
         """Return what all work has cost, by issue; None before the ledger has been read."""
         return budgets_row(self._state.books) if self._state.started else None
 
-    def answer(self, identifier: str, answer: Answer) -> str | None:
+    def answer(self, identifier: str, answer: Answer, reason: str = "") -> str | None:
         """Give an answer to the scheduler; see ``web.backend.Backend``."""
         problem = unanswerable(self._state, identifier, answer)
         if problem is None:
-            order = ControlRequested(ControlAction.ANSWER, identifier, answer=answer)
+            order = ControlRequested(ControlAction.ANSWER, identifier, reason, answer=answer)
             self._post(order)
         return problem
 

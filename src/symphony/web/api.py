@@ -252,6 +252,7 @@ def present_retrying(row: RetryingRow) -> shapes.Retrying:
         kind=row.retry_kind,
         due_in_seconds=round(row.due_in_s, 1),
         waiting_for_slot=row.waiting_for_slot,
+        category=row.category,
     )
 
 

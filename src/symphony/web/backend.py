@@ -117,7 +117,7 @@ class Backend(Protocol):
     def budget(self) -> BudgetsRow | None:
         """Return what all work has cost, by issue; None before the ledger has been read."""
 
-    def answer(self, identifier: str, answer: Answer) -> str | None:
+    def answer(self, identifier: str, answer: Answer, reason: str = "") -> str | None:
         """Give an authorised answer to what the agent of a blocked issue asked.
 
         Returns:

@@ -42,8 +42,8 @@ class Order(msgspec.Struct, forbid_unknown_fields=True):
     """The body: an action, of one issue or of all work.
 
     ``failure_class`` is for the breaker's, ``amounts`` are for a raise, ``for_seconds`` is for an
-    override of the active hours, which 0 ends; ``text``, ``options`` and ``decision`` are an
-    answer's.
+    override of the active hours, which 0 ends; ``text``, ``options``, ``decision`` and
+    ``holds_no_secret`` are an answer's.
     """
 
     action: Literal[
@@ -66,6 +66,7 @@ class Order(msgspec.Struct, forbid_unknown_fields=True):
     text: str = ""
     options: list[str] = []
     decision: Decision | None = None
+    holds_no_secret: bool = False
 
 
 ANSWER_LIMIT = 16_000
@@ -87,8 +88,13 @@ async def obey(request: Request, backend: Backend) -> Response:
     if fault is not None:
         return error_response(400, "invalid_request", fault)
     if order.action == "answer":
-        said = Answer(text=order.text, options=tuple(order.options), decision=order.decision)
-        problem = backend.answer(order.issue or "", said)
+        said = Answer(
+            text=order.text,
+            options=tuple(order.options),
+            decision=order.decision,
+            holds_no_secret=order.holds_no_secret,
+        )
+        problem = backend.answer(order.issue or "", said, order.reason)
         if problem is not None:
             return error_response(409, "answer_refused", problem)
         return await _accepted(order, Taken(order.issue), backend)
@@ -141,8 +147,11 @@ def _fault_of(order: Order) -> str | None:
 
 def _answer_fault_of(order: Order) -> str | None:
     if order.action != "answer":
-        if order.text or order.options or order.decision is not None:
-            return f"text, options and decision belong to answer, not to {order.action}"
+        if order.text or order.options or order.decision is not None or order.holds_no_secret:
+            return (
+                "text, options, decision and holds_no_secret belong to answer, not to "
+                f"{order.action}"
+            )
         return None
     if order.issue is None:
         return "issue: an answer needs the issue that asked"

@@ -96,6 +96,7 @@ class Retrying(Struct, kw_only=True):
     kind: str
     due_in_seconds: float
     waiting_for_slot: bool
+    category: str | None = None
 
 
 class Blocked(Struct, kw_only=True):

@@ -40,10 +40,11 @@ async def test_an_order_that_makes_no_sense_is_refused_with_what_is_wrong(place:
     place.configure(budget={"day": {"tokens": 1_000}})
     await place.start()
     for words, wrong in (
-        (("day",), "name at least one amount"),
+        (("day",), "give at least one of --tokens, --usd, --wall-ms, --attempts above 0"),
         (("day", "--usd", "5"), "budget.day has no limit of usd"),
-        (("day", "--usd", "much"), "'much' is no amount"),
-        (("day", "--tokens", "-5"), "Expected `int` >= 0"),
+        (("day", "--usd", "much"), "--usd much: give an amount such as 12.50"),
+        (("day", "--tokens", "-5"), "--tokens -5: give a whole number from 0"),
+        (("day", "--attempts", "-1", "--usd", "-1"), "can't be taken back; --usd -1: give an"),
         (("AB-99", "--tokens", "5"), "neither 'day' nor 'total' nor an issue"),
         (("total", "--tokens", "5"), "budget.total has no limit of tokens"),
     ):

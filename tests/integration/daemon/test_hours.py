@@ -45,3 +45,10 @@ async def test_outside_the_hours_work_waits_until_it_is_ordered_over_a_restart_t
     await place.until(lambda: [row["issue_identifier"] for row in place.state()["waiting"]])
     assert place.state()["waiting"][0]["issue_identifier"] == second
     assert list(place.rows("running")) == [issue]
+
+
+async def test_without_hours_there_is_nothing_to_override(place: Place) -> None:
+    await place.start()
+    assert "agent.active_hours is not set" in place.command("hours", "override", status=1)
+    assert "in force again" in place.command("hours", "override", "--minutes", "0")
+    assert await place.stop() == 0

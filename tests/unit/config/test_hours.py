@@ -78,6 +78,11 @@ def test_an_unknown_zone_is_refused(name: str) -> None:
     [
         ({"active_hours": "Mon-Fri 08:00-18:00"}, "active_hours", "must be a list of strings"),
         ({"active_hours": ["Mon-Fri 8-18"]}, "active_hours", "'Mon-Fri 8-18': must look like"),
+        (
+            {"active_hours": ["Mon-Fri 8-18", "Sun 08:00-18:00", "Someday 08:00-18:00"]},
+            "active_hours",
+            "or '22:00-06:00'; 'Someday 08:00-18:00': 'Someday' is no day",
+        ),
         ({"active_hours": [7]}, "active_hours", "entry 1 is 7"),
         ({"active_hours_timezone": "Mars/Base"}, "active_hours_timezone", "IANA time zone"),
         ({"active_hours_timezone": 3}, "active_hours_timezone", "must be a string"),

@@ -27,7 +27,7 @@ async def test_an_open_breaker_is_restored_as_it_was(open_ledger, ledger):
 
 
 async def test_a_row_of_a_version_that_kept_no_run_times_is_read(ledger, open_ledger):
-    await ledger.save_breaker(record())
+    await ledger.save(SaveBreaker(record()))
     with sqlite3.connect(ledger.path) as connection:
         connection.execute("UPDATE breakers SET failures = '[[\"id-1\", 10.5]]'")
     (found,) = (await (await open_ledger()).load()).restored.breakers

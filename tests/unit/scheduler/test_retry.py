@@ -24,10 +24,13 @@ from symphony.scheduler.events import (
     CleanupEnded,
     ConfigBroken,
     ConfigRepaired,
+    Restored,
+    RestoredClaim,
     RunEnded,
     RunSilent,
     SettingsChanged,
 )
+from symphony.scheduler.publish import build_snapshot
 from symphony.scheduler.retry import backoff_s, park
 
 RETRY = RefreshPurpose.RETRY
@@ -752,3 +755,27 @@ def test_the_wake_up_follows_the_earliest_of_poll_retry_and_park(drive, issue):
     driver.wake(1)
     driver.show(RETRY, one)
     assert driver.wakes_in() == driver.retry(two).due_mono - driver.mono
+
+
+def test_a_retry_shows_the_category_of_its_error_over_a_restart_too(drive, issue):
+    driver, one = drive(), issue("A-1")
+    (spec,) = driver.start(one)
+    driver.end(spec, FAILED, category="turn_failed", message="out of paint")
+    (saved,) = driver.of(SaveClaim)
+    assert saved.blocked_category == "turn_failed"
+    (row,) = build_snapshot(driver.state, {}, driver.now, sequence=1, rate_limits=None).retrying
+    assert (row.category, row.error) == ("turn_failed", "out of paint")
+
+    again = drive(seed=9)
+    claim = RestoredClaim(
+        "retry", one, 1, RetryKind.FAILURE, "out of paint", 5.0, blocked_category="turn_failed"
+    )
+    again.send(Restored(claims=(claim,)))
+    assert again.retry(one).category == "turn_failed"
+
+
+def test_a_continuation_has_no_category(drive, issue):
+    driver, one = drive(), issue("A-1")
+    (spec,) = driver.start(one)
+    driver.end(spec, category="anything")
+    assert driver.retry(one).category is None

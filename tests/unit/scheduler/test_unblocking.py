@@ -442,6 +442,26 @@ def test_a_question_for_a_secret_says_that_no_answer_may_hold_it(drive, issue, i
     assert ("don't write it here" in detail) == is_secret
 
 
+def test_a_text_for_a_question_for_a_secret_is_kept_nowhere_unless_it_holds_none(drive, issue):
+    driver = drive()
+    one = issue("A-1")
+    asks = (Ask(id="q1", text="Which key?", options=(Option(label="none"),), is_secret=True),)
+    block(driver, one, question=Question(kind=QuestionKind.INPUT, text="Which key?", asks=asks))
+    secret = Answer(text="hunter2")
+
+    refused = unanswerable(driver.state, "A-1", secret)
+    order(driver, "answer", "A-1", answer=secret)
+
+    assert "with --no-secret" in refused
+    assert "hunter2" not in refused + str(driver.commands)
+    assert isinstance(driver.claim(one), Blocked)
+    assert unanswerable(driver.state, "A-1", Answer(options=("none",))) is None
+    said = Answer(text="it is in $KEY", holds_no_secret=True)
+    assert unanswerable(driver.state, "A-1", said) is None
+    order(driver, "answer", "A-1", answer=said)
+    assert driver.retry(one).reply.text == "it is in $KEY"
+
+
 def test_every_kind_of_block_has_a_way_out_that_a_person_can_take_at_once():
     assert set(WAYS) == set(BlockKind)
     assert all({Way.RETRY, Way.RESUME} & set(ways) for ways in WAYS.values())

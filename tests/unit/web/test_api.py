@@ -111,6 +111,7 @@ def test_a_retrying_row_has_the_fields_of_the_reference(snapshots: ModuleType) -
         "kind": "failure",
         "due_in_seconds": 1.2,
         "waiting_for_slot": False,
+        "category": None,
         "profile": None,
     }
 
