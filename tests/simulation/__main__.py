@@ -6,7 +6,9 @@ import argparse
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from typing import Any
 
 from .simulate import Report, SeedFailed, simulate
@@ -19,6 +21,7 @@ def main() -> int:
     parser.add_argument("--hours", type=float, help="hours of trouble, instead of the seed's own")
     parser.add_argument("--without", default="", help="kinds of trouble to leave out: a,b")
     parser.add_argument("--dies-after", type=int, help="an eventful day, and a crash after write N")
+    parser.add_argument("--real", action="store_true", help="the runner's own attempts work")
     parser.add_argument("--shrink", action="store_true", help="find what the failure needs")
     parser.add_argument("--from", type=int, default=0, dest="first")
     parser.add_argument("--count", type=int, default=300)
@@ -28,9 +31,15 @@ def main() -> int:
     if options.seed is not None and options.shrink:
         return _shrink(options.seed)
     if options.seed is not None:
-        given = {"hours": options.hours, "without": without, "dies_after": options.dies_after}
+        given = {
+            "hours": options.hours,
+            "without": without,
+            "dies_after": options.dies_after,
+            "real_attempts": options.real,
+        }
         return _replay(options.seed, options.trace, **given)
-    return _run_many(options.first, options.count, options.workers)
+    attempt = partial(_try, real_attempts=options.real)
+    return _run_many(range(options.first, options.first + options.count), options.workers, attempt)
 
 
 def _replay(seed: int, trace: bool, **given: Any) -> int:
@@ -73,22 +82,24 @@ def _shrink(seed: int) -> int:
     return 1
 
 
-def _try(seed: int) -> tuple[Report | str, float]:
+def _try(seed: int, *, real_attempts: bool) -> tuple[Report | str, float]:
     began = time.process_time()
     try:
-        result: Report | str = simulate(seed)
+        result: Report | str = simulate(seed, real_attempts=real_attempts)
     except SeedFailed as failure:
         result = str(failure)
     return result, time.process_time() - began
 
 
-def _run_many(first: int, count: int, workers: int) -> int:
+def _run_many(
+    seeds: Sequence[int], workers: int, attempt: Callable[[int], tuple[Report | str, float]]
+) -> int:
     began = time.perf_counter()
     failures = 0
     simulated_s = steps = cpu_s = 0.0
     counts: Counter[str] = Counter()
     with ProcessPoolExecutor(workers) as pool:
-        for result, spent_s in pool.map(_try, range(first, first + count), chunksize=5):
+        for result, spent_s in pool.map(attempt, seeds, chunksize=5):
             cpu_s += spent_s
             if isinstance(result, str):
                 failures += 1
@@ -99,7 +110,7 @@ def _run_many(first: int, count: int, workers: int) -> int:
                 counts += result.counts
     seconds = time.perf_counter() - began
     print(
-        f"{count} seeds, {failures} failed, {simulated_s / 3600:.0f} simulated hours, "
+        f"{len(seeds)} seeds, {failures} failed, {simulated_s / 3600:.0f} simulated hours, "
         f"{steps:.0f} steps in {seconds:.1f} s: {simulated_s / 60 / seconds:.0f} hours a minute, "
         f"{simulated_s / 60 / cpu_s:.0f} a minute of processor time"
     )

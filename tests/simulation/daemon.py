@@ -52,6 +52,7 @@ from symphony.scheduler.state import SchedulerState, new_state
 from symphony.trackers.shared_reads import SharedReads
 
 from .agents import SimAttempt
+from .app_servers import RealAttempts
 from .ledgers import Disk, ModelLedger, SqliteLedger
 from .oracle import Oracle
 from .scenario import settings_of
@@ -100,7 +101,14 @@ class Lifetime:
     """
 
     def __init__(
-        self, world: World, *, number: int, sections: dict[str, Any], disk: Disk, path: Path | None
+        self,
+        world: World,
+        *,
+        number: int,
+        sections: dict[str, Any],
+        disk: Disk,
+        path: Path | None,
+        folder: Path,
     ) -> None:
         self.world = world
         self.number = number
@@ -127,6 +135,8 @@ class Lifetime:
         self._seen: dict[str, Any] | None = sections
         self._disk = disk
         self._path = path
+        self._folder = folder
+        self._real: RealAttempts | None = None
         self._stop: asyncio.Event | None = None
         self._force: asyncio.Event | None = None
         self._late: set[asyncio.TimerHandle] = set()
@@ -262,7 +272,11 @@ class Lifetime:
     # The seams
 
     def _make_attempt(self, spec: RunSpec, progress: RunProgress) -> Any:
-        return SimAttempt(spec, progress, self)
+        if not self.world.scenario.real_attempts:
+            return SimAttempt(spec, progress, self)
+        if self._real is None:
+            self._real = RealAttempts(self, self._folder)
+        return self._real.make(spec, progress)
 
     def start_process(self, spec: RunSpec) -> Process:
         if self.is_dead:

@@ -205,6 +205,10 @@ class Oracle(RestartBooks, ReadBooks, RunBooks, ClaimBooks, ViewBooks):
         """The executor says that a run has ended; once is right."""
         self._reported[event.run_id] += 1
         self._must(self._reported[event.run_id] == 1, lambda: f"{event.run_id} has ended twice")
+        if self._world.scenario.real_attempts:
+            outcome = event.outcome
+            self._must(outcome.category != "internal_error", lambda: f"a fault of ours: {event}")
+            self._world.counts[f"ends {outcome.code or outcome.category or outcome.kind}"] += 1
         # Somebody may look just now, before the scheduler has taken this end.
         if self._life.mailbox.is_empty:
             self._look()

@@ -37,7 +37,8 @@ class ClaimBooks(OperatorBooks):
     def _save(self, claim: SaveClaim) -> None:
         self._memory.claims[claim.issue.id] = (claim.kind, self._memory.number)
         self.recovering.discard(claim.issue.id)
-        if isinstance(self._event, ControlRequested):
+        is_spent = claim.kind == "blocked" and (claim.blocked_category or "").startswith("budget_")
+        if isinstance(self._event, ControlRequested) and not is_spent:
             self._save_by_order(claim)
         elif self._save_by_budget(claim):
             self._blocks_for_budget(claim)

@@ -48,7 +48,9 @@ class OperatorBooks(Books):
             case ControlAction.OVERRIDE_HOURS:
                 self._lifted_until = self._now + event.for_s
             case ControlAction.STOP:
-                self._put_down |= of_scope
+                # A stop of all work leaves blocks as they are: the hold is what keeps them back.
+                blocked = {one.issue.id for one in claims if isinstance(one, Blocked)}
+                self._put_down |= of_scope if scope is not None else of_scope - blocked
                 if scope is None or not of_scope:
                     # A candidate has no claim that could keep the stop.
                     self._holds.add(scope)

@@ -53,7 +53,9 @@ class ViewBooks(Books):
         for live in self._live.values():
             record = self._life.progress.get(live.spec.run_id)
             if limit_s > 0 and live.stop is None and record is not None:
-                since = max(record.last_activity_mono + limit_s, self._settings_since)
+                busy_until = record.busy_until_mono or 0.0
+                heard = max(record.last_activity_mono + limit_s, busy_until)
+                since = max(heard, self._settings_since)
                 if self._now - since > STALL_MARGIN_S and not self._reported[live.spec.run_id]:
                     self._fail(f"silent, and nobody cares: {live}")
         for issue_id, block in self._blocks.items():

@@ -79,6 +79,7 @@ class Scenario:
     turn_s: float
     uses_sqlite: bool
     publishes: bool
+    real_attempts: bool = False
     rng: Random = field(repr=False, default_factory=Random)
 
 
@@ -233,6 +234,24 @@ def changed(sections: dict[str, Any], rng: Random) -> dict[str, Any]:
     else:
         picked["tracker"] = {**picked["tracker"], "provider": sections["tracker"]["provider"]}
     return picked
+
+
+def for_real_attempts(scenario: Scenario) -> None:
+    """Let this day's runs be those of the runner: one host, and policies under which Codex asks.
+
+    Faults that a simulated agent meets in its own way (a lost host, an adapter that raises) are
+    left out: the real attempt has them from the real hosts.
+    """
+    scenario.real_attempts = True
+    scenario.weather.host_losses = scenario.weather.read_raises = 0.0
+    scenario.weather.agents_misbehave = max(scenario.weather.agents_misbehave, 0.3)
+    scenario.sections = on_one_host(scenario.sections, scenario.rng)
+
+
+def on_one_host(sections: dict[str, Any], rng: Random) -> dict[str, Any]:
+    policy = rng.choice([None, "on-request", "on-request", "never"])
+    codex = {**sections["codex"], **({} if policy is None else {"approval_policy": policy})}
+    return {**sections, "codex": codex, "worker": {**sections["worker"], "ssh_hosts": []}}
 
 
 def settings_of(sections: dict[str, Any]) -> Settings:

@@ -25,7 +25,15 @@ from symphony.scheduler.events import ControlAction
 from .daemon import Lifetime
 from .ledgers import Disk
 from .quiet_logs import captured_logs
-from .scenario import EVENTFUL, Scenario, Weather, changed, scenario_of
+from .scenario import (
+    EVENTFUL,
+    Scenario,
+    Weather,
+    changed,
+    for_real_attempts,
+    on_one_host,
+    scenario_of,
+)
 from .timeline import Timeline
 from .world import InvariantBroken, World
 
@@ -66,6 +74,7 @@ def simulate(
     without: tuple[str, ...] = (),
     sweeps: bool = True,
     dies_after: int | None = None,
+    real_attempts: bool = False,
 ) -> Report:
     """Run a seed.
 
@@ -77,6 +86,7 @@ def simulate(
         sweeps: False for a daemon that leaves the orphans of its forerunner alone.
         dies_after: Instead of the seed's weather, the eventful one, and a crash after so many
             writes of the ledger; 0 for none.
+        real_attempts: The runner's own attempts work, on scripted app-servers.
 
     Raises:
         SeedFailed: An invariant is broken; the text names seed, moment and command.
@@ -86,6 +96,8 @@ def simulate(
         scenario.hours = hours
     if dies_after is not None:
         scenario.weather = Weather(**EVENTFUL)
+    if real_attempts:
+        for_real_attempts(scenario)
     for name in without:
         setattr(scenario.weather, name, 0.0)
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
@@ -123,6 +135,7 @@ class Simulation:
         self.world.traces = trace is not None
         rng = self._rng = Random(f"fate {scenario.seed}")
         self._disk = Disk(lambda: self.world.disk_fails, self._disk_delay, self.world.memory.wrote)
+        self._folder = folder
         self._path = folder / "ledger.sqlite3" if scenario.uses_sqlite else None
         self._sections = scenario.sections
         self._file: dict[str, Any] | None = scenario.sections
@@ -244,6 +257,7 @@ class Simulation:
             sections=self._sections,
             disk=self._disk,
             path=self._path,
+            folder=self._folder,
         )
 
     def _crash(self) -> None:
@@ -471,7 +485,10 @@ class Simulation:
             self._set_file(None)
             self._timeline.after(self._rng.choice([3.0, 100.0, 900.0]), self._repair)
         elif self._file is not None:
-            self._set_file(changed(self._sections, self._rng))
+            file = changed(self._sections, self._rng)
+            if self._scenario.real_attempts:
+                file = on_one_host(file, self._rng)
+            self._set_file(file)
 
     def _repair(self) -> None:
         if self._file is None:
@@ -586,6 +603,8 @@ class Simulation:
     def obituary(self, error: Exception) -> str:
         """Say what happened, and how to see it again."""
         seed = str(self._scenario.seed)
+        if self._scenario.real_attempts:
+            seed += " --real"
         if self._dies_after is not None:
             seed += f" --dies-after {self._dies_after} --hours {self._scenario.hours}"
         where = "".join(traceback.format_exception(error)[-4:])

@@ -18,6 +18,8 @@ from tests.simulation.simulate import SeedFailed, simulate
 ROOT = Path(__file__).resolve().parents[2]
 EVERY_TIME = 300
 BATCH = 10
+REAL_ATTEMPTS = 40
+REAL_BATCH = 10
 NIGHTLY = int(os.environ.get("SIMULATION_SEEDS", "10000"))
 NIGHTLY_BATCH = 100
 
@@ -36,10 +38,43 @@ def test_nothing_goes_wrong_in_many_more_seeds(first: int) -> None:
         assert simulate(seed).steps > 0
 
 
+@pytest.mark.parametrize("first", range(0, REAL_ATTEMPTS, REAL_BATCH))
+def test_nothing_is_lost_or_doubled_where_the_runner_s_own_attempts_work(first: int) -> None:
+    for seed in range(first, first + REAL_BATCH):
+        assert simulate(seed, real_attempts=True).steps > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("first", range(REAL_ATTEMPTS, REAL_ATTEMPTS + NIGHTLY // 20, 50))
+def test_nothing_goes_wrong_in_many_more_seeds_of_real_attempts(first: int) -> None:
+    for seed in range(first, first + 50):
+        assert simulate(seed, real_attempts=True).steps > 0
+
+
+def test_the_days_of_real_attempts_hold_the_ends_that_a_run_can_have() -> None:
+    counts: Counter[str] = Counter()
+    for seed in range(REAL_ATTEMPTS // 2):
+        counts += simulate(seed, real_attempts=True).counts
+    ends = (
+        "completed",
+        "turn_input_required",
+        "approval_required",
+        "port_exit",
+        "stalled",
+        "turn_timeout",
+        "responseStreamDisconnected",
+        "serverOverloaded",
+        "stopped_operator",
+    )
+    assert [end for end in ends if not counts[f"ends {end}"]] == [], counts
+
+
 def test_a_seed_tells_the_same_story_in_every_process() -> None:
     script = (
         "from tests.simulation.simulate import simulate\n"
-        "print([simulate(seed).digest for seed in (2, 3, 7)])"
+        "print([simulate(seed).digest for seed in (2, 3, 7)])\n"
+        "print([simulate(seed, real_attempts=True).digest for seed in (1, 7)])"
     )
     stories = {
         subprocess.run(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import heapq
+import inspect
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from typing import Any
 from symphony.model.clock import Instant
 
 EPOCH = 1_767_225_600.0
+_PATIENCE = 100
 
 
 @dataclass(slots=True)
@@ -121,9 +123,20 @@ class VirtualLoop(asyncio.BaseEventLoop):
             for task in asyncio.all_tasks(self):
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
                 # What the code does while it is taken apart reaches nobody: its loop is dead.
-                with contextlib.suppress(BaseException):
-                    task.get_coro().close()  # type: ignore[union-attr]
+                _take_apart(task.get_coro())
         self._ready.clear()
         self._scheduled.clear()
         asyncio._set_running_loop(None)
         self.close()
+
+
+def _take_apart(coroutine: Any) -> None:
+    """Close a coroutine from within, also where it waits for something more at its end."""
+    for _ in range(_PATIENCE):
+        if inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED:
+            return
+        innermost = coroutine
+        while inspect.iscoroutine(innermost.cr_await) and innermost.cr_await.cr_frame is not None:
+            innermost = innermost.cr_await
+        with contextlib.suppress(BaseException):
+            innermost.close()

@@ -151,6 +151,7 @@ class World:
     workspaces: dict[str, str] = field(default_factory=dict)
     threads: dict[str, TokenUsage] = field(default_factory=dict)
     trees: dict[IssueId, int] = field(default_factory=dict)
+    marks: dict[str, int] = field(default_factory=dict)
     dead_hosts: set[str] = field(default_factory=set)
     disk_fails: bool = False
     pids: int = 0
@@ -266,6 +267,14 @@ class SimWorkspaces:
 
     async def before_run(self, workspace: Workspace, spec: RunSpec) -> None:
         await asyncio.sleep(0.01)
+
+    async def tree_mark(self, path: str) -> str | None:
+        """What the turn left: often something new, sometimes nobody can tell."""
+        world = self._world
+        await asyncio.sleep(0.05)
+        if world.rng.random() < 0.6:
+            world.marks[path] = world.marks.get(path, 0) + 1
+        return str(world.marks.get(path, 0)) if world.rng.random() < 0.95 else None
 
     async def after_run(self, workspace: Workspace, spec: RunSpec) -> None:
         world = self._world
