@@ -118,6 +118,8 @@ class BreakerBooks:
             is_sure = memory.is_written(number)
             if is_sure and _bare(found.get(name)) != _bare(record):
                 self._fail(f"breaker {name} was {record}, is restored as {found.get(name)}")
+        # What was not written by now never will be.
+        memory.breakers = {name: (record, 0) for name, record in found.items()}
         for name, record in found.items():
             self._failed[name] = [
                 (self._now - max(0.0, now_wall - one.wall), one.issue_id, one.seconds)
