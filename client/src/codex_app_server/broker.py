@@ -83,6 +83,8 @@ class Broker:
         self._send = send
         self._find_tool = find_tool
         self._open: dict[int | str, tuple[ServerRequestInfo, asyncio.Task[None]]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._begun: set[int | str] = set()
         self._manual: dict[int | str, PendingRequest] = {}
         self._listeners: set[asyncio.Queue[PendingRequest | None]] = set()
         self._interrupted: set[int | str] = set()
@@ -132,26 +134,35 @@ class Broker:
             self._settle(info, request.received_at), name=f"codex-request-{request.method}"
         )
         self._open[request.id] = (info, task)
-        task.add_done_callback(lambda _: self._close(request.id))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    def _close(self, request_id: int | str) -> None:
+    def _decided(self, request_id: int | str) -> None:
+        # Before the answer leaves: the server may use the id again as soon as it has read it.
         self._open.pop(request_id, None)
+        self._begun.discard(request_id)
         self._interrupted.discard(request_id)
         self._resolved.discard(request_id)
+
+    def _stop(self, request_id: int | str, task: asyncio.Task[None]) -> None:
+        # A task that is cancelled before its first step would never settle anything.
+        if request_id in self._begun:
+            task.cancel()
 
     def resolved(self, request_id: int | str) -> None:
         """The server needs no answer any more: cancel the handler, send nothing."""
         entry = self._open.get(request_id)
         if entry is not None:
             self._resolved.add(request_id)
-            entry[1].cancel()
+            self._stop(request_id, entry[1])
 
     def interrupt(self, thread_id: str, turn_id: str | None) -> None:
         """Decline what a turn still asks."""
         for request_id, (info, task) in self._open.items():
-            if info.thread_id == thread_id and turn_id in (None, info.turn_id):
+            # A thread has one turn at a time; some requests name none.
+            if info.thread_id == thread_id and info.turn_id in (None, turn_id):
                 self._interrupted.add(request_id)
-                task.cancel()
+                self._stop(request_id, task)
 
     async def aclose(self) -> None:
         """Cancel all handlers and wait for their end."""
@@ -159,7 +170,7 @@ class Broker:
         for queue in self._listeners:
             queue.put_nowait(None)
         current = asyncio.current_task()  # a handler may be the one who closes
-        tasks = [task for _, task in self._open.values() if task is not current]
+        tasks = [task for task in self._tasks if task is not current]
         for task in tasks:
             task.cancel()
         if tasks:
@@ -169,7 +180,10 @@ class Broker:
         policy, answer, error = "none", None, None
         warnings: list[str] = []
         outcome = RequestOutcome.ANSWERED
+        self._begun.add(info.id)
         try:
+            if info.id in self._resolved or info.id in self._interrupted:
+                raise asyncio.CancelledError
             policy, answer = await self._decide(info, warnings)
         except asyncio.CancelledError:
             if info.id in self._resolved:
@@ -185,6 +199,7 @@ class Broker:
         except Exception as problem:
             outcome, error = RequestOutcome.FAILED, f"{type(problem).__name__}: {problem}"
             answer = safe_reply(info)
+        self._decided(info.id)
         await self._reply(info, outcome, answer, error)
         self._tell(
             ServerRequestRecord(

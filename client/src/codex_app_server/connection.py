@@ -445,6 +445,7 @@ class Connection(ThreadOpening, WideApi):
             elif isinstance(message, Response):
                 self._caller.settle(message)
             else:
+                self._router.name(message)
                 self._broker.accept(message)
 
     def _watch(self, events: list[Event]) -> None:

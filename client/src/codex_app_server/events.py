@@ -18,6 +18,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType, field
 
 from codex_app_server.protocol.deltas import DELTAS
+from codex_app_server.protocol.mending import DECODE_ERRORS, decode_mended
 
 __all__ = [
     "DELTA_METHODS",
@@ -32,7 +33,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-_UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 DELTA_METHODS = frozenset(
     {
@@ -224,7 +224,7 @@ def delta_decoder() -> Callable[[bytes], DeltaEvent]:
 
 def with_delta(event: Event, delta: str, merged: int) -> Event:
     """Return a copy of a delta event with another text, in its raw line and its params."""
-    message = msgspec.json.decode(event.raw)
+    message = decode_mended(msgspec.json.decode, event.raw)
     message["params"]["delta"] = delta
     raw = msgspec.json.encode(message)
     copy = msgspec.structs.replace(event, raw=raw, merged=merged)
@@ -266,13 +266,13 @@ def _decode_params(method: str, raw: bytes) -> Any:
     if decode is None:
         return UnknownNotification(method, _lenient_params(raw))
     try:
-        return decode(raw).params
-    except _UNDECODABLE as error:
+        return decode_mended(decode, raw).params
+    except DECODE_ERRORS as error:
         return InvalidParams(method, _lenient_params(raw), str(error))
 
 
 def _lenient_params(raw: bytes) -> Any:
     try:
-        return _decode_any(raw).params
-    except _UNDECODABLE:
+        return decode_mended(_decode_any, raw).params
+    except DECODE_ERRORS:
         return None

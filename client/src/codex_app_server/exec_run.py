@@ -38,6 +38,7 @@ from codex_app_server.launch_plan import LaunchPlan
 from codex_app_server.process import SubprocessTransport
 from codex_app_server.protocol.exec_events import ExecTranslator
 from codex_app_server.protocol.framing import LineSplitter, Oversized
+from codex_app_server.protocol.mending import DECODE_ERRORS, decode_mended
 from codex_app_server.protocol.rpc import Rpc, Run, encode_message
 from codex_app_server.protocol.turn import TokenUsage, TurnMachine
 from codex_app_server.sink import Sink
@@ -393,7 +394,7 @@ def _message(line: bytes | Oversized) -> dict[str, Any] | None:
     if isinstance(line, Oversized):
         return None
     try:
-        message = msgspec.json.decode(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        message = decode_mended(msgspec.json.decode, line)
+    except DECODE_ERRORS:
         return None
     return message if isinstance(message, dict) else None

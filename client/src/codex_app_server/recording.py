@@ -34,6 +34,7 @@ from codex_app_server.checks import (
 )
 from codex_app_server.errors import ConnectionClosed, RecordingError
 from codex_app_server.protocol.framing import LineSplitter, Oversized
+from codex_app_server.protocol.mending import DECODE_ERRORS
 from codex_app_server.protocol.rpc import encode_message
 from codex_app_server.transport import Transport
 
@@ -352,7 +353,7 @@ def _message(line: str | bytes) -> dict[str, Any]:
     """Return a line's message; empty for junk, which is played as it is."""
     try:
         message = msgspec.json.decode(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except DECODE_ERRORS:
         return {}
     return message if isinstance(message, dict) else {}
 

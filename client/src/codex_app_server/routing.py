@@ -2,7 +2,7 @@
 
 Invariants: events of a turn that is being started are kept by it until its id is known; events of
 an ended turn go to its thread; events of a sub-agent count as activity of the turn that started
-it, and are never taken for that turn's own.
+it, and are never taken for that turn's own. A server that names no thread means the only turn.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from codex_app_server.protocol.rpc import Run
+from codex_app_server.protocol.rpc import Run, ServerRequest
 
 if TYPE_CHECKING:
     from codex_app_server.threads import Thread
     from codex_app_server.turns import Turn
 
 __all__ = ["Router"]
+
+_OF_A_TURN = ("turn/", "item/", "thread/tokenUsage/", "error")
 
 
 class Router:
@@ -76,6 +78,7 @@ class Router:
         """Hand a batch over."""
         thread_id = run.thread_id
         if thread_id is None:
+            self._route_unnamed(run, now)
             return
         turn = self._turns.get((thread_id, run.turn_id))
         if turn is None:
@@ -90,6 +93,27 @@ class Router:
             self.threads[thread_id].deliver(run.events)
         elif thread_id in self._parents:
             self._parents[thread_id].touch(now)
+
+    def _route_unnamed(self, run: Run, now: float) -> None:
+        """Hand over what says no thread: simple servers leave out the ids; Codex never does."""
+        turn = next((one for (_, named), one in self._turns.items() if named == run.turn_id), None)
+        if turn is None:
+            turn = self.only_turn()
+            if turn is None or (turn.id is not None and run.turn_id is not None):
+                return
+        events = [event for event in run.events if event.method.startswith(_OF_A_TURN)]
+        if events:
+            turn.deliver(Run(run.thread_id, run.turn_id, events, run.only_deltas), now)
+
+    def name(self, request: ServerRequest) -> None:
+        """Enter whom a server request of a turn concerns, where it does not say so."""
+        turn = self.only_turn()
+        if request.thread_id is None and turn is not None and request.method.startswith("item/"):
+            request.thread_id, request.turn_id = turn.thread.id, request.turn_id or turn.id
+
+    def only_turn(self) -> Turn | None:
+        """Return the turn that runs, where there is just one."""
+        return next(iter(self._active.values())) if len(self._active) == 1 else None
 
     def _link(self, children: Iterable[str], turn: Turn) -> None:
         for child in children:

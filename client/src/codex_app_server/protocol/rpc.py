@@ -12,6 +12,7 @@ its work once a batch, not once an event, also where many turns stream by turns.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -27,6 +28,7 @@ from codex_app_server.events import (
     delta_decoder,
 )
 from codex_app_server.protocol.framing import DEFAULT_MAX_LINE_BYTES, LineSplitter, Oversized
+from codex_app_server.protocol.mending import DECODE_ERRORS, decode_mended, mended
 
 __all__ = ["Inbound", "Response", "Rpc", "Run", "ServerRequest", "encode_message"]
 
@@ -115,8 +117,8 @@ _decode_event = msgspec.json.Decoder(Notification).decode
 _decode_reply = msgspec.json.Decoder(_Reply).decode
 _decode_error = msgspec.json.Decoder(_Error).decode
 _decode_body = msgspec.json.Decoder(_Body).decode
-_DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-_NOT_DECODED = (*_DECODE_ERRORS, TypeError)
+_NOT_DECODED = (*DECODE_ERRORS, TypeError)
+_WORDLESS = "the server gave no reason"
 
 
 def encode_message(message: Mapping[str, Any]) -> bytes:
@@ -313,11 +315,15 @@ class Rpc:
 
     def _reply_of(self, line: bytes, now: float) -> Response | Event | None:
         try:
-            reply = _decode_reply(line)
-        except _DECODE_ERRORS as error:
+            reply = decode_mended(_decode_reply, line)
+        except DECODE_ERRORS as error:
             return self._malformed(line, str(error), now)
-        if reply.id is None or not (bytes(reply.result) or bytes(reply.error)):
+        empty = not (bytes(reply.result) or bytes(reply.error))
+        if reply.id is None or (empty and reply.id not in self._pending):
             return self._malformed(line, "neither a method nor a reply with an id", now)
+        if empty:
+            # Whoever waits for it would wait in vain.
+            reply.error = Raw(b'{"message":"the reply has neither a result nor an error"}')
         response = _response(reply)
         if reply.id in self._pending:
             self._pending.discard(reply.id)
@@ -336,9 +342,13 @@ class Rpc:
             return self._malformed(line.head, "line too long", 0.0, line.size)
         if not line or line.isspace():
             return None
+        better = mended(line)
+        if better is not None:
+            with contextlib.suppress(*DECODE_ERRORS):
+                return _decode_event(better)
         try:
-            message = msgspec.json.decode(line)
-        except _DECODE_ERRORS as error:
+            message = msgspec.json.decode(line if better is None else better)
+        except DECODE_ERRORS as error:
             return self._malformed(line, f"not JSON: {error}", 0.0)
         if not isinstance(message, dict):
             return self._malformed(line, f"not an object: {type(message).__name__}", 0.0)
@@ -368,8 +378,8 @@ def _nowhere(event: Event) -> None:
 
 def _body(line: bytes) -> Any:
     try:
-        return _decode_body(line).params
-    except _DECODE_ERRORS:
+        return decode_mended(_decode_body, line).params
+    except DECODE_ERRORS:
         return None
 
 
@@ -380,8 +390,9 @@ def _response(reply: _Reply) -> Response:
         return Response(reply.id, reply.result)
     try:
         error = _decode_error(raw_error)
-    except _DECODE_ERRORS:
+    except DECODE_ERRORS:
         error = _Error(message=raw_error.decode("utf-8", "replace"))
     code = error.code if isinstance(error.code, int) else INTERNAL_ERROR
-    message = error.message if isinstance(error.message, str) else repr(error.message)
+    message = _WORDLESS if error.message is None else error.message
+    message = message if isinstance(message, str) else repr(message)
     return Response(reply.id, Raw(b""), code, message, error.data)

@@ -2,9 +2,10 @@
 
 Invariants: the outcome is read from ``turn.status`` of the ``turn/completed`` whose thread and
 turn are this turn's, never from the arrival of an event (a failed turn completes too, and a
-sub-agent's turn completes first on the same connection). Events that arrive before the reply to
-``turn/start`` named the turn are kept and sorted when it does. Items left open by a stream that
-is retried are dropped: they never complete.
+sub-agent's turn completes first on the same connection). Servers that are not Codex may leave out
+ids and status, and may say ``turn/failed`` or ``turn/cancelled``; that ends a turn too. Events
+that arrive before the reply to ``turn/start`` named the turn are kept and sorted when it does.
+Items left open by a stream that is retried are dropped: they never complete.
 
 Fed by `codex_app_server.turns` with what `protocol.rpc` decoded. Pure.
 """
@@ -148,6 +149,7 @@ class TurnMachine(Struct, eq=False):
     _messages: list[tuple[str | None, str]] = field(default_factory=list)
     _summary: str | None = None
     _answered: bool = False
+    _gave_up: bool = False
 
     @property
     def usage(self) -> TokenUsage:
@@ -225,7 +227,8 @@ class TurnMachine(Struct, eq=False):
     def _on_error(self, event: Event) -> None:
         data = event.data
         self.last_error = Failure.decode(data.get("error"))
-        if data.get("willRetry"):
+        self._gave_up = not data.get("willRetry")
+        if not self._gave_up:
             self._open.clear()
 
     def _on_diff(self, event: Event) -> None:
@@ -252,7 +255,9 @@ class TurnMachine(Struct, eq=False):
         if item.get("type") == "collabAgentToolCall" and item.get("tool") == "spawnAgent":
             receivers = item.get("receiverThreadIds")
             self.children.update(
-                one for one in (receivers if isinstance(receivers, list) else ()) if one
+                one
+                for one in (receivers if isinstance(receivers, list) else ())
+                if one and isinstance(one, str)
             )
 
     def _on_item_completed(self, event: Event) -> None:
@@ -271,9 +276,9 @@ class TurnMachine(Struct, eq=False):
 
     def _on_completed(self, event: Event) -> None:
         # Both ids must match: a sub-agent's turn ends on the same connection.
-        if self.outcome is not None or event.thread_id != self.thread_id:
+        if self.outcome is not None or event.thread_id not in (None, self.thread_id):
             return
-        if self.turn_id is None or event.turn_id != self.turn_id:
+        if self.turn_id is None or event.turn_id not in (None, self.turn_id):
             return
         turn = event.data.get("turn")
         turn = turn if isinstance(turn, dict) else {}
@@ -282,18 +287,28 @@ class TurnMachine(Struct, eq=False):
         duration_s = duration / 1000 if isinstance(duration, int | float) else None
         self._open.clear()
         self.waiting = frozenset()
-        match turn.get("status"):
+        status = turn.get("status")
+        if status is None:
+            status = self._status_of(event, turn)
+        match status:
             case "completed":
                 self.outcome = TurnOutcome("completed", None, duration_s)
             case "interrupted":
                 self.outcome = TurnOutcome("interrupted", None, duration_s)
             case "failed":
-                failure = Failure.decode(turn.get("error")) if turn.get("error") else None
+                error = turn.get("error") or event.data.get("error")
+                failure = Failure.decode(error) if error else None
                 failure = failure or self.last_error or Failure.decode(None)
                 self.outcome = TurnOutcome("failed", failure, duration_s)
             case status:
                 failure = Failure("other", f"unknown turn status {status!r}")
                 self.outcome = TurnOutcome("failed", failure, duration_s)
+
+    def _status_of(self, event: Event, turn: Mapping[str, Any]) -> TurnStatus:
+        """Read a status that was not given out of everything else that was said."""
+        if event.method != "turn/completed":
+            return "failed" if event.method == "turn/failed" else "interrupted"
+        return "failed" if turn.get("error") or self._gave_up else "completed"
 
 
 def _item(event: Event) -> dict[str, Any]:
@@ -317,4 +332,6 @@ _HANDLERS: dict[str, Callable[[TurnMachine, Event], None]] = {
     "item/started": TurnMachine._on_item_started,
     "item/completed": TurnMachine._on_item_completed,
     "turn/completed": TurnMachine._on_completed,
+    "turn/failed": TurnMachine._on_completed,
+    "turn/cancelled": TurnMachine._on_completed,
 }

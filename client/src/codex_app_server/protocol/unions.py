@@ -63,6 +63,9 @@ class TaggedUnion(Generic[T]):
             return decode(raw)
         except msgspec.ValidationError:
             return self._unknown(raw)
+        except UnicodeDecodeError:
+            # The message around it was taken: nobody reads a text before it is asked for.
+            return self.one(Raw(bytes(raw).decode("utf-8", "replace").encode()))
 
     def many(self, raws: Sequence[Raw] | None) -> list[T | Unknown]:
         """Decode a list of values; absent is the empty list, and ``null`` members are left out."""
@@ -75,7 +78,10 @@ class TaggedUnion(Generic[T]):
         return {key: value for key, value in decoded.items() if value is not None}
 
     def _unknown(self, raw: Raw) -> Unknown | None:
-        value = msgspec.json.decode(raw)
+        try:
+            value = msgspec.json.decode(raw)
+        except UnicodeDecodeError:
+            value = msgspec.json.decode(bytes(raw).decode("utf-8", "replace"))
         if value is None:
             return None
         tag = value.get(self.field) if isinstance(value, dict) else None
