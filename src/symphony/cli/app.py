@@ -8,11 +8,14 @@ from typing import Annotated
 import cyclopts
 from cyclopts import Parameter
 
+from symphony.cli.usage import Whole, told
+from symphony.errors import ControlError
+
 WorkflowPath = Annotated[
     Path, Parameter(help="The workflow file; relative paths in it start at its directory.")
 ]
 Port = Annotated[
-    int | None,
+    Whole | None,
     Parameter(help="Serve the dashboard and the API on this TCP port too; 0 takes a free one."),
 ]
 LogsRoot = Annotated[Path | None, Parameter(help="Write log/symphony.log below this directory.")]
@@ -22,6 +25,11 @@ Instance = Annotated[
 DEFAULT_WORKFLOW = Path("WORKFLOW.md")
 ACKNOWLEDGEMENT = "--i-understand-that-this-will-be-running-without-the-usual-guardrails"
 
+_GROUPS = {
+    "db": "Check, export or prune a daemon's ledger.",
+}
+"""Commands with commands below them, each a module that is imported when it is called."""
+
 
 def make_app() -> cyclopts.App:
     """Return the application."""
@@ -30,6 +38,7 @@ def make_app() -> cyclopts.App:
         help="Turn the issues of your tracker into finished work by driving Codex.",
         version=_version,
         help_format="plaintext",
+        error_formatter=told,
     )
     app.default(run)
     app.command(run, name="run")
@@ -44,13 +53,34 @@ def make_app() -> cyclopts.App:
     app.command(retry, name="retry")
     app.command(answer, name="answer")
     app.command(explain, name="explain")
-    app.command("symphony.cli.breaker:app", name="breaker")
-    app.command("symphony.cli.budget:app", name="budget")
-    app.command("symphony.cli.hours:app", name="hours")
-    app.command("symphony.cli.issue:app", name="issue")
-    app.command("symphony.cli.db:app", name="db")
-    app.command("symphony.cli.tracker:app", name="tracker")
-    app.command("symphony.cli.workspace:app", name="workspace")
+    for name, text in _GROUPS.items():
+        app.command(f"symphony.cli.{name}:app", name=name, help=text)
+    app.command(
+        "symphony.cli.breaker:app",
+        name="breaker",
+        help="Look after the failure breaker of a running daemon.",
+    )
+    app.command(
+        "symphony.cli.budget:app",
+        name="budget",
+        help="Show what work has cost and its limits, or grant more.",
+    )
+    app.command(
+        "symphony.cli.hours:app",
+        name="hours",
+        help="Look after the active hours of a running daemon.",
+    )
+    app.command(
+        "symphony.cli.issue:app",
+        name="issue",
+        help="Add, list, show, move, comment and edit the issues of a local board.",
+    )
+    app.command(
+        "symphony.cli.tracker:app", name="tracker", help="Try the tracker that a workflow names."
+    )
+    app.command(
+        "symphony.cli.workspace:app", name="workspace", help="Helpers for the hooks of a workspace."
+    )
     return app
 
 
@@ -148,6 +178,10 @@ def resume(
     instance: Instance = None,
 ) -> int:
     """Lift a pause or drain; what was stopped runs again."""
+    if park and issue is not None:
+        raise ControlError(
+            "invalid_request", f"--park is for all work; to try one issue: symphony retry {issue}"
+        )
     return _order("unpark" if park else "resume", issue, reason, workflow, instance)
 
 
@@ -255,7 +289,7 @@ def demo(
     codex: Annotated[
         Path | None, Parameter(help="The codex binary; found by itself otherwise.")
     ] = None,
-    port: Annotated[int, Parameter(help="Port of the dashboard; 0 takes a free one.")] = 0,
+    port: Annotated[Whole, Parameter(help="Port of the dashboard; 0 takes a free one.")] = 0,
 ) -> int:
     """Show the whole way on a sample board: real Codex, scripted model, no account, no network."""
     from symphony.demo.run import run_demo

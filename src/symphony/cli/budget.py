@@ -11,6 +11,7 @@ import cyclopts
 from cyclopts import Parameter
 
 from symphony.cli.status import give_order, request
+from symphony.cli.usage import Whole
 from symphony.config.budget import micro_usd
 from symphony.errors import ControlError
 from symphony.model.spend import Quantity, shown
@@ -49,10 +50,10 @@ def raise_limit(
     scope: Annotated[str, Parameter(help="Identifier of an issue, or 'day', or 'total'.")],
     /,
     *,
-    tokens: Annotated[int, Parameter(help="Tokens to add to the limit.")] = 0,
+    tokens: Annotated[Whole, Parameter(help="Tokens to add to the limit.")] = 0,
     usd: Annotated[str, Parameter(help="US dollars to add to the limit.")] = "0",
-    wall_ms: Annotated[int, Parameter(help="Milliseconds of run time to add to the limit.")] = 0,
-    attempts: Annotated[int, Parameter(help="Runs to add to the limit of an issue.")] = 0,
+    wall_ms: Annotated[Whole, Parameter(help="Milliseconds of run time to add to the limit.")] = 0,
+    attempts: Annotated[Whole, Parameter(help="Runs to add to the limit of an issue.")] = 0,
     reason: Annotated[str, Parameter(help="For the log.")] = "",
     workflow: OfWorkflow = _DEFAULT,
     instance: Instance = None,

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import cyclopts
 from cyclopts import Parameter
 
+from symphony.cli.usage import Whole
 from symphony.config.loading import workflow_id
 from symphony.config.state_dir import locate
 from symphony.errors import LedgerError
@@ -75,7 +76,7 @@ def export(*, workflow: Workflow = _DEFAULT, instance: Instance = None) -> int:
 @app.command
 def prune(
     *,
-    older_than_days: Annotated[int, Parameter(help="Forget runs that ended earlier.")],
+    older_than_days: Annotated[Whole, Parameter(help="Forget runs that ended earlier.")],
     workflow: Workflow = _DEFAULT,
     instance: Instance = None,
 ) -> int:

@@ -10,6 +10,7 @@ import cyclopts
 from cyclopts import Parameter
 
 from symphony.cli.status import give_order
+from symphony.cli.usage import Whole
 
 _MONTH_MIN = 31 * 24 * 60
 
@@ -19,7 +20,7 @@ app = cyclopts.App(name="hours", help="Look after the active hours of a running 
 @app.command
 def override(
     *,
-    minutes: Annotated[int, Parameter(help="For how long; 0 ends an override.")] = 60,
+    minutes: Annotated[Whole, Parameter(help="For how long; 0 ends an override.")] = 60,
     reason: Annotated[str, Parameter(help="For the log.")] = "",
     workflow: Annotated[
         Path,

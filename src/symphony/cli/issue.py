@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import cyclopts
 from cyclopts import Parameter
 
+from symphony.cli.usage import Whole
+
 if TYPE_CHECKING:
     from symphony.trackers.local_board import Board
     from symphony.trackers.local_document import IssueDocument
@@ -49,7 +51,7 @@ Description = Annotated[
     str | None,
     Parameter(help="Markdown; `-` reads it from standard input.", allow_leading_hyphen=True),
 ]
-Priority = Annotated[int | None, Parameter(help="1 is the most urgent, 4 the least.")]
+Priority = Annotated[Whole | None, Parameter(help="1 is the most urgent, 4 the least.")]
 Assignee = Annotated[str | None, Parameter(help="Any name.")]
 Labels = Annotated[
     list[str] | None, Parameter(name="--label", negative=(), help="A label; may be repeated.")

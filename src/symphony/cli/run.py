@@ -22,6 +22,13 @@ def run_daemon(
     if logs_root is not None and not str(logs_root).strip():
         print("symphony: --logs-root: the path is blank", file=sys.stderr)
         return 2
+    if workflow.name == str(workflow) and not workflow.suffix and not workflow.exists():
+        print(
+            f"symphony: {workflow}: neither a command (symphony --help lists them) nor a workflow "
+            "file",
+            file=sys.stderr,
+        )
+        return 2
     # Imports make no garbage; looking for it costs a tenth of the start. The daemon switches the
     # collector on again after its first poll.
     gc.disable()

@@ -103,10 +103,13 @@ def _ask(
 
     holder = find_instance(workflow.expanduser(), instance=instance, env=environ)
     if holder is None:
-        raise ControlError(
-            "daemon_not_running",
-            f"no daemon of {workflow} is running; start one with: symphony {workflow}",
+        is_there = workflow.expanduser().is_file()
+        mend = (
+            f"; start one with: symphony {workflow}"
+            if is_there
+            else ", and there is no such file: give the path of its workflow file"
         )
+        raise ControlError("daemon_not_running", f"no daemon of {workflow} is running{mend}")
     connection = _UnixConnection(holder.socket)
     content = None if body is None else json.dumps(body)
     try:

@@ -74,6 +74,12 @@ def test_a_missing_given_workflow_is_named(place: Path) -> None:
     assert str(place / "other.md") in refusal(place, "other.md")
 
 
+def test_a_word_that_is_no_command_is_told_apart_from_a_path(place: Path) -> None:
+    done = symphony(place, "statsu")
+    assert done.returncode == 2
+    assert "statsu: neither a command (symphony --help lists them) nor a workflow" in done.stderr
+
+
 def test_broken_yaml_is_named_with_its_line(place: Path) -> None:
     (place / "WORKFLOW.md").write_text("---\ntracker:\n  kind: [local\n---\nx\n")
     said = refusal(place)
