@@ -138,6 +138,8 @@ def _workflow(site: Site, codex: Path) -> str:
             "before_remove": publish,
         },
         "agent": {"max_concurrent_agents": 3, "max_retry_backoff_ms": 300},
+        # Agents that are killed one after the other open it; it is to try again within the round.
+        "breaker": {"cooldown_ms": 1000, "max_cooldown_ms": 2000},
         "codex": {"command": f"{shlex.quote(str(codex))} app-server"},
     }
     lines = [f"{key}: {json.dumps(value)}" for key, value in front.items()]

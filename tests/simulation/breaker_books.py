@@ -190,14 +190,16 @@ class BreakerBooks:
         rules = self._rules
         self._failed[name].append((self._now, issue_id, seconds))
         since = self._now - rules.window_ms / 1000
-        by_issue: dict[Any, list[float]] = defaultdict(list)
-        for at, one, took_s in self._failed[name]:
-            if at >= since:
-                by_issue[one].append(took_s)
+        by_issue: dict[Any, list[tuple[float, Any, float]]] = defaultdict(list)
+        for failed in self._failed[name]:
+            if failed[0] >= since:
+                by_issue[failed[1]].append(failed)
         most = 1 if name == "unclear" else -(-rules.failures // 2)
-        counted = [took_s for took in by_issue.values() for took_s in took[-most:]]
+        # What does not count by the rules in force is forgotten: later ones do not bring it back.
+        counted = [failed for ones in by_issue.values() for failed in ones[-most:]]
+        self._failed[name] = sorted(counted, key=lambda failed: failed[0])
         if len(counted) >= rules.failures:
-            self._slow[name] = max(counted)
+            self._slow[name] = max(took_s for _, _, took_s in counted)
             self._shut[name] = Shut(self._now + rules.cooldown_ms / 1000, rules.cooldown_ms / 1000)
 
     def _worked(self) -> None:
