@@ -198,6 +198,20 @@ async def test_a_callback_decides_with_words_or_the_wires_own_result(server, con
     assert "allow_persistent" in (records[3].error or "")
 
 
+async def test_a_handler_that_raises_is_told_to_the_loop_with_its_trace(server, connect) -> None:
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+
+    async def decide(info: ServerRequestInfo) -> Any:
+        raise KeyError("a fault of the handler")
+
+    await connect(handlers=ServerRequestHandlers(command=decide))
+    server.feed(request(server, COMMAND))
+    assert (await server.replied(0))["result"]["decision"] == "decline"
+    assert told[0]["message"] == f"the handler of {COMMAND} raised"
+    assert isinstance(told[0]["exception"], KeyError)
+
+
 async def test_persistent_answers_pass_only_on_explicit_wish(server, connect) -> None:
     amendment = {"acceptWithExecpolicyAmendment": {"execpolicy_amendment": ["ls"]}}
 

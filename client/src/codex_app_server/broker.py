@@ -197,6 +197,9 @@ class Broker:
         except _UnsupportedError:
             outcome, error = RequestOutcome.UNSUPPORTED, f"{info.method} is not supported"
         except Exception as problem:
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": f"the handler of {info.method} raised", "exception": problem}
+            )
             outcome, error = RequestOutcome.FAILED, f"{type(problem).__name__}: {problem}"
             answer = safe_reply(info)
         self._decided(info.id)

@@ -40,16 +40,21 @@ class TrackerSlot:
         idle = [tracker for tracker in self._retired if tracker not in bound]
         self._retired = [tracker for tracker in self._retired if tracker in bound]
         for tracker in idle:
-            try:
-                await tracker.aclose()
-            except Exception:
-                _log.exception("A replaced tracker could not be closed", kind=tracker.kind)
+            await _close(tracker)
 
     async def aclose(self) -> None:
         """Close all of them."""
-        for tracker in (*self._retired, self._current):
-            await tracker.aclose()
-        self._retired.clear()
+        trackers, self._retired = [*self._retired, self._current], []
+        for tracker in trackers:
+            await _close(tracker)
+
+
+async def _close(tracker: Tracker) -> None:
+    """Close one; what fails there keeps no other from being closed."""
+    try:
+        await tracker.aclose()
+    except Exception:
+        _log.exception("A tracker could not be closed", kind=tracker.kind)
 
 
 async def fetch_from_owners(

@@ -181,6 +181,8 @@ class WriterThread:
         try:
             self._transact([*owed, *(part for write in writes for part in write.parts)], rows)
         except Exception as error:
+            if not isinstance(error, (sqlite3.Error, OSError)):
+                _log.exception("a transaction of the ledger failed unexpectedly")
             self._fail(writes, rows, error)
         else:
             self._owed.clear()
@@ -218,6 +220,8 @@ class WriterThread:
             code = getattr(error, "sqlite_errorcode", None)
             if code is not None and code & 0xFF not in _OWN_FAULT:
                 raise
+            if not isinstance(error, sqlite3.Error):
+                _log.exception("a ledger write has a fault of its own")
             part.error = error
             connection.execute("ROLLBACK TO one")
         connection.execute("RELEASE one")

@@ -191,6 +191,14 @@ class Bound(Worker):
         return await super().run()
 
 
+async def test_a_tracker_that_can_not_be_closed_keeps_no_other_open():
+    first, second = Closable(fails=True), Closable(fails=True)
+    slot = TrackerSlot(first)
+    slot.exchange(second)
+    await slot.aclose()
+    assert (first.closed, second.closed) == (True, True)
+
+
 @pytest.mark.parametrize("fails", [False, True])
 async def test_a_replaced_tracker_is_closed_when_the_last_run_bound_to_it_has_ended(fails):
     first, second = Closable(fails=fails), Closable()

@@ -233,6 +233,18 @@ async def test_an_operation_with_a_fault_of_its_own_does_not_fail_its_neighbours
     assert writer.degraded is None
 
 
+async def test_a_fault_of_ours_in_a_write_is_logged_with_its_trace(writer, caplog):
+    def wrong(_connection):
+        raise TypeError("no such shape")
+
+    with pytest.raises(LedgerError, match="no such shape"):
+        await writer.submit(wrong, key="bad")
+
+    (record,) = [one for one in caplog.records if one.exc_info]
+    assert "fault of its own" in record.getMessage()
+    assert isinstance(record.exc_info[1], TypeError)
+
+
 async def test_a_cancelled_caller_does_not_undo_its_write(writer):
     ran = asyncio.Event()
     loop = asyncio.get_running_loop()
