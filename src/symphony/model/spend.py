@@ -10,12 +10,17 @@ limits and prices, ``scheduler.budget`` keeps the books, the runner watches what
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from enum import StrEnum
+from operator import add
+from typing import TypeVar
 
 from .usage import TokenUsage
 
 PICO_PER_MICRO = 1_000_000
+
+Counts = TypeVar("Counts", "Spend", "Raise")
 
 
 class BudgetScope(StrEnum):
@@ -39,6 +44,12 @@ class Quantity(StrEnum):
     """No limit of its own: a limit in USD needs the price of the model, and there is none."""
 
 
+def _joined(one: Counts, other: Counts, join: Callable[[int, int], int]) -> Counts:
+    """Return counts of which each is joined from the same one of both."""
+    names = (field.name for field in fields(one))
+    return type(one)(**{name: join(getattr(one, name), getattr(other, name)) for name in names})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spend:
     """What has been spent; every count is zero or above and only grows.
@@ -58,23 +69,11 @@ class Spend:
     unpriced_tokens: int = 0
 
     def __add__(self, other: Spend) -> Spend:
-        return Spend(
-            tokens=self.tokens + other.tokens,
-            micro_usd=self.micro_usd + other.micro_usd,
-            wall_ms=self.wall_ms + other.wall_ms,
-            runs=self.runs + other.runs,
-            unpriced_tokens=self.unpriced_tokens + other.unpriced_tokens,
-        )
+        return _joined(self, other, add)
 
     def since(self, earlier: Spend) -> Spend:
         """Return what was added since ``earlier``, never below zero in any count."""
-        return Spend(
-            tokens=max(0, self.tokens - earlier.tokens),
-            micro_usd=max(0, self.micro_usd - earlier.micro_usd),
-            wall_ms=max(0, self.wall_ms - earlier.wall_ms),
-            runs=max(0, self.runs - earlier.runs),
-            unpriced_tokens=max(0, self.unpriced_tokens - earlier.unpriced_tokens),
-        )
+        return _joined(self, earlier, lambda now, before: max(0, now - before))
 
     def of(self, quantity: Quantity) -> int:
         """Return one of the limited counts; money in micro-dollars."""
@@ -101,12 +100,7 @@ class Raise:
     attempts: int = 0
 
     def __add__(self, other: Raise) -> Raise:
-        return Raise(
-            tokens=self.tokens + other.tokens,
-            micro_usd=self.micro_usd + other.micro_usd,
-            wall_ms=self.wall_ms + other.wall_ms,
-            attempts=self.attempts + other.attempts,
-        )
+        return _joined(self, other, add)
 
     def of(self, quantity: Quantity) -> int:
         """Return what is added to the limit of one quantity."""
