@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar
 
 import msgspec
 
@@ -206,14 +206,31 @@ def present_tracker(row: TrackerRow) -> shapes.Tracker:
     )
 
 
+class _IssueFields(TypedDict):
+    profile: str | None
+    issue_id: str
+    issue_identifier: str
+    issue_url: str | None
+    issue_title: str
+    state: str
+
+
+def _issue_fields(row: RunningRow | RetryingRow | BlockedRow | WaitingRow) -> _IssueFields:
+    """Return what the row of every issue shows of it, whatever becomes of it."""
+    return {
+        "profile": row.profile,
+        "issue_id": row.issue_id,
+        "issue_identifier": row.issue_identifier,
+        "issue_url": row.issue_url,
+        "issue_title": row.issue_title,
+        "state": row.state,
+    }
+
+
 def present_running(row: RunningRow) -> shapes.Running:
     """Return one running issue."""
     return shapes.Running(
-        profile=row.profile,
-        issue_id=row.issue_id,
-        issue_identifier=row.issue_identifier,
-        issue_url=row.issue_url,
-        state=row.state,
+        **_issue_fields(row),
         worker_host=_remote(row.host),
         workspace_path=row.workspace_path,
         session_id=row.session_id,
@@ -223,7 +240,6 @@ def present_running(row: RunningRow) -> shapes.Running:
         started_at=iso(row.started_wall),
         last_event_at=_iso(row.last_event_wall),
         tokens=_tokens(row.usage),
-        issue_title=row.issue_title,
         run_id=row.run_id,
         phase=row.phase,
         attempt=row.attempt,
@@ -238,17 +254,12 @@ def present_running(row: RunningRow) -> shapes.Running:
 def present_retrying(row: RetryingRow) -> shapes.Retrying:
     """Return one issue of the retry queue."""
     return shapes.Retrying(
-        profile=row.profile,
-        issue_id=row.issue_id,
-        issue_identifier=row.issue_identifier,
-        issue_url=row.issue_url,
+        **_issue_fields(row),
         attempt=row.attempt,
         due_at=iso(row.due_wall),
         error=row.error,
         worker_host=_remote(row.host),
         workspace_path=row.workspace_path,
-        issue_title=row.issue_title,
-        state=row.state,
         kind=row.retry_kind,
         due_in_seconds=round(row.due_in_s, 1),
         waiting_for_slot=row.waiting_for_slot,
@@ -259,11 +270,7 @@ def present_retrying(row: RetryingRow) -> shapes.Retrying:
 def present_blocked(row: BlockedRow) -> shapes.Blocked:
     """Return one blocked issue."""
     return shapes.Blocked(
-        profile=row.profile,
-        issue_id=row.issue_id,
-        issue_identifier=row.issue_identifier,
-        issue_url=row.issue_url,
-        state=row.state,
+        **_issue_fields(row),
         error=row.error,
         worker_host=_remote(row.host),
         workspace_path=row.workspace_path,
@@ -272,7 +279,6 @@ def present_blocked(row: BlockedRow) -> shapes.Blocked:
         last_event=row.last_event,
         last_message=_last_message(row.last_event, row.last_message),
         last_event_at=_iso(row.last_event_wall),
-        issue_title=row.issue_title,
         category=row.category,
         question=None if row.question is None else row.question.text,
         options=[] if row.question is None else list(row.question.choices),
@@ -388,12 +394,7 @@ def _find(rows: Sequence[_Row], identifier: str) -> _Row | None:
 
 def _present_waiting(row: WaitingRow) -> shapes.Waiting:
     return shapes.Waiting(
-        profile=row.profile,
-        issue_id=row.issue_id,
-        issue_identifier=row.issue_identifier,
-        issue_title=row.issue_title,
-        issue_url=row.issue_url,
-        state=row.state,
+        **_issue_fields(row),
         gate=row.gate,
         detail=row.detail,
     )
