@@ -73,6 +73,8 @@ _PLAIN_ITEM: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./@+ -]*")
 _TIMESTAMP: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
 _NULLS: Final = frozenset({"", "~", "null", "Null", "NULL"})
 _WORDS_WITH_TYPE: Final = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})
+_MAX_DEPTH: Final = 50
+"""Brackets within each other; the YAML parser's time grows with the square of their number."""
 _NULL_TAG: Final = "tag:yaml.org,2002:null"
 
 
@@ -158,14 +160,32 @@ def _plain_value(text: str) -> FieldValue:
     return Unusable.NESTED
 
 
+def _refuse_deep(block: str) -> None:
+    """Refuse what would keep the parser busy for minutes: a board is read at every poll."""
+    depth = 0
+    for index, character in enumerate(block):
+        if character in "[{":
+            depth += 1
+            if depth > _MAX_DEPTH:
+                line = 2 + block.count("\n", 0, index)
+                problem = f"more than {_MAX_DEPTH} brackets are open; close them, or quote the text"
+                raise FrontMatterError(line, problem)
+        elif character in "]}" and depth:
+            depth -= 1
+
+
 def _compose(block: str) -> Any:
     """Parse to nodes, which carry raw texts and positions; None for an empty block."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
     from ruamel.yaml.nodes import MappingNode
 
+    _refuse_deep(block)
     try:
-        root = YAML(typ="safe", pure=True).compose(block)
+        yaml = YAML(typ="safe", pure=True)
+        # It would be printed, with the lines of the file.
+        yaml.composer.warn_double_anchors = False
+        root = yaml.compose(block)
     except (YAMLError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
         # The parser lets some of its own faults through on odd input.
         mark = getattr(error, "problem_mark", None)

@@ -133,3 +133,17 @@ def test_the_quick_way_reads_what_the_yaml_parser_reads(raw: list[str]) -> None:
     quick = fm._read_plain(block)
     if quick is not None:
         assert quick == fm._read_yaml(block)
+
+
+def test_brackets_without_end_are_refused_before_the_parser_is_busy_with_them() -> None:
+    deep = "[" * 4_000
+    for block in (f"title: t\n{deep}", f"? {deep}'*a", "{a: " * 60 + "1", deep + "- x\n&a "):
+        with pytest.raises(fm.FrontMatterError, match="more than 50 brackets are open"):
+            fm.split_front_matter(f"---\n{block}\n---\n")
+    nested = "[" * 50 + "]" * 50
+    assert "labels" in fm.split_front_matter(f"---\nlabels: {nested}\n---\n").fields
+
+
+def test_an_anchor_that_comes_twice_is_no_warning() -> None:
+    found = fm.split_front_matter("---\na: &x 1\nb: &x 2\nc: *x\n---\n")
+    assert set(found.fields) == {"a", "b", "c"}
