@@ -13,7 +13,7 @@ import pytest
 from tests.simulation.simulate import simulate
 
 HOURS = 0.4
-STORIES = (5, 13)
+STORIES = (18, 133)
 """Rows in memory, and the real ledger on a file."""
 PARTS = 6
 
@@ -34,4 +34,5 @@ def test_a_crash_after_any_write_of_the_ledger_loses_and_doubles_nothing(seed: i
 def test_the_days_that_are_cut_short_hold_what_could_be_lost(seed: int):
     whole = simulate(seed, hours=HOURS, dies_after=0)
     assert whole.writes > 50
-    assert whole.counts["blocks stopped_by_operator"] > 0
+    for kind in ("blocks stopped_by_operator", "blocks approval_required", "answered runs"):
+        assert whole.counts[kind] > 0, whole.counts
