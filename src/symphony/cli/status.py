@@ -151,6 +151,8 @@ def describe(payload: Any) -> list[str]:
         lines.append(f"  the workflow file on disk is not in force: {problems['config']}")
     if problems.get("tracker"):
         lines.append(f"  the tracker could not be read: {problems['tracker']}")
+    if problems.get("webhooks"):
+        lines.append(f"  webhooks: {problems['webhooks']}")
     if problems.get("places"):
         lines.append(f"  {problems['places']}")
     if problems.get("ledger"):
@@ -167,6 +169,7 @@ def describe(payload: Any) -> list[str]:
     ]
     lines += [
         f"  block  {row['issue_identifier']:<12} {costs.get(row['issue_id'], '')}{row['error']}"
+        f"{_answer_by(row)}"
         for row in payload["blocked"]
     ]
     return lines
@@ -188,6 +191,11 @@ def _of_category(row: Any) -> str:
     return f"{row['category']}: " if row.get("category") and row["error"] else ""
 
 
+def _answer_by(row: Any) -> str:
+    by_answer = "answer" in row["unblock_by"]
+    return f"; answer it with: symphony answer {row['issue_identifier']}" if by_answer else ""
+
+
 def _cost(row: Any) -> str:
     """Return what an issue has cost over all of its runs, for its line."""
     money = f" ${row['usd']:,.2f}" if row["usd"] else ""
@@ -196,9 +204,10 @@ def _cost(row: Any) -> str:
 
 def _running(row: Any, cost: str) -> str:
     tokens = row["tokens"]["total_tokens"]
+    doing = f"stopping: {row['stopping']}" if row["stopping"] else row["last_message"] or ""
     return (
         f"  run    {row['issue_identifier']:<12} {row['state']:<14} "
-        f"turn {row['turn_count']:<3} {tokens:>10,} tokens  {cost}{row['last_message'] or ''}"
+        f"turn {row['turn_count']:<3} {tokens:>10,} tokens  {cost}{doing}"
     )
 
 

@@ -41,6 +41,25 @@ def seen(snapshots: ModuleType, snapshot: Snapshot) -> list[str]:
     return [screen, page, "\n".join(describe(state))]
 
 
+def test_what_is_wrong_with_webhooks_is_shown(snapshots: ModuleType) -> None:
+    for text in seen(snapshots, snapshots.snapshot(webhook_error="none for 30 h")):
+        assert "none for 30 h" in text
+
+
+def test_a_run_that_is_being_ended_says_so(snapshots: ModuleType) -> None:
+    row = snapshots.running("MT-5", stopping="operator")
+    for text in seen(snapshots, snapshots.snapshot(running=(row,))):
+        assert "operator" in text
+        assert "stop" in text
+
+
+def test_status_says_how_to_answer_what_waits_for_an_answer(snapshots: ModuleType) -> None:
+    asked = snapshots.blocked("MT-7", unblock_by=("answer", "retry"))
+    failed = snapshots.blocked("MT-8", unblock_by=("retry",))
+    lines = seen(snapshots, snapshots.snapshot(blocked=(asked, failed)))[-1].splitlines()
+    assert [("symphony answer" in line) for line in lines if "MT-" in line] == [True, False]
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
