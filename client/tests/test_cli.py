@@ -72,6 +72,17 @@ async def test_the_dry_smoke_passes_all_steps_without_a_codex() -> None:
         (["smoke", "--scripted", "--model", "x"], 2, "--model does not go with --scripted"),
         (["smoke", "--turn", "--url", "ws://[x"], 2, "url: "),
         (["smoke", "--scripted", "--live"], 2, "not allowed with"),
+        (["smoke", "--dry", "--url", "ws://x"], 2, "--url does not go with --dry"),
+        (["smoke", "--dry", "--codex", "x"], 2, "--codex does not go with --dry"),
+        (["probe", "--token-file", "/x"], 2, "give its --url"),
+        (["run", "--url", "ws://127.0.0.1:1", "--codex", "x", "hi"], 2, "--codex says how to"),
+        (["run", "--url", "ws://127.0.0.1:1", "-c", "a=1", "hi"], 2, "--config says how to"),
+        # Refused before anything starts: there is no such binary either.
+        (["run", "--codex", "/nonexistent/codex", " "], 2, "the prompt is empty"),
+        (["exec", "--codex", "/nonexistent/codex", "-"], 2, "the prompt is empty"),
+        (["record", "--redact-env", "NO_SUCH", "x.jsonl", "hi"], 2, "--redact-env NO_SUCH"),
+        (["replay", "--speed", "0", "x.jsonl"], 2, "'0' is no number above 0"),
+        (["replay", "--speed", "nan", "x.jsonl"], 2, "'nan' is no number above 0"),
         ([], 2, "COMMAND"),
     ],
 )
@@ -83,6 +94,13 @@ async def test_what_cannot_work_says_what_to_mend(
     code, out, err = await _run(*words)
     assert (code, out) == (status, "")
     assert says in err
+    assert "Traceback" not in err
+
+
+async def test_a_prompt_of_stdin_may_have_any_bytes() -> None:
+    words = ("run", "--codex", "/nonexistent/codex", "-")
+    status, _, err = await _run(*words, input=b"caf\xe9")
+    assert status == 3
     assert "Traceback" not in err
 
 

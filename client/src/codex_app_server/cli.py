@@ -21,10 +21,10 @@ from urllib.parse import urlsplit
 from codex_app_server.approvals import ServerRequestHandlers
 from codex_app_server.cli_arguments import (
     EXIT_CODES,
+    check_arguments,
     launch_options,
     limits_of,
     parser,
-    prompt_of,
     thread_options,
 )
 from codex_app_server.cli_output import print_json, show_end, show_event, show_result
@@ -75,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = parser().parse_args(argv)
     try:
+        check_arguments(arguments)
         return asyncio.run(_COMMANDS[arguments.command](arguments))
     except KeyboardInterrupt:
         return 130
@@ -148,7 +149,7 @@ async def _run(arguments: argparse.Namespace) -> int:
 
 
 async def _record(arguments: argparse.Namespace) -> int:
-    secrets = [os.environ.get(name, "") for name in arguments.redact_env]
+    secrets = [os.environ[name] for name in arguments.redact_env]
     async with _connected(arguments, record=arguments.file, secrets=secrets) as connection:
         status = await _turn(connection, arguments)
     return status
@@ -162,13 +163,13 @@ async def _turn(connection: Connection, arguments: argparse.Namespace) -> int:
         thread = await connection.start_thread(**options)
     for warning in thread.warnings:
         print(f"codex-app-server: {warning}", file=sys.stderr)
-    return await _follow(thread.run(prompt_of(arguments), timeouts=limits_of(arguments)), arguments)
+    return await _follow(thread.run(arguments.prompt, timeouts=limits_of(arguments)), arguments)
 
 
 async def _exec(arguments: argparse.Namespace) -> int:
     client = ExecClient(arguments.codex, **launch_options(arguments))
     run = client.run(
-        prompt_of(arguments),
+        arguments.prompt,
         resume=arguments.resume,
         cwd=arguments.cwd,
         model=arguments.model,
@@ -248,10 +249,6 @@ async def _smoke_server(arguments: argparse.Namespace) -> AsyncIterator[tuple[An
     if arguments.dry:
         yield dry_connection(), {}
     elif arguments.scripted:
-        for name in ("url", "codex_home", "model"):
-            if getattr(arguments, name) is not None:
-                flag = name.replace("_", "-")
-                raise InvalidArgument(f"--{flag} does not go with --scripted, which brings its own")
         # The command is the prompt's, not a model's idea: it needs no sandbox.
         free = {"sandbox": "danger-full-access", "approval_policy": "never"}
         given = {name: value for name, value in options.items() if value is not None}
@@ -294,8 +291,7 @@ async def _connected(
     recorder: RecordingTransport | None = None
     if record is not None:
         try:
-            redact = [secret for secret in secrets if secret]
-            transport = recorder = RecordingTransport(transport, record, redact=redact)
+            transport = recorder = RecordingTransport(transport, record, redact=secrets)
         except CodexError:
             await transport.aclose()
             raise

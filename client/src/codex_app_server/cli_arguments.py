@@ -19,10 +19,10 @@ from codex_app_server.turn_result import TurnTimeouts
 
 __all__ = [
     "EXIT_CODES",
+    "check_arguments",
     "launch_options",
     "limits_of",
     "parser",
-    "prompt_of",
     "thread_options",
 ]
 
@@ -71,7 +71,9 @@ def parser() -> argparse.ArgumentParser:
     record.add_argument("prompt", metavar="PROMPT", help="the prompt; - reads it from stdin")
     replay = commands.add_parser("replay", help="play a recorded session without a server")
     replay.add_argument("--json", action="store_true", help="one JSON object a line")
-    replay.add_argument("--speed", type=float, help="1 keeps the recorded pauses; none by default")
+    replay.add_argument(
+        "--speed", type=_speed, metavar="X", help="1 keeps the recorded pauses; none by default"
+    )
     replay.add_argument("file", metavar="FILE", help="made by `record`")
     smoke = commands.add_parser("smoke", help="turn, resume, interrupt, preempt, live or scripted")
     _add_server(smoke)
@@ -127,20 +129,63 @@ def _add_turn(parser: argparse.ArgumentParser) -> None:
 
 
 def _seconds(text: str) -> float:
+    return _above_0(text, "no positive number of seconds")
+
+
+def _speed(text: str) -> float:
+    return _above_0(text, "no number above 0")
+
+
+def _above_0(text: str, complaint: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = 0.0
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no positive number of seconds")
+        raise argparse.ArgumentTypeError(f"{text!r} is {complaint}")
     return value
 
 
-def prompt_of(arguments: argparse.Namespace) -> str:
-    """Return the prompt; ``-`` stands for stdin."""
+def check_arguments(arguments: argparse.Namespace) -> None:
+    """Refuse what makes no sense together, and read the prompt, before anything starts.
+
+    Raises:
+        InvalidArgument: It names the flag.
+    """
+    given = vars(arguments)
+    starting = [name for name in ("codex", "codex_home", "config") if given.get(name)]
+    if given.get("dry"):
+        for name in ("url", "token_file", *starting):
+            if given[name]:
+                raise InvalidArgument(f"{_flag(name)} does not go with --dry, which has no Codex")
+    if given.get("scripted"):
+        for name in ("url", "codex_home", "model"):
+            if given[name] is not None:
+                raise InvalidArgument(
+                    f"{_flag(name)} does not go with --scripted, which brings its own"
+                )
+    if given.get("token_file") is not None and given["url"] is None:
+        raise InvalidArgument("--token-file is for a server that listens: give its --url too")
+    if given.get("url") is not None and starting:
+        raise InvalidArgument(
+            f"{_flag(starting[0])} says how to start a Codex, and the one at --url runs already: "
+            "give one of the two"
+        )
+    for name in given.get("redact_env", ()):
+        if not os.environ.get(name):
+            raise InvalidArgument(f"--redact-env {name}: there is no such variable, or it is empty")
+    if "prompt" in given and arguments.command != "smoke":
+        arguments.prompt = _prompt_of(arguments)
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _prompt_of(arguments: argparse.Namespace) -> str:
     text = arguments.prompt
     if text == "-":
-        text = sys.stdin.read()
+        text = sys.stdin.buffer.read().decode("utf-8", "replace")
     if not text.strip():
         raise InvalidArgument("the prompt is empty")
     return str(text)
