@@ -16,6 +16,13 @@ from typing import Any
 
 from msgspec import Struct, field
 
+from codex_app_server.answers import (
+    elicitation_reply,
+    legacy_reply,
+    permissions_reply,
+    questions_reply,
+    without_nulls,
+)
 from codex_app_server.checks import FLAG, FUNCTION, LIMIT, SECONDS, check_values, optional, shown
 from codex_app_server.errors import InvalidArgument
 from codex_app_server.values import approval_decision
@@ -285,13 +292,9 @@ def encode_answer(
         InvalidArgument: An answer that this kind of request does not know.
     """
     if isinstance(answer, Mapping):
-        if request.kind is RequestKind.USER_INPUT and "answers" not in answer:
-            return _user_answers(answer)
-        if request.kind in (RequestKind.COMMAND, RequestKind.FILE_CHANGE):
-            return approval_decision(answer, [] if warnings is None else warnings)
-        return dict(answer)
+        return _checked_reply(request, answer, [] if warnings is None else warnings)
     word = "decline" if answer is None else answer
-    if word not in _V2:
+    if word not in tuple(_V2):  # not by its hash: it may be anything
         raise InvalidArgument(
             f"answer={shown(word)} is no answer to {request.method}: {', '.join(_V2)}"
         )
@@ -303,7 +306,7 @@ def encode_answer(
         case RequestKind.PERMISSIONS if word in ("accept", "accept_for_session"):
             asked = request.params.get("permissions")
             scope = "session" if word == "accept_for_session" else "turn"
-            return {"permissions": _granted(asked), "scope": scope}
+            return {"permissions": without_nulls(asked), "scope": scope}
         case RequestKind.ELICITATION | RequestKind.MCP_TOOL:
             return _elicitation_answer(request, word)
         case RequestKind.USER_INPUT if word in ("accept", "accept_for_session"):
@@ -314,11 +317,21 @@ def encode_answer(
     return reply
 
 
-def _granted(asked: object) -> dict[str, Any]:
-    # Null members are left out: the server reads them as absent anyway.
-    if not isinstance(asked, Mapping):
-        return {}
-    return {key: value for key, value in asked.items() if value is not None}
+def _checked_reply(
+    request: ServerRequestInfo, answer: Mapping[str, Any], warnings: list[str]
+) -> dict[str, Any]:
+    match request.kind:
+        case RequestKind.COMMAND | RequestKind.FILE_CHANGE:
+            return approval_decision(answer, warnings)
+        case RequestKind.LEGACY_COMMAND | RequestKind.LEGACY_FILE_CHANGE:
+            return legacy_reply(answer)
+        case RequestKind.PERMISSIONS:
+            return permissions_reply(answer)
+        case RequestKind.USER_INPUT:
+            return questions_reply(answer)
+        case RequestKind.ELICITATION | RequestKind.MCP_TOOL:
+            return elicitation_reply(answer)
+    return dict(answer)
 
 
 def _elicitation_answer(request: ServerRequestInfo, word: str) -> dict[str, Any]:
@@ -328,15 +341,6 @@ def _elicitation_answer(request: ServerRequestInfo, word: str) -> dict[str, Any]
     if word == "accept_for_session" and request.kind is RequestKind.MCP_TOOL:
         reply["_meta"] = {"persist": "session"}
     return reply
-
-
-def _user_answers(answers: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "answers": {
-            question: {"answers": [value] if isinstance(value, str) else list(value)}
-            for question, value in answers.items()
-        }
-    }
 
 
 def _first_options(request: ServerRequestInfo) -> dict[str, Any]:
@@ -349,7 +353,7 @@ def _first_options(request: ServerRequestInfo) -> dict[str, Any]:
             label = options[0].get("label")
             if isinstance(label, str):
                 chosen[str(question.get("id"))] = label
-    return _user_answers(chosen)
+    return questions_reply(chosen)
 
 
 def is_persistent(result: Mapping[str, Any]) -> bool:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from codex_app_server.checks import shown
 from codex_app_server.errors import ExperimentalRequired, InvalidArgument
 from codex_app_server.handshake import ServerInfo
 from codex_app_server.versions import parse_version
@@ -230,8 +231,8 @@ def approval_decision(result: Mapping[str, Any], warnings: list[str]) -> dict[st
     elif isinstance(given, str) and given in _OLD_DECISIONS:
         reply["decision"] = _OLD_DECISIONS[given]
         warnings.append(f"decision: {given!r} is gone, sent {reply['decision']!r}")
-    elif given not in _DECISIONS:
-        raise InvalidArgument(f"decision={given!r}: use {', '.join(_DECISIONS)}")
+    elif not isinstance(given, str) or given not in _DECISIONS:
+        raise InvalidArgument(f"decision={shown(given)}: use {', '.join(_DECISIONS)}")
     return reply
 
 
