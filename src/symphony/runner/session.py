@@ -403,24 +403,29 @@ async def launch_session(
     temp_dir = options.temp_root / spec.run_id
     await asyncio.to_thread(temp_dir.mkdir, mode=0o700, parents=True, exist_ok=True)
     secrets = (*tracker.secret_environment_names, *settings.secret_environment_names)
-    process = await host.start(
-        ProcessSpec(
-            run_id=spec.run_id,
-            argv=codex_argv(
-                settings.codex.command,
-                secret_names=secrets,
-                first_dir=options.codex_first,
-                fallback_dir=options.codex_last,
-            ),
-            cwd=workspace,
-            env=codex_environment(
-                options.environ,
-                secret_names=secrets,
-                codex_home=options.codex_home,
-                temp_dir=temp_dir,
-            ),
+    try:
+        process = await host.start(
+            ProcessSpec(
+                run_id=spec.run_id,
+                argv=codex_argv(
+                    settings.codex.command,
+                    secret_names=secrets,
+                    first_dir=options.codex_first,
+                    fallback_dir=options.codex_last,
+                ),
+                cwd=workspace,
+                env=codex_environment(
+                    options.environ,
+                    secret_names=secrets,
+                    codex_home=options.codex_home,
+                    temp_dir=temp_dir,
+                ),
+            )
         )
-    )
+    except BaseException:
+        # No session will do it: it has no process.
+        shutil.rmtree(temp_dir, ignore_errors=True)
+        raise
     return Session(
         process=process,
         requests=RequestPolicy(

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from symphony.engine.stalls import silent_runs
-from symphony.errors import TrackerError
+from symphony.errors import HostError, TrackerError
+from symphony.hosts.base import HostProcess, ProcessSpec
+from symphony.hosts.local import LocalHost
 from symphony.model.issue import Issue, IssueId
 from symphony.model.run import OutcomeKind, Phase, RetryKind, StopReason
 from symphony.runner.attempt import LAUNCHES
@@ -115,6 +117,25 @@ async def test_the_last_words_of_a_server_that_exits_are_told(bench: Bench) -> N
     assert outcome.category == "port_exit"
     assert "3" in outcome.message
     assert "no such model" in outcome.message
+
+
+class Unwilling:
+    """A host that runs hooks and starts no agent, as one whose supervisor was killed just now."""
+
+    def __init__(self, host: LocalHost) -> None:
+        self.name = host.name
+        self.run = host.run
+
+    async def start(self, _: ProcessSpec) -> HostProcess:
+        raise HostError("host_start_failed", "the supervisor is gone")
+
+
+async def test_an_agent_that_can_not_be_started_leaves_no_temp_directory(bench: Bench) -> None:
+    bench.script(turns=[])
+    bench.host = Unwilling(bench.host)
+    outcome = await bench.run()
+    assert outcome.category == "host_start_failed"
+    assert list((bench.root / "cache" / "tmp").iterdir()) == []
 
 
 async def test_a_command_that_the_shell_can_not_find_is_codex_not_found(bench: Bench) -> None:
