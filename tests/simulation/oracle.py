@@ -180,6 +180,8 @@ class Oracle(RestartBooks, ReadBooks, RunBooks, ClaimBooks, ViewBooks):
             validate(state)
         except AssertionError as error:
             raise InvariantBroken(f"after {event}: {error}") from error
+        lost = self._memory.passed_over
+        self._must(lost is None or self.is_forced, lambda: f"an order was not written: {lost}")
         self._breaker.compare()
         self._same_runs()
         self._must(not self._changed, lambda: f"changed, and blocked all the same: {self._changed}")

@@ -74,6 +74,7 @@ class RestartBooks(Books):
             due = self._now if recovers else self._restored_due(claim)
             self._due[issue_id] = Due(claim.attempt, kind, failures, due)
         # What was not written by now never will be: from here on all is as the ledger has it.
+        memory.restart()
         memory.stopped.clear()
         memory.claims = {claim.issue.id: (claim.kind, 0) for claim in event.claims}
         memory.replies = {one: (said, 0) for one, said in self._replies.items()}

@@ -89,6 +89,7 @@ class Memory:
         holds: Whether the ledger was told that a scope is held, and by which order.
         number: Of the order to the ledger that is looked at; 0 is what a start has found there.
         written: The highest number that is on the disk. Orders are written as they were given.
+        passed_over: An order that was not written though a later one was, or None.
         died: When the last lifetime ended.
         disk_has_failed: What the ledger was told may not be what it holds.
     """
@@ -110,6 +111,7 @@ class Memory:
     holds: dict[str | None, tuple[bool, int]] = field(default_factory=dict)
     number: int = 0
     written: int = 0
+    passed_over: str | None = None
     _given: int = 0
     _numbers: dict[int, tuple[object, int]] = field(default_factory=dict)
 
@@ -124,8 +126,16 @@ class Memory:
         return self._numbers[id(order)][1]
 
     def wrote(self, order: object) -> None:
-        """The ledger has put this order on the disk."""
-        self.written = max(self.written, self._numbers[id(order)][1])
+        """The ledger has put this order on the disk; those that were given before it are there."""
+        _, number = self._numbers.pop(id(order), (None, self.written))
+        if number > self.written + 1 and not self.disk_has_failed:
+            self.passed_over = f"{self.written + 1} of {self._given}, before {order}"
+        self.written = max(self.written, number)
+
+    def restart(self) -> None:
+        """What was not written by now never will be."""
+        self.written, self.passed_over = self._given, None
+        self._numbers.clear()
 
     def is_written(self, number: int) -> bool:
         """Say whether an order must be found by the next start: it, or a later one, is written."""
