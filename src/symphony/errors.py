@@ -111,6 +111,7 @@ class TrackerError(SymphonyError):
         retry_after_s: Seconds that the provider asked us to wait, or None.
         status: The provider's HTTP status, or None.
         code: The adapter's own error name (for example ``linear_api_status``), or None.
+        of_one_issue: Whether a record among several is at fault, so that a read without it may do.
     """
 
     def __init__(
@@ -121,11 +122,13 @@ class TrackerError(SymphonyError):
         retry_after_s: float | None = None,
         status: int | None = None,
         code: str | None = None,
+        of_one_issue: bool = False,
     ) -> None:
         super().__init__(category, message)
         self.retry_after_s = retry_after_s
         self.status = status
         self.code = code
+        self.of_one_issue = of_one_issue
 
 
 class WorkspaceError(SymphonyError):

@@ -94,6 +94,7 @@ class Executor:
         self._retire = retire
         self._read_issues = read_issues
         self._running: set[asyncio.Task[None]] = set()
+        self._reading: set[asyncio.Task[None]] = set()
         self._write_faults = WriteFaults()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -109,11 +110,11 @@ class Executor:
                 continue
             match command:
                 case c.FetchCandidates():
-                    self._spawn("candidates", self._fetch_candidates(command))
+                    self._spawn_read("candidates", self._fetch_candidates(command))
                 case c.FetchTerminal():
-                    self._spawn("terminal", self._fetch_terminal(command))
+                    self._spawn_read("terminal", self._fetch_terminal(command))
                 case c.RefreshIssues():
-                    self._spawn(f"refresh {command.purpose}", self._refresh(command))
+                    self._spawn_read(f"refresh {command.purpose}", self._refresh(command))
                 case c.StartRun():
                     self._start_run(command.spec)
                 case c.StopRun():
@@ -141,8 +142,11 @@ class Executor:
     async def drained(self) -> None:
         """Wait until nothing at all is under way, writes of the ledger included.
 
-        A run whose end the scheduler has not taken by then is recorded without it.
+        Reads of the tracker are given up: a shutdown waits for no answer that nobody acts on. A run
+        whose end the scheduler has not taken by then is recorded without it.
         """
+        for task in self._reading:
+            task.cancel()
         while self._running or self._unrecorded:
             if not self._running:
                 self._save([c.SaveEnd(ended) for ended in self._unrecorded.values()])
@@ -153,10 +157,16 @@ class Executor:
         for task in self._running:
             task.cancel()
 
-    def _spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._tasks.create_task(work, name=name)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
+        return task
+
+    def _spawn_read(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        task = self._spawn(name, work)
+        self._reading.add(task)
+        task.add_done_callback(self._reading.discard)
 
     def _save(self, commands: Sequence[c.Durable]) -> None:
         """Make what one step has decided durable: one transaction, so that no crash halves it."""

@@ -152,7 +152,8 @@ class AsanaTracker(RemoteTracker[AsanaSettings, AsanaReads]):
         try:
             issues = await self._resolved(tasks, records)
         except Malformed as error:
-            raise unknown(f"a task that was asked for is malformed: {error}") from error
+            said = f"a task that was asked for is malformed: {error}"
+            raise unknown(said, of_one_issue=True) from error
         found = {issue.id: issue for issue in issues}
         return [found[gid] for gid in ids if gid in found]
 

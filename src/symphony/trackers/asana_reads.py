@@ -179,10 +179,13 @@ def _next_offset(body: Mapping[str, Any]) -> str | None:
     return offset
 
 
-def unknown(what: str) -> TrackerError:
+def unknown(what: str, *, of_one_issue: bool = False) -> TrackerError:
     """An answer that can't be read."""
     return TrackerError(
-        "tracker_response", f"Asana's answer can't be read: {what}", code="asana_unknown_payload"
+        "tracker_response",
+        f"Asana's answer can't be read: {what}",
+        code="asana_unknown_payload",
+        of_one_issue=of_one_issue,
     )
 
 

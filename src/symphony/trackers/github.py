@@ -143,7 +143,8 @@ class GitHubTracker(RemoteTracker[GitHubSettings, GitHubReads]):
                 for number, (record, extras) in found.items()
             }
         except Malformed as error:
-            raise unknown_payload(f"an issue that was asked for is malformed: {error}") from error
+            said = f"an issue that was asked for is malformed: {error}"
+            raise unknown_payload(said, of_one_issue=True) from error
         if any(issue.id != str(number) for number, issue in issues.items()):
             raise unknown_payload("an issue came under another number than was asked for")
         return [issues[number] for number in numbers if number in issues]
@@ -243,6 +244,7 @@ def _number(issue_id: str) -> int:
         "tracker_response",
         f"{str(issue_id)[:80]!r} is no number of a GitHub issue",
         code="invalid_github_issue_id",
+        of_one_issue=True,
     )
 
 

@@ -96,8 +96,10 @@ def found_issues(body: Mapping[str, Any], numbers: Sequence[int]) -> dict[int, M
         path = dig(error, "path")
         alias = path[1] if isinstance(path, list) and len(path) == 2 else None
         number = next((n for n in numbers if alias == f"i{n}"), None)
-        if dig(error, "type") != "NOT_FOUND" or number is None or path[0] != "repository":
+        if number is None or path[0] != "repository":
             raise answered_with_errors(body)
+        if dig(error, "type") != "NOT_FOUND":
+            raise answered_with_errors(body, of_one_issue=True)
         gone.add(number)
     repository = dig(body, "data", "repository")
     here = text(dig(repository, "nameWithOwner"))
@@ -151,7 +153,7 @@ def data_of(body: Mapping[str, Any]) -> Mapping[str, Any]:
     return data
 
 
-def answered_with_errors(body: Mapping[str, Any]) -> TrackerError:
+def answered_with_errors(body: Mapping[str, Any], *, of_one_issue: bool = False) -> TrackerError:
     """The error of an answer with errors that are no NOT_FOUND of an issue."""
     errors = body["errors"] if isinstance(body["errors"], list) else [body["errors"]]
     said = [str(dig(error, "message") or "no message")[:200] for error in errors]
@@ -159,6 +161,7 @@ def answered_with_errors(body: Mapping[str, Any]) -> TrackerError:
         "tracker_response",
         f"GitHub answered with errors: {'; '.join(said[:3])}",
         code="github_graphql_errors",
+        of_one_issue=of_one_issue,
     )
 
 
@@ -168,8 +171,11 @@ def is_rate_limited(body: object) -> bool:
     return any(dig(error, "type") in ("RATE_LIMITED", "RATE_LIMIT") for error in found)
 
 
-def unknown_payload(what: str) -> TrackerError:
+def unknown_payload(what: str, *, of_one_issue: bool = False) -> TrackerError:
     """The error of an answer that can't be read."""
     return TrackerError(
-        "tracker_response", f"GitHub's answer can't be read: {what}", code="github_unknown_payload"
+        "tracker_response",
+        f"GitHub's answer can't be read: {what}",
+        code="github_unknown_payload",
+        of_one_issue=of_one_issue,
     )

@@ -127,9 +127,8 @@ class GitLabTracker(RemoteTracker[GitLabSettings, GitLabReads]):
             try:
                 pairs.append((to_issue(found[iid], self._settings), found[iid]))
             except Malformed as error:
-                raise unknown_payload(
-                    f"an issue that was asked for is malformed: {error}"
-                ) from error
+                said = f"an issue that was asked for is malformed: {error}"
+                raise unknown_payload(said, of_one_issue=True) from error
         return await self._with_blockers(pairs)
 
     async def _state_faults(self) -> list[str]:
@@ -202,6 +201,7 @@ def _iid(issue_id: str) -> int:
         "tracker_response",
         f"{str(issue_id)[:80]!r} is no number of a GitLab issue",
         code="invalid_gitlab_issue_id",
+        of_one_issue=True,
     )
 
 

@@ -237,10 +237,13 @@ class GitLabReads:
         )
 
 
-def unknown_payload(what: str) -> TrackerError:
+def unknown_payload(what: str, *, of_one_issue: bool = False) -> TrackerError:
     """The error of an answer that can't be read."""
     return TrackerError(
-        "tracker_response", f"GitLab's answer can't be read: {what}", code="gitlab_unknown_payload"
+        "tracker_response",
+        f"GitLab's answer can't be read: {what}",
+        code="gitlab_unknown_payload",
+        of_one_issue=of_one_issue,
     )
 
 

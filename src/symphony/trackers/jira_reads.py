@@ -98,7 +98,8 @@ class JiraReads:
             unread = {text(dig(problem, "id")), text(dig(problem, "key"))}
             if unread & (requested - returned):
                 said = text(dig(problem, "errorMessage")) or "no reason given"
-                raise _unknown(f"an issue that was asked for could not be loaded: {said[:200]}")
+                said = f"an issue that was asked for could not be loaded: {said[:200]}"
+                raise _unknown(said, of_one_issue=True)
         return await self._filtered(issues)
 
     def _requested(self, record: object, requested: set[str]) -> Issue | None:
@@ -109,13 +110,14 @@ class JiraReads:
         if requested.isdisjoint((issue_id, str(dig(record, "key")).upper())):
             return None
         if project_key(record) is None:
-            raise _unknown("an issue that was asked for names no project")
+            raise _unknown("an issue that was asked for names no project", of_one_issue=True)
         if not is_in_project(record, self._settings):
             return None
         try:
             return to_issue(record, self._reading)
         except Malformed as error:
-            raise _unknown(f"an issue that was asked for is malformed: {error}") from error
+            said = f"an issue that was asked for is malformed: {error}"
+            raise _unknown(said, of_one_issue=True) from error
 
     async def _filtered(self, issues: list[Issue]) -> list[Issue]:
         """Those that the configured filters let pass."""
@@ -229,9 +231,12 @@ def _next_token(page: Mapping[str, Any]) -> str | None:
     return token
 
 
-def _unknown(what: str) -> TrackerError:
+def _unknown(what: str, *, of_one_issue: bool = False) -> TrackerError:
     return TrackerError(
-        "tracker_response", f"Jira's answer can't be read: {what}", code="jira_unknown_payload"
+        "tracker_response",
+        f"Jira's answer can't be read: {what}",
+        code="jira_unknown_payload",
+        of_one_issue=of_one_issue,
     )
 
 

@@ -201,7 +201,8 @@ def _asked_for(node: object, routing: Routing) -> Issue:
     try:
         return to_issue(node, routing)
     except Malformed as error:
-        raise unknown_payload(f"an issue that was asked for is malformed: {error}") from error
+        said = f"an issue that was asked for is malformed: {error}"
+        raise unknown_payload(said, of_one_issue=True) from error
 
 
 def validate(

@@ -358,10 +358,13 @@ def _status_error(answer: Answer, errors: object) -> TrackerError:
     )
 
 
-def unknown_payload(what: str) -> TrackerError:
+def unknown_payload(what: str, *, of_one_issue: bool = False) -> TrackerError:
     """The error of an answer that can't be read."""
     return TrackerError(
-        "tracker_response", f"Linear's answer can't be read: {what}", code="linear_unknown_payload"
+        "tracker_response",
+        f"Linear's answer can't be read: {what}",
+        code="linear_unknown_payload",
+        of_one_issue=of_one_issue,
     )
 
 

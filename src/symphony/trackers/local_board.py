@@ -346,7 +346,10 @@ def open_board(provider: Mapping[str, Any], base_dir: Path) -> Board:
 def malformed_error(fault: FileFault) -> TrackerError:
     """The error of a read that asked for an issue whose file is malformed (SPEC 11.1)."""
     return TrackerError(
-        "tracker_response", f"malformed issue file {fault}", code="local_issue_malformed"
+        "tracker_response",
+        f"malformed issue file {fault}",
+        code="local_issue_malformed",
+        of_one_issue=True,
     )
 
 

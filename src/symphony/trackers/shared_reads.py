@@ -4,15 +4,17 @@ Each run reads its issue after each turn, and each retry its own. At a thousand 
 most of the requests that a tracker gets. A read that finds fewer than ``AT_ONCE`` requests under
 way goes at once; others wait for one of these to end and go together.
 
-Invariants: an answer comes from a request that was sent after the read was asked for; a read that
-fails for the sake of another's record is repeated alone. Asked by `symphony.runner.attempt` and
+Invariants: an answer comes from a request that was sent after the read was asked for; a record that
+can't be read fails only the reads that asked for it, and any other fault costs no further request;
+a request ends when nobody waits for it any more. Asked by `symphony.runner.attempt` and
 `symphony.engine.trackers`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -23,8 +25,8 @@ from symphony.trackers.base import Tracker
 AT_ONCE: Final = 2
 """Requests under way before reads gather: one that hangs must not hold up all."""
 
-READ_S: Final = 60.0
-"""A request that takes longer is given up, whoever still waits for it."""
+READ_S: Final = 120.0
+"""A request that takes longer is given up, whoever still waits for it: no caller waits longer."""
 
 ReadIssues = Callable[[Tracker, Sequence[IssueId]], Awaitable[list[Issue]]]
 """Reads issues by id; raises `TrackerError`."""
@@ -50,6 +52,11 @@ class _Queue:
     tracker: Tracker
     waiting: list[_Asked] = field(default_factory=list)
     under_way: int = 0
+
+    def take(self) -> list[_Asked]:
+        """All that still wait; the queue is empty then."""
+        taken, self.waiting = self.waiting, []
+        return [one for one in taken if not one.answer.done()]
 
 
 class SharedReads:
@@ -77,48 +84,83 @@ class SharedReads:
         asked = _Asked(ids, asyncio.get_running_loop().create_future())
         queue.waiting.append(asked)
         if queue.under_way < AT_ONCE:
+            task = self._tasks.create_task(_serve(queue), name=f"read {tracker.kind}")
             queue.under_way += 1
-            self._tasks.create_task(self._serve(queue), name=f"read {tracker.kind}")
+            task.add_done_callback(lambda _task: self._served(queue))
         return await asked.answer
 
-    async def _serve(self, queue: _Queue) -> None:
-        try:
-            # Whoever asks in the same moment goes along.
-            await asyncio.sleep(0)
-            while batch := [one for one in queue.waiting if not one.answer.done()]:
-                queue.waiting = []
-                await self._fetch(queue.tracker, batch)
-        finally:
-            queue.under_way -= 1
-            if not queue.under_way:
-                del self._queues[id(queue.tracker)]
+    def _served(self, queue: _Queue) -> None:
+        queue.under_way -= 1
+        if not queue.under_way:
+            # Only where the tasks are cancelled does anybody still wait, and nobody comes any more.
+            for one in queue.take():
+                one.answer.cancel()
+            del self._queues[id(queue.tracker)]
 
-    async def _fetch(self, tracker: Tracker, batch: Sequence[_Asked]) -> None:
-        ids = list(dict.fromkeys(issue_id for one in batch for issue_id in one.ids))
+
+async def _serve(queue: _Queue) -> None:
+    # Whoever asks in the same moment goes along.
+    await asyncio.sleep(0)
+    while batch := queue.take():
         try:
-            async with asyncio.timeout(READ_S):
-                issues = await tracker.fetch_issues_by_ids(ids)
-        except TrackerError as error:
-            if error.category != "tracker_response" or len(batch) == 1:
-                _refuse(batch, error)
-                return
-            # One record that is malformed fails the read of all.
-            for one in batch:
-                await self._fetch(tracker, [one])
-        except TimeoutError:
-            _refuse(batch, TrackerError("tracker_request", f"no answer within {READ_S:.0f} s"))
-        except Exception as error:
-            _refuse(batch, error)
-        except BaseException:
+            await _answer(queue.tracker, batch)
+        finally:
             for one in batch:
                 one.answer.cancel()
-            raise
+
+
+async def _answer(tracker: Tracker, asked: Sequence[_Asked]) -> None:
+    """Ask for all at once, and where a record fails that, for halves, until it stands alone."""
+    batches = [asked]
+    while batches:
+        batch = [one for one in batches.pop() if not one.answer.done()]
+        if not batch:
+            continue
+        try:
+            found = await _fetch(tracker, batch)
+        except TrackerError as error:
+            if error.of_one_issue and len(batch) > 1:
+                middle = len(batch) // 2
+                batches += [batch[middle:], batch[:middle]]
+            else:
+                _refuse(batch, error)
+        except Exception as error:
+            _refuse(batch, error)
         else:
-            found = {issue.id: issue for issue in issues}
             for one in batch:
                 if not one.answer.done():
                     wanted = dict.fromkeys(one.ids)
                     one.answer.set_result([found[i] for i in wanted if i in found])
+
+
+async def _fetch(tracker: Tracker, batch: Sequence[_Asked]) -> dict[IssueId, Issue]:
+    ids = list(dict.fromkeys(issue_id for one in batch for issue_id in one.ids))
+    try:
+        async with asyncio.timeout(READ_S), _while_wanted(batch):
+            issues = await tracker.fetch_issues_by_ids(ids)
+    except TimeoutError:
+        raise TrackerError("tracker_request", f"no answer within {READ_S:.0f} s") from None
+    return {issue.id: issue for issue in issues}
+
+
+@asynccontextmanager
+async def _while_wanted(batch: Sequence[_Asked]) -> AsyncIterator[None]:
+    """End what is under way with ``TimeoutError`` once nobody waits for it."""
+    async with asyncio.timeout(None) as wanted:
+        under_way = True
+
+        def left(_answer: asyncio.Future[list[Issue]]) -> None:
+            if under_way and all(one.answer.done() for one in batch) and not wanted.expired():
+                wanted.reschedule(0.0)
+
+        for one in batch:
+            one.answer.add_done_callback(left)
+        try:
+            yield
+        finally:
+            under_way = False
+            for one in batch:
+                one.answer.remove_done_callback(left)
 
 
 def _refuse(batch: Sequence[_Asked], error: Exception) -> None:

@@ -223,3 +223,23 @@ async def test_a_replaced_tracker_is_closed_when_the_last_run_bound_to_it_has_en
         await executor.drained()
     assert first.closed
     assert not second.closed
+
+
+async def test_a_shutdown_waits_for_no_tracker_that_does_not_answer():
+    asked = asyncio.Event()
+
+    class Mute:
+        kind = "mute"
+
+        async def fetch_issues_by_states(self, _states):
+            asked.set()
+            await asyncio.Event().wait()
+
+    posted: list[Any] = []
+    async with asyncio.TaskGroup() as tasks:
+        executor = make_executor(tasks, posted.append, tracker=Mute)
+        executor.execute([FetchCandidates(1, ("Todo",))])
+        await asked.wait()
+        await executor.drained()
+    assert posted == []
+    assert executor.polled.is_set()

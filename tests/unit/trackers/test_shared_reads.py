@@ -19,11 +19,12 @@ def make_issue(name: str) -> Issue:
 
 
 class HeldTracker(MemoryTracker):
-    """Answers when it is told to; ``asked`` are the requests so far."""
+    """Answers when it is told to; ``asked`` are the requests so far, ``ended`` those given up."""
 
-    def __init__(self, *, malformed: str | None = None) -> None:
-        super().__init__([make_issue(name) for name in NAMES])
+    def __init__(self, *, malformed: str | None = None, names: Sequence[str] = NAMES) -> None:
+        super().__init__([make_issue(name) for name in names])
         self.asked: list[list[str]] = []
+        self.ended = 0
         self.answers = asyncio.Semaphore(0)
         self._came = asyncio.Condition()
         self._malformed = malformed
@@ -33,11 +34,16 @@ class HeldTracker(MemoryTracker):
         async with self._came:
             self.asked.append(list(ids))
             self._came.notify_all()
-        await self.answers.acquire()
+        try:
+            await self.answers.acquire()
+        except asyncio.CancelledError:
+            self.ended += 1
+            raise
         if self.fault is not None:
             raise self.fault
         if self._malformed in ids:
-            raise TrackerError("tracker_response", f"{self._malformed} has no title")
+            said = f"{self._malformed} has no title"
+            raise TrackerError("tracker_response", said, of_one_issue=True)
         return await super().fetch_issues_by_ids(ids)
 
     async def came(self, count: int) -> None:
@@ -144,3 +150,98 @@ async def test_no_ids_make_no_request() -> None:
     async with asyncio.TaskGroup() as tasks:
         assert await SharedReads(tasks).read(tracker, []) == []
     assert tracker.asked == []
+
+
+async def test_of_many_reads_those_with_a_malformed_issue_are_found_by_halves() -> None:
+    names = [f"N-{number}" for number in range(64)]
+    tracker = HeldTracker(malformed="N-21", names=names)
+    tracker.answer_all()
+    async with asyncio.TaskGroup() as tasks:
+        reads = SharedReads(tasks)
+        asked = [asyncio.ensure_future(reads.read(tracker, [IssueId(name)])) for name in names]
+        await asyncio.wait(asked)
+    assert [n for n, one in zip(names, asked, strict=True) if one.exception()] == ["N-21"]
+    assert len(tracker.asked) <= 2 * 6 + 1
+
+
+async def test_an_answer_that_nobody_can_read_fails_all_without_a_request_for_each() -> None:
+    tracker = HeldTracker()
+    tracker.fault = TrackerError("tracker_response", "<html> is no JSON")
+    tracker.answer_all()
+    async with asyncio.TaskGroup() as tasks:
+        reads = SharedReads(tasks)
+        asked = [asyncio.ensure_future(reads.read(tracker, [IssueId(name)])) for name in NAMES]
+        await asyncio.wait(asked)
+    assert [str(one.exception()) for one in asked] == ["<html> is no JSON"] * len(NAMES)
+    assert len(tracker.asked) <= AT_ONCE
+
+
+async def test_a_request_for_which_nobody_waits_ends_and_holds_nobody_up() -> None:
+    tracker = HeldTracker()
+    async with asking(tracker, ["A", "B", "C"]) as asked:
+        asked[0].cancel()
+        asked[1].cancel()
+        # Neither is answered: the third goes because both have ended.
+        await tracker.came(3)
+        tracker.answer_all()
+    assert tracker.asked[2] == ["C"]
+    assert [issue.id for issue in asked[2].result()] == ["C"]
+    assert tracker.ended == 2
+
+
+async def test_a_group_of_tasks_ends_though_a_tracker_never_answers() -> None:
+    tracker = HeldTracker()
+    async with asyncio.TaskGroup() as tasks:
+        reads = SharedReads(tasks)
+        one = asyncio.ensure_future(reads.read(tracker, [IssueId("A")]))
+        await tracker.came(1)
+        one.cancel()
+    assert one.cancelled()
+
+
+async def test_who_waits_when_the_requests_are_cancelled_waits_no_more() -> None:
+    tracker = HeldTracker()
+    asked: list[asyncio.Task[list[Issue]]] = []
+
+    async def serve() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            reads = SharedReads(tasks)
+            for name in NAMES:
+                asked.append(asyncio.ensure_future(reads.read(tracker, [IssueId(name)])))
+                if len(asked) <= AT_ONCE:
+                    await tracker.came(len(asked))
+            await asyncio.Event().wait()
+
+    serving = asyncio.ensure_future(serve())
+    await tracker.came(AT_ONCE)
+    serving.cancel()
+    await asyncio.wait([serving])
+    await asyncio.wait(asked)
+    assert all(one.cancelled() for one in asked)
+
+
+async def test_a_fault_of_the_tracker_s_own_fails_the_read_and_nothing_else() -> None:
+    tracker = HeldTracker()
+    tracker.fault = KeyError("ours")
+    tracker.answer_all()
+    async with asyncio.TaskGroup() as tasks:
+        reads = SharedReads(tasks)
+        one = asyncio.ensure_future(reads.read(tracker, [IssueId("A")]))
+        await asyncio.wait([one])
+        tracker.fault = None
+        (issue,) = await reads.read(tracker, [IssueId("A")])
+    assert isinstance(one.exception(), KeyError)
+    assert issue.id == "A"
+
+
+async def test_trackers_do_not_wait_for_each_other() -> None:
+    hanging, well = HeldTracker(), HeldTracker()
+    well.answer_all()
+    async with asyncio.TaskGroup() as tasks:
+        reads = SharedReads(tasks)
+        held = [asyncio.ensure_future(reads.read(hanging, [IssueId(name)])) for name in NAMES]
+        await hanging.came(1)
+        (issue,) = await reads.read(well, [IssueId("A")])
+        assert issue.id == "A"
+        hanging.answer_all()
+        await asyncio.wait(held)
