@@ -99,6 +99,8 @@ class AsanaServer(RestServer):
         self.sections = {"To Do": "501", "Doing": "502", "Done": "503"}
         self.problems: list[str] = []
         self.page_size = 100
+        self.hidden = False
+        """The token may not see the project any more."""
 
     @property
     def endpoint(self) -> str:
@@ -158,6 +160,8 @@ class AsanaServer(RestServer):
 
     def _respond(self, method: str, path: str, query: Any, body: Any) -> tuple[int, Any]:
         one = {name: values[-1] for name, values in query.items()}
+        if self.hidden and path != "/batch":
+            return 404, self._errors("project: Not a recognized ID: 900")
         match (method, *path.split("/")[1:]):
             case ("POST", "batch"):
                 return 200, {"data": [self._action(a) for a in body["data"]["actions"]]}

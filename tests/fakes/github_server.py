@@ -155,6 +155,8 @@ class GitHubServer(RestServer):
         self.deleted: set[int] = set()
         self.moved: set[int] = set()
         self.renamed_to = ""
+        self.hidden = False
+        """The token may not see the repository any more."""
         self.blocked_by: dict[int, list[int]] = {}
         self.comments: list[dict[str, Any]] = []
         self.statuses: dict[int, str | None] = {}
@@ -259,6 +261,8 @@ class GitHubServer(RestServer):
         segments = call.segments
         if call.path == "/graphql":
             return self._graphql(call.json())
+        if self.hidden and segments[:1] != ["graphql"]:
+            return Reply(404, {"message": "Not Found", "status": "404"})
         if self.renamed_to and segments[:3] == ["repos", "octo", "demo"]:
             rest_of = "/".join(segments[3:])
             query = urlsplit(call.target).query
@@ -422,7 +426,7 @@ class _Root:
         self._server = server
 
     def repository(self, info: Any, owner: str, name: str, followRenames: bool = True) -> Any:
-        if (owner, name) != ("octo", "demo"):
+        if (owner, name) != ("octo", "demo") or self._server.hidden:
             raise GraphQLError("Could not resolve to a Repository", extensions=NOT_FOUND)
         return _Repository(self._server)
 

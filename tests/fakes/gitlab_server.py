@@ -59,6 +59,8 @@ class GitLabServer(RestServer):
         self.notes: list[dict[str, Any]] = []
         self.labels: list[str] = []
         self.problems: list[str] = []
+        self.hidden = False
+        """The token may not see the project any more."""
 
     @property
     def api_url(self) -> str:
@@ -103,7 +105,9 @@ class GitLabServer(RestServer):
         if call.path == "/api/graphql":
             return self._graphql(call.json())
         segments = call.segments
-        if segments[:3] != ["api", "v4", "projects"] or segments[3] not in ("group/demo", "42"):
+        if self.hidden or segments[:3] != ["api", "v4", "projects"]:
+            return self._error(404)
+        if segments[3] not in ("group/demo", "42"):
             return self._error(404)
         match call.method, segments[4:]:
             case "GET", ["issues"]:
@@ -181,7 +185,7 @@ class GitLabServer(RestServer):
         return Reply(200, {"data": result.data})
 
     def _project(self, info: Any, fullPath: str) -> Any:
-        if fullPath != "group/demo":
+        if fullPath != "group/demo" or self.hidden:
             return None
 
         def issues(info: Any, iids: list[str], first: int) -> Any:

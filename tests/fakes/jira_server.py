@@ -82,6 +82,10 @@ class JiraServer(RestServer):
         self.unloadable: set[str] = set()
         self.comments: list[Any] = []
         self.page_size = 100
+        self.projects: dict[str, str] = {}
+        """Keys of projects, and the keys that these have now."""
+        self.hidden = False
+        """The token may not see the projects any more."""
 
     def add(
         self,
@@ -107,6 +111,7 @@ class JiraServer(RestServer):
         record["fields"] |= {"summary": f"Issue {number}", "labels": list(labels), **fields}
         record["fields"]["issuelinks"] = links
         record["fields"]["project"]["key"] = project
+        self.projects.setdefault(project, project)
         self.issues[record["id"]] = record
         self.set_state(record["id"], state)
         return str(record["id"])
@@ -143,8 +148,10 @@ class JiraServer(RestServer):
                 return self._bulk(body)
             case ("POST", "jql", "match"):
                 return self._match(body)
-            case ("GET", "project", key, "statuses"):
-                return self._project_statuses(key)
+            case ("GET", "project", key, *rest) if not rest or rest == ["statuses"]:
+                if key not in self.projects or self.hidden:
+                    return 404, {"errorMessages": [f"No project could be found with key '{key}'."]}
+                return self._project_statuses() if rest else (200, {"key": self.projects[key]})
             case ("POST", "issue", name, "comment") if self._find(name):
                 self.comments.append(body)
                 return 201, {"id": "10050", "body": body.get("body")}
@@ -185,6 +192,10 @@ class JiraServer(RestServer):
         match = _QUERY.fullmatch(body.get("jql", ""))
         if strange or match is None:
             return 400, {"errorMessages": [f"Invalid request: {strange} {body.get('jql')}"]}
+        asked = json.loads(f'"{match["project"]}"')
+        if self.hidden:
+            said = f"The value '{asked}' does not exist for the field 'project'."
+            return 400, {"errorMessages": [said]}
         field = (match["field"] or "status").lower()
         states = [
             json.loads(text) for text in re.findall(r'"(?:\\.|[^"\\])*"', match["states"] or "")
@@ -201,7 +212,7 @@ class JiraServer(RestServer):
         found = [
             record
             for record in self.issues.values()
-            if record["fields"]["project"]["key"] == json.loads(f'"{match["project"]}"')
+            if record["fields"]["project"]["key"] == self.projects.get(asked, asked)
             and (not states or self._state(record, field) in states)
             and holds(record)
         ]
@@ -227,7 +238,7 @@ class JiraServer(RestServer):
             return 400, {"errorMessages": ["Between 1 and 100 issues can be fetched at once."]}
         answer = payload("bulkfetch")
         for record in self.issues.values():
-            if record["id"] not in names and record["key"] not in names:
+            if self.hidden or (record["id"] not in names and record["key"] not in names):
                 continue
             if record["id"] in self.unloadable:
                 error = {"id": record["id"], "errorMessage": "The issue could not be loaded."}
@@ -250,9 +261,7 @@ class JiraServer(RestServer):
                 answer["matches"][0]["matchedIssues"].append(number)
         return 200, answer
 
-    def _project_statuses(self, key: str) -> tuple[int, Any]:
-        if not any(r["fields"]["project"]["key"] == key for r in self.issues.values()):
-            return 404, {"errorMessages": [f"No project could be found with key '{key}'."]}
+    def _project_statuses(self) -> tuple[int, Any]:
         answer = payload("statuses")
         listed = answer[0]["statuses"]
         for name, (number, *_) in self.statuses.items():

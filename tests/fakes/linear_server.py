@@ -164,6 +164,8 @@ class LinearServer(RestServer):
         self.label_names: dict[str, str] = {}
         """Labels that were renamed: their names of now by those of old, which are their ids."""
         self.teams: dict[str, list[str]] = {"demo": ["DEMO"]}
+        self.hidden = False
+        """The token may not see the project any more."""
 
     @property
     def endpoint(self) -> str:
@@ -276,7 +278,8 @@ class _Root:
         found = [
             issue
             for issue in self._server.issues.values()
-            if (ids is None or issue["id"] in ids)
+            if not self._server.hidden
+            and (ids is None or issue["id"] in ids)
             and (includeArchived or not issue.get("archived"))
             and (states is None or issue["state"] in states)
             and (slug is None or issue["project"] == slug)
@@ -289,7 +292,8 @@ class _Root:
 
     def projects(self, info: Any, filter: Any = None, first: int = 50) -> Any:
         slug = (filter or {}).get("slugId", {}).get("eq")
-        found = [_project(self._server, name) for name in self._server.teams if slug == name]
+        teams = () if self._server.hidden else self._server.teams
+        found = [_project(self._server, name) for name in teams if slug == name]
         return {"nodes": found[:first]}
 
     def project(self, info: Any, id: str) -> Any:

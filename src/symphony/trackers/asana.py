@@ -13,8 +13,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from symphony.errors import SettingFault, TrackerError
 from symphony.model.issue import Issue, IssueId, normalize_state
 
@@ -28,14 +26,12 @@ from .http import HttpClient
 from .http_paths import BadCall
 from .joint_reads import JointReads, Shown
 from .remote import RemoteTracker, refusal
-from .rest_reads import missing_names
+from .rest_reads import checked_at_start, missing_names
 from .rest_records import Malformed, dig, entries, text
 from .tool_results import TIMEOUT_S, failed
 
 if TYPE_CHECKING:
     from symphony.config.settings import TrackerSettings
-
-log = structlog.get_logger(__name__)
 
 
 class AsanaTracker(RemoteTracker[AsanaSettings, AsanaReads]):
@@ -76,19 +72,10 @@ class AsanaTracker(RemoteTracker[AsanaSettings, AsanaReads]):
 
     async def faults_at_start(self) -> Sequence[str]:
         """What of the token, the project and the section names Asana does not know."""
-        try:
-            sections = await self._reads.sections()
-        except TrackerError as error:
-            if error.status == 401:
-                return [error.message]
-            if error.status in (403, 404):
-                return [
-                    "tracker.provider.project_gid: Asana has no project "
-                    f"{self._settings.project_gid} that this token may see; check the number, or "
-                    "add the token's owner to the project"
-                ]
-            log.warning("Asana's section names could not be checked", problem=error.message)
-            return []
+        return await checked_at_start(self._state_faults)
+
+    async def _state_faults(self) -> list[str]:
+        sections = await self._reads.sections()
         known = [name for entry in sections if (name := text(dig(entry, "name"))) is not None]
         where = "the Asana project"
         active = missing_names("tracker.active_states", where, self._settings.active, known)
@@ -149,6 +136,9 @@ class AsanaTracker(RemoteTracker[AsanaSettings, AsanaReads]):
                 raise unknown("a task that was asked for has another id")
             if not is_outside(record, self._settings):
                 tasks.append(record)
+        if not tasks:
+            # A project that the token may not see any more answers as if each task were gone.
+            await self._reads.sections()
         try:
             issues = await self._resolved(tasks, records)
         except Malformed as error:

@@ -121,7 +121,10 @@ class AsanaReads:
         seen: set[str] = set()
         query = {**query, "limit": PAGE}
         for number in range(1, MAX_PAGES + 1):
-            body = _decoded(await self._send("GET", path, query, None))
+            answer = await self._send("GET", path, query, None)
+            if answer.status in (403, 404, 410):
+                raise self._unseen(answer.status)
+            body = _decoded(answer)
             data = _data(body)
             if not isinstance(data, list):
                 raise unknown("a page has no list of `data`")
@@ -134,6 +137,16 @@ class AsanaReads:
             seen.add(offset)
             query = {**query, "offset": offset}
         raise _pagination(f"more than {MAX_PAGES} pages", "asana_endless_pages")
+
+    def _unseen(self, status: int) -> TrackerError:
+        gid = self._settings.project_gid
+        return TrackerError(
+            "tracker_status",
+            f"tracker.provider.project_gid: Asana has no project {gid} that this token may see "
+            f"(HTTP {status}); check the number, or add the token's owner to the project",
+            status=status,
+            code="asana_api_status",
+        )
 
     async def _send(
         self, method: str, path: str, query: Mapping[str, str | int], body: Any

@@ -134,6 +134,9 @@ class GitHubTracker(RemoteTracker[GitHubSettings, GitHubReads]):
                 found[numbers[0]] = (record, NOTHING)
         else:
             found = self._in_scope(await self._reads.many(numbers))
+        if not found:
+            # A repository that the token may not see any more answers as if each issue were gone.
+            await self._reads.see_scope()
         if self._settings.dependencies:
             pairs = await gathered(self._with_blockers(*pair) for pair in found.values())
             found = dict(zip(found, pairs, strict=True))

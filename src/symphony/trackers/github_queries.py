@@ -94,6 +94,8 @@ def found_issues(body: Mapping[str, Any], numbers: Sequence[int]) -> dict[int, M
         raise answered_with_errors(body)
     for error in entries(errors):
         path = dig(error, "path")
+        if path == ["repository"] and dig(error, "type") == "NOT_FOUND":
+            raise _unknown_repository()
         alias = path[1] if isinstance(path, list) and len(path) == 2 else None
         number = next((n for n in numbers if alias == f"i{n}"), None)
         if number is None or path[0] != "repository":
@@ -115,6 +117,16 @@ def found_issues(body: Mapping[str, Any], numbers: Sequence[int]) -> dict[int, M
             # An issue that is missing counts as gone and its agent is stopped: better be sure.
             raise unknown_payload(f"nothing is said of issue {number}")
     return found
+
+
+def _unknown_repository() -> TrackerError:
+    return TrackerError(
+        "tracker_status",
+        "GitHub shows no such repository: check tracker.provider.repo, and that the token may read "
+        "the issues of that repository",
+        status=404,
+        code="github_api_status",
+    )
 
 
 def project_status(node: Mapping[str, Any], owner: str, number: int) -> tuple[bool, str | None]:

@@ -95,6 +95,16 @@ class GitHubReads:
         await self._page({**_OPEN, "per_page": 1, "page": 1})
         return []
 
+    async def see_scope(self) -> None:
+        """Make sure that the repository, and the project where one is configured, can be seen.
+
+        Raises:
+            TrackerError: They can't.
+        """
+        await self.check()
+        if self._settings.project is not None:
+            await self._project(queries.OPTIONS)
+
     async def labels(self) -> list[str]:
         """Names of the repository's labels."""
         path = self._settings.issues_path.removesuffix("/issues") + "/labels"

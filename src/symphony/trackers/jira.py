@@ -26,7 +26,7 @@ from .dropped_records import DroppedRecords
 from .http import HttpClient
 from .http_paths import BadCall
 from .jira_reads import PAGE, JiraReads, headers
-from .jira_records import Reading, to_issue
+from .jira_records import Reading, is_in_project, to_issue
 from .jira_settings import CATEGORIES, JiraSettings, resolve
 from .jira_tool import NAME, build_tool, prepare, tool_spec
 from .joint_reads import JointReads, Shown
@@ -105,16 +105,7 @@ class JiraTracker(RemoteTracker[JiraSettings, JiraReads]):
         return await checked_at_start(self._state_faults, self._filter_faults)
 
     async def _state_faults(self) -> list[str]:
-        try:
-            known = await self._reads.statuses()
-        except TrackerError as error:
-            if error.status != 404:
-                raise
-            key = self._settings.project_key
-            return [
-                f"tracker.provider.project_key: Jira has no project `{key}` that this account "
-                "may see; check the key, or give the account the permission to browse it"
-            ]
+        known = await self._reads.statuses()
         by_category = self._settings.by_category
         return state_faults(self._states, list(CATEGORIES.values()) if by_category else known)
 
@@ -159,6 +150,8 @@ class JiraTracker(RemoteTracker[JiraSettings, JiraReads]):
                 raise
             names = self._asked_states(states)
             records = await self._reads.search(names) if names else []
+        if records and not any(is_in_project(record, self._settings) for record in records):
+            await self._reads.see_project()
         wanted = {normalize_state(name) for name in names}
         issues: dict[IssueId, Issue] = {}
         problems = []
@@ -178,6 +171,9 @@ class JiraTracker(RemoteTracker[JiraSettings, JiraReads]):
         batches = [ids[i : i + PAGE] for i in range(0, len(ids), PAGE)]
         answers = await gathered(self._reads.batch(batch) for batch in batches)
         found = {issue.id: issue for answer in answers for issue in answer}
+        if not found:
+            # A project that can't be browsed any more answers as if each issue were gone.
+            await self._reads.see_project()
         return [found[issue_id] for issue_id in ids if issue_id in found]
 
     def _asked_states(self, states: Sequence[str]) -> list[str]:

@@ -147,10 +147,25 @@ class JiraReads:
         # The old key of an issue that moved away is not among them.
         return [name for name in references if name.lower() not in inside]
 
+    async def see_project(self) -> None:
+        """Make sure that the project can be seen, under the key that is configured.
+
+        Raises:
+            TrackerError: It can't, or it was given another key.
+        """
+        found = await self._of_project("")
+        key, now = self._settings.project_key, text(dig(found, "key"))
+        if now is not None and now.lower() != key.strip().lower():
+            raise TrackerError(
+                "tracker_response",
+                f"tracker.provider.project_key: Jira's project `{key}` is called `{now}` now; "
+                "set that key",
+                code="jira_renamed_project",
+            )
+
     async def statuses(self) -> list[str]:
         """The names of the project's statuses."""
-        key = quote(self._settings.project_key, safe="")
-        answer = await self._decoded("GET", f"/rest/api/3/project/{key}/statuses", None)
+        answer = await self._of_project("/statuses")
         if not isinstance(answer, list):
             raise _unknown("the project's statuses are no list")
         names = [
@@ -159,6 +174,22 @@ class JiraReads:
             for status in entries(dig(kind, "statuses"))
         ]
         return list(dict.fromkeys(name for name in names if name is not None))
+
+    async def _of_project(self, what: str) -> Any:
+        key = self._settings.project_key
+        try:
+            path = f"/rest/api/3/project/{quote(key, safe='')}{what}"
+            return await self._decoded("GET", path, None)
+        except TrackerError as error:
+            if error.status != 404:
+                raise
+            raise TrackerError(
+                "tracker_status",
+                f"tracker.provider.project_key: Jira has no project `{key}` that this account "
+                "may see; check the key, or give the account the permission to browse it",
+                status=404,
+                code="jira_api_status",
+            ) from None
 
     async def _read(self, method: str, path: str, body: Any) -> Mapping[str, Any]:
         answer = await self._decoded(method, path, body)

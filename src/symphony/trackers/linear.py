@@ -76,6 +76,7 @@ class LinearTracker(RemoteTracker[LinearSettings, LinearReads]):
         self._terminal_names = tuple(terminal_states)
         self._active = tuple(active_states)
         self._viewer_id: str | None = None
+        self._had_issues = True
 
     async def fetch_issues_by_states(self, states: Sequence[str]) -> list[Issue]:
         """Return all issues of the project in these states, over all pages, each once."""
@@ -87,6 +88,9 @@ class LinearTracker(RemoteTracker[LinearSettings, LinearReads]):
         finished = all(normalize_state(name) in self._terminal for name in names)
         read = self._reads.in_states if finished else self._listing.in_states
         nodes = await read(names)
+        if self._had_issues and not nodes and not finished:
+            await self._reads.see_project()
+        self._had_issues = bool(nodes) or (finished and self._had_issues)
         issues: dict[IssueId, Issue] = {}
         problems = []
         for node in nodes:
@@ -110,6 +114,8 @@ class LinearTracker(RemoteTracker[LinearSettings, LinearReads]):
         for node in nodes:
             issue = _asked_for(node, routing)
             found.setdefault(issue.id, issue)
+        if not found:
+            await self._reads.see_project()
         return [found[issue_id] for issue_id in wanted if issue_id in found]
 
     async def fetch_issue(self, name: str) -> Issue | None:
@@ -140,11 +146,6 @@ class LinearTracker(RemoteTracker[LinearSettings, LinearReads]):
     async def _state_faults(self) -> list[str]:
         slug, team = self._settings.project_slug, self._settings.team
         teams = await self._reads.team_states()
-        if teams is None:
-            return [
-                f"tracker.provider.project_slug: Linear shows no project {slug!r}: check the end "
-                "of the project's address, and that the token may read it"
-            ]
         where = f"the project {slug}"
         if team is not None:
             where = f"the team {team.upper()} of the project {slug}"

@@ -138,15 +138,30 @@ class LinearReads:
         )
         return [node for data in answers for node in _whole(data.get("issues"), "issues")]
 
-    async def team_states(self) -> dict[str, list[str]] | None:
+    async def see_project(self) -> None:
+        """Make sure that there is the project: a filter by one that is not there finds nothing.
+
+        Raises:
+            TrackerError: ``linear_unknown_project``.
+        """
+        await self.team_states()
+
+    async def team_states(self) -> dict[str, list[str]]:
         """Names of the workflow states of each team of the project, by the team's key.
 
-        None: there is no such project.
+        Raises:
+            TrackerError: ``linear_unknown_project``: there is no such project.
         """
         variables = {"projectSlug": self._settings.project_slug}
         projects = _nodes(dig(await self.query(queries.STATES, variables), "projects"), "projects")
         if not projects:
-            return None
+            slug = self._settings.project_slug
+            raise TrackerError(
+                "tracker_response",
+                f"tracker.provider.project_slug: Linear shows no project {slug!r}: check the end "
+                "of the project's address, and that the token may read it",
+                code="linear_unknown_project",
+            )
         found: dict[str, list[str]] = {}
         for team in _nodes(dig(projects[0], "teams"), "teams"):
             names = (dig(state, "name") for state in _nodes(dig(team, "states"), "states"))

@@ -16,7 +16,9 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 _MENDABLE: Final = frozenset({401, 403, 404, 410})
-_MENDABLE_CODES: Final = frozenset({"github_unknown_project", "missing_linear_viewer_identity"})
+_MENDABLE_CODES: Final = frozenset(
+    {"github_unknown_project", "linear_unknown_project", "missing_linear_viewer_identity"}
+)
 
 
 async def gathered(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

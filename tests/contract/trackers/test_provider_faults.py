@@ -232,3 +232,41 @@ async def test_a_page_that_comes_again_and_again_is_no_list(remote: RemoteHarnes
         assert len({issue.id for issue in found}) == len(found)
     remote.server.faults.clear()
     assert len(await remote.tracker.fetch_issues_by_states(["Todo"])) == MANY - 1
+
+
+SCOPES = {
+    "linear": "tracker.provider.project_slug",
+    "github": "tracker.provider.repo",
+    "gitlab": "tracker.provider.project_path",
+    "jira": "tracker.provider.project_key",
+    "asana": "tracker.provider.project_gid",
+}
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_a_scope_that_can_t_be_seen_any_more_takes_nobody_for_gone(
+    remote: RemoteHarness, count: int
+) -> None:
+    ids = [remote.put(number) for number in range(1, count + 1)]
+    reads = [
+        lambda: remote.tracker.fetch_issues_by_states(["Todo"]),
+        lambda: remote.tracker.fetch_issues_by_ids(ids),
+    ]
+    assert [len(await read()) for read in reads] == [count, count]
+    remote.server.hidden = True
+    for read in (*reads, *reads):
+        before = remote.requests()
+        with pytest.raises(TrackerError) as caught:
+            await read()
+        assert SCOPES[remote.tracker.kind] in caught.value.message
+        assert remote.requests() - before <= 3
+    remote.server.hidden = False
+    assert [len(await read()) for read in reads] == [count, count]
+
+
+async def test_the_last_issue_that_goes_is_gone_all_the_same(remote: RemoteHarness) -> None:
+    issue_id = remote.put(1)
+    assert len(await remote.tracker.fetch_issues_by_states(["Todo"])) == 1
+    remote.remove(1)
+    assert await remote.tracker.fetch_issues_by_ids([issue_id]) == []
+    assert await remote.tracker.fetch_issues_by_states(["Todo"]) == []

@@ -387,3 +387,19 @@ async def test_a_cycle_with_two_hundred_running_issues_costs_four_requests(
     assert len(await tracker.fetch_issues_by_ids(ids)) == 200
     assert len(await tracker.fetch_issues_by_states(["To Do", "In Progress"])) == 200
     assert len(jira_server.calls) == 4
+
+
+async def test_a_project_that_was_given_another_key_is_told_and_stops_nobody(
+    jira_server: Any, tracker: JiraTracker
+) -> None:
+    issue_id = IssueId(jira_server.add(1))
+    assert len(await tracker.fetch_issues_by_ids([issue_id])) == 1
+    jira_server.projects["EX"] = "NEW"
+    jira_server.issues[issue_id]["fields"]["project"]["key"] = "NEW"
+    jira_server.issues[issue_id]["key"] = "NEW-1"
+    for read in (
+        tracker.fetch_issues_by_ids([issue_id]),
+        tracker.fetch_issues_by_states(["To Do"]),
+    ):
+        with pytest.raises(TrackerError, match="`EX` is called `NEW` now; set that key"):
+            await read
