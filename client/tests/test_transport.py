@@ -157,6 +157,19 @@ async def test_the_ladder_ends_a_stubborn_child_and_its_group(
     await eventually(lambda: not commands_with(marker))
 
 
+async def test_a_child_that_outlives_its_input_is_told_to_end_before_it_is_killed() -> None:
+    code = (
+        "import signal,sys\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n"
+        "print('ready', flush=True)\n"
+        "while True: signal.pause()\n"
+    )
+    transport = await SubprocessTransport.spawn([PYTHON, "-c", code])
+    assert await transport.receive() == b"ready\n"
+    await transport.aclose()
+    assert transport.returncode == 7
+
+
 async def test_a_child_that_ends_takes_its_group_along(
     commands_with: Callable[[str], list[int]], eventually: Any
 ) -> None:
