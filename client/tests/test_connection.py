@@ -272,6 +272,13 @@ async def test_a_null_snapshot_never_erases_a_good_one(server, connect, eventual
         "primary": {"usedPercent": 44, "resetsAt": 18},
         "planType": "pro",
     }
+    # An update that names no limit is one of the limit that was told of last.
+    unnamed = {"limitId": None, "primary": {"usedPercent": 45, "resetsAt": None}}
+    server.feed(limits(unnamed), limits({"limitId": [], "secondary": {"usedPercent": 2}}))
+    await eventually(lambda: len(seen) == 10)
+    assert connection.rate_limits["primary"] == {"usedPercent": 45, "resetsAt": 18}
+    assert connection.rate_limits["secondary"] == {"usedPercent": 2}
+    assert connection.rate_limits["planType"] == "pro"
 
 
 async def test_a_fault_in_on_events_is_reported_and_harms_nobody(server, connect) -> None:

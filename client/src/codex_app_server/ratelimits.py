@@ -20,10 +20,11 @@ class RateLimits:
         snapshot: The one last updated with something useful, as received and merged; or None.
     """
 
-    __slots__ = ("_by_id", "snapshot")
+    __slots__ = ("_by_id", "_last_id", "snapshot")
 
     def __init__(self) -> None:
-        self._by_id: dict[Any, dict[str, Any]] = {}
+        self._by_id: dict[str | None, dict[str, Any]] = {}
+        self._last_id: str | None = None
         self.snapshot: dict[str, Any] | None = None
 
     def update(self, received: object) -> None:
@@ -35,7 +36,8 @@ class RateLimits:
             return
         limit_id = received.get("limitId")
         if not isinstance(limit_id, str):
-            limit_id = None
+            # What names no limit speaks of the one that was last spoken of.
+            limit_id = self._last_id
         merged = dict(self._by_id.get(limit_id, {}))
         for name, value in useful.items():
             before = merged.get(name)
@@ -45,3 +47,4 @@ class RateLimits:
             else:
                 merged[name] = value
         self._by_id[limit_id] = self.snapshot = merged
+        self._last_id = limit_id
