@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from symphony.errors import SettingFault, TrackerError
 from symphony.model.issue import Issue, IssueId, normalize_state
 
@@ -26,12 +28,14 @@ from .http import HttpClient
 from .http_paths import BadCall
 from .joint_reads import JointReads, Shown
 from .remote import RemoteTracker, refusal
-from .rest_reads import checked_at_start, missing_names
+from .rest_reads import checked_at_start, state_faults
 from .rest_records import Malformed, dig, entries, text
 from .tool_results import TIMEOUT_S, failed
 
 if TYPE_CHECKING:
     from symphony.config.settings import TrackerSettings
+
+log = structlog.get_logger(__name__)
 
 
 class AsanaTracker(RemoteTracker[AsanaSettings, AsanaReads]):
@@ -75,13 +79,20 @@ class AsanaTracker(RemoteTracker[AsanaSettings, AsanaReads]):
         return await checked_at_start(self._state_faults)
 
     async def _state_faults(self) -> list[str]:
-        sections = await self._reads.sections()
+        try:
+            sections = await self._reads.sections()
+        except TrackerError as error:
+            if error.status not in (403, 404) or not await self._reads.shows_tasks():
+                raise
+            log.warning("Asana's sections can't be read to check states", why=error.message)
+            return []
         known = [name for entry in sections if (name := text(dig(entry, "name"))) is not None]
-        where = "the Asana project"
-        active = missing_names("tracker.active_states", where, self._settings.active, known)
-        # A terminal state that no section has does no harm; one that is near a section is a typo.
-        terminal = missing_names("tracker.terminal_states", where, self._settings.terminal, known)
-        return [*active, *(sentence for sentence in terminal if "did you mean" in sentence)]
+        return state_faults(
+            "the Asana project",
+            known,
+            active=self._settings.active,
+            terminal=self._settings.terminal,
+        )
 
     def agent_tools(self) -> Sequence[ToolSpec]:
         """The tool ``asana_api``."""

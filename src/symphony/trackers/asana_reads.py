@@ -76,6 +76,17 @@ class AsanaReads:
         answers = await gathered([self._batch(batch) for batch in batches])
         return [*found.values(), *(task for answer in answers for task in answer)]
 
+    async def shows_tasks(self) -> bool:
+        """Whether the token sees any open task of the project.
+
+        Raises:
+            TrackerError: Asana gives no answer that tells.
+        """
+        path = f"/projects/{self._settings.project_gid}/tasks"
+        query: dict[str, str | int] = {"completed_since": "now", "opt_fields": "gid", "limit": 1}
+        answer = await self._send("GET", path, query, None)
+        return answer.status not in (403, 404) and bool(_data(_decoded(answer)))
+
     async def sections(self) -> list[Any]:
         """The project's sections."""
         path = f"/projects/{self._settings.project_gid}/sections"

@@ -37,7 +37,7 @@ from .http import HttpClient
 from .joint_reads import JointReads, Shown, shown_beside
 from .remote import RemoteTracker, refusal
 from .rest_listing import Records
-from .rest_reads import checked_at_start, gathered, missing_names
+from .rest_reads import checked_at_start, gathered, missing_names, state_faults
 from .rest_records import Malformed, dig, text
 
 if TYPE_CHECKING:
@@ -165,9 +165,12 @@ class GitHubTracker(RemoteTracker[GitHubSettings, GitHubReads]):
             known = await self._reads.status_names()
             if not known:
                 return [f"tracker.provider.project_field: {key} is no field with options"]
-            states = (*settings.active, *sorted(settings.terminal))
-            asked = [s for s in states if normalize_state(s) not in ("open", "closed")]
-            return missing_names("tracker.active_states and terminal_states", key, asked, known)
+            return state_faults(
+                key,
+                [*known, "open", "closed"],
+                active=settings.active,
+                terminal=sorted(settings.terminal),
+            )
         if not settings.state_labels:
             return []
         key = f"the repository {settings.owner}/{settings.repo}"

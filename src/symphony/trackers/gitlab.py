@@ -28,7 +28,7 @@ from .http import HttpClient
 from .joint_reads import JointReads, Shown, shown_beside
 from .remote import RemoteTracker, refusal
 from .rest_listing import Records
-from .rest_reads import checked_at_start, missing_names
+from .rest_reads import checked_at_start, missing_names, state_faults
 from .rest_records import Malformed
 
 if TYPE_CHECKING:
@@ -135,16 +135,19 @@ class GitLabTracker(RemoteTracker[GitLabSettings, GitLabReads]):
         settings = self._settings
         where = f"the project {settings.project_path}"
         if settings.state_scope:
-            states = (*settings.active, *sorted(settings.terminal))
-            asked = [s for s in states if normalize_state(s) not in ("opened", "closed")]
-            labels = [f"{settings.state_scope}::{normalize_state(state)}" for state in asked]
-            key = "tracker.active_states and terminal_states"
-        elif settings.state_labels:
-            labels = list(settings.state_labels.values())
-            key = "tracker.provider.state_labels"
-        else:
+            scope = f"{settings.state_scope}::"
+            labels = await self._reads.labels()
+            return state_faults(
+                where,
+                [*labels, "opened", "closed"],
+                active=_labels_of(settings.active, scope),
+                terminal=_labels_of(sorted(settings.terminal), scope),
+            )
+        if not settings.state_labels:
             return []
-        return missing_names(key, where, labels, await self._reads.labels())
+        asked = list(settings.state_labels.values())
+        known = await self._reads.labels()
+        return missing_names("tracker.provider.state_labels", where, asked, known)
 
     def _known(self, states: Sequence[str]) -> frozenset[str]:
         """Keys of the asked states, without those that no issue here can have."""
@@ -192,6 +195,12 @@ def make_client(settings: GitLabSettings) -> HttpClient:
         "User-Agent": "symphony",
     }
     return HttpClient(provider="GitLab", headers=headers, base_url=settings.api_url)
+
+
+def _labels_of(states: Sequence[str], scope: str) -> list[str]:
+    """The labels that stand for states; ``opened`` and ``closed`` are GitLab's own."""
+    keys = [normalize_state(state) for state in states]
+    return [key if key in ("opened", "closed") else f"{scope}{key}" for key in keys]
 
 
 def _iid(issue_id: str) -> int:

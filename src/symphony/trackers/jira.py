@@ -9,7 +9,6 @@ Invariant: nothing partial is returned; a fault of one batch or page is the faul
 from __future__ import annotations
 
 import asyncio
-import difflib
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +30,7 @@ from .jira_settings import CATEGORIES, JiraSettings, resolve
 from .jira_tool import NAME, build_tool, prepare, tool_spec
 from .joint_reads import JointReads, Shown
 from .remote import RemoteTracker, refusal
-from .rest_reads import checked_at_start, gathered
+from .rest_reads import checked_at_start, gathered, state_faults
 from .rest_records import Malformed
 from .tool_results import TIMEOUT_S, failed
 
@@ -105,9 +104,21 @@ class JiraTracker(RemoteTracker[JiraSettings, JiraReads]):
         return await checked_at_start(self._state_faults, self._filter_faults)
 
     async def _state_faults(self) -> list[str]:
-        known = await self._reads.statuses()
-        by_category = self._settings.by_category
-        return state_faults(self._states, list(CATEGORIES.values()) if by_category else known)
+        try:
+            known = await self._reads.statuses()
+        except TrackerError as error:
+            if error.status != 404 or not await self._reads.shows_issues():
+                raise
+            log.warning("Jira's statuses can't be read to check the states", why=error.message)
+            return []
+        if self._settings.by_category:
+            known = list(CATEGORIES.values())
+        return known and state_faults(
+            "the Jira project",
+            known,
+            active=self._states["active_states"],
+            terminal=self._states["terminal_states"],
+        )
 
     async def _filter_faults(self) -> list[str]:
         """A filter that Jira can't read makes every poll fail, so it is tried on its own."""
@@ -202,28 +213,6 @@ class JiraTracker(RemoteTracker[JiraSettings, JiraReads]):
         until = self._clock() + UNKNOWN_STATES_S
         self._unknown.update((normalize_state(name), until) for name in unknown)
         return bool(unknown)
-
-
-def state_faults(states: Mapping[str, Sequence[str]], known: Sequence[str]) -> list[str]:
-    """A sentence for each state that can't be meant, with the nearest name.
-
-    A terminal state that no issue can have does no harm; it is a fault where it looks like a typo.
-    """
-    keys = {normalize_state(name): name for name in known}
-    faults = []
-    for setting, names in states.items():
-        for name in names:
-            if not known or normalize_state(name) in keys:
-                continue
-            near = difflib.get_close_matches(normalize_state(name), list(keys), n=1)
-            if near:
-                hint = f"did you mean `{keys[near[0]]}`?"
-            elif setting == "active_states":
-                hint = "it has " + ", ".join(f"`{other}`" for other in known[:20])
-            else:
-                continue
-            faults.append(f"tracker.{setting}: the Jira project has no status `{name}`; {hint}")
-    return faults
 
 
 def validate(

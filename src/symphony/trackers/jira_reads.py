@@ -70,6 +70,19 @@ class JiraReads:
             body = {**body, "nextPageToken": token}
         raise _pagination(f"more than {MAX_PAGES} pages", "jira_endless_pages")
 
+    async def shows_issues(self) -> bool:
+        """Whether the account sees any issue of the project.
+
+        Raises:
+            TrackerError: Jira gives no answer that tells.
+        """
+        try:
+            return bool(_issues(await self._search_one([])))
+        except TrackerError as error:
+            if error.status in (400, 404):
+                return False
+            raise
+
     async def try_filters(self) -> None:
         """Search with the filters alone, where there are some.
 
@@ -77,10 +90,12 @@ class JiraReads:
             TrackerError: With the status 400 where Jira can't read them.
         """
         if self._settings.filters:
-            project = f"project = {jira_jql.quoted(self._settings.project_key)}"
-            jql = " AND ".join([project, *self._settings.filters])
-            body = {"jql": jql, "fields": ["summary"], "maxResults": 1}
-            await self._read("POST", "/rest/api/3/search/jql", body)
+            await self._search_one(self._settings.filters)
+
+    async def _search_one(self, filters: Sequence[str]) -> Mapping[str, Any]:
+        project = f"project = {jira_jql.quoted(self._settings.project_key)}"
+        body = {"jql": " AND ".join([project, *filters]), "fields": ["summary"], "maxResults": 1}
+        return await self._read("POST", "/rest/api/3/search/jql", body)
 
     async def batch(self, ids: Sequence[str]) -> list[Issue]:
         """The visible issues of at most ``PAGE`` ids or keys in upper case, in no order."""

@@ -30,7 +30,7 @@ from .linear_records import Routing, to_issue
 from .linear_settings import LinearSettings, resolve
 from .linear_tool import LinearTool
 from .remote import RemoteTracker, refusal
-from .rest_reads import checked_at_start, missing_names, mistyped_names
+from .rest_reads import checked_at_start, state_faults
 from .rest_records import Malformed
 
 if TYPE_CHECKING:
@@ -166,8 +166,8 @@ class LinearTracker(RemoteTracker[LinearSettings, LinearReads]):
             for name in self._active
             if name not in known and normalize_state(name) in spelt
         ]
-        typos = mistyped_names("tracker.terminal_states", where, self._terminal_names, known)
-        return [*missing_names(key, where, self._active, known), *other_case, *typos]
+        faults = state_faults(where, known, active=self._active, terminal=self._terminal_names)
+        return [*faults, *other_case]
 
     async def _assignee_faults(self) -> list[str]:
         assignee = self._settings.assignee

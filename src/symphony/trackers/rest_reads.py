@@ -20,6 +20,8 @@ _MENDABLE_CODES: Final = frozenset(
     {"github_unknown_project", "linear_unknown_project", "missing_linear_viewer_identity"}
 )
 
+SHOWN_NAMES: Final = 20
+
 
 async def gathered(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """Run the calls, as many at a time as the HTTP layer lets, and return their results in order.
@@ -49,14 +51,18 @@ async def checked_at_start(*checks: Callable[[], Coroutine[Any, Any, list[str]]]
     """The faults that all checks find; a provider that can't be asked is no fault, only a warning.
 
     A token that is refused and a scope that is not there are faults too: waiting mends neither.
-    After a refused token or no answer nothing more is asked.
+    The first check reads what each poll does; where that is let in, a further one that is not may
+    lack a permission that work does not need. After a refused token or no answer nothing more is
+    asked.
     """
     found: list[str] = []
-    for check in checks:
+    for number, check in enumerate(checks):
         try:
             found += await check()
         except TrackerError as error:
-            refused = error.category == "tracker_status" and error.status in _MENDABLE
+            refused = error.category == "tracker_status" and error.status in (
+                _MENDABLE if number == 0 else {401}
+            )
             refused = refused or error.code in _MENDABLE_CODES
             if refused:
                 found.append(error.message)
@@ -74,21 +80,48 @@ def missing_names(key: str, where: str, asked: Sequence[str], known: Sequence[st
     for name in asked:
         if normalize_state(name) not in names:
             near = difflib.get_close_matches(normalize_state(name), list(names), n=1)
-            hint = f"; did you mean `{names[near[0]]}`?" if near else ""
+            shown = ", ".join(f"`{other}`" for other in list(known)[:SHOWN_NAMES])
+            hint = f"; did you mean `{names[near[0]]}`?" if near else f"; it has {shown or 'none'}"
             sentences.append(f"{key}: {where} has no `{name}`{hint}")
     return sentences
 
 
 def mistyped_names(key: str, where: str, asked: Sequence[str], known: Sequence[str]) -> list[str]:
-    """A sentence for each asked name that is very like a known one that is not asked for.
-
-    For terminal states: one that the tracker does not have does no harm, a typo does.
-    """
+    """A sentence for each asked name that is very like a known one that is not asked for."""
     names = {normalize_state(name): name for name in known}
     keys = {normalize_state(name) for name in asked}
     sentences = []
     for name in asked:
-        near = difflib.get_close_matches(normalize_state(name), list(names), n=1, cutoff=0.8)
-        if normalize_state(name) not in names and near and near[0] not in keys:
+        written = normalize_state(name)
+        near = [other for other in names if other not in keys and _is_slip(written, other)]
+        if written not in names and near:
             sentences.append(f"{key}: {where} has no `{name}`; did you mean `{names[near[0]]}`?")
     return sentences
+
+
+def _is_slip(written: str, meant: str) -> bool:
+    """A letter more, less or other in a longer name, or the same letters in another order."""
+    alike = difflib.SequenceMatcher(None, written, meant).ratio()
+    return alike >= 0.84 or sorted(written) == sorted(meant)
+
+
+def state_faults(
+    where: str, known: Sequence[str], *, active: Sequence[str], terminal: Sequence[str]
+) -> list[str]:
+    """What of the configured states can't be meant, with the nearest name.
+
+    Typos, and active states of which the tracker has none: nothing would ever start. Others that it
+    lacks do no harm beside those that it has, for a workflow may serve several teams: they are
+    warned of, terminal ones not even that.
+    """
+    key = "tracker.active_states"
+    missing = missing_names(key, where, active, known)
+    typos = mistyped_names(key, where, active, known)
+    if len(missing) == len(active):
+        faults = missing
+    else:
+        faults = typos
+        named = "; ".join(one for one in missing if one not in typos)
+        if named:
+            log.warning("The tracker lacks an active state; nothing of it will start", what=named)
+    return [*faults, *mistyped_names("tracker.terminal_states", where, terminal, known)]

@@ -383,11 +383,22 @@ async def test_what_only_the_tracker_knows_is_told_at_start(
         for number, state in enumerate(("Todo", "In Progress", "Done"), start=1):
             remote.put(number, state=state)
         if fault:
-            remote.server.faults.append(Fault(**fault))
+            # Where a look at the project is refused, a second one tells whether all of it is.
+            remote.server.faults += [Fault(**fault), Fault(**fault)]
         tracker = started(remote, changes)
         (sentence,) = await tracker.faults_at_start()
         assert words in sentence
         assert remote.server.token not in sentence
+        await tracker.aclose()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("kind", ["jira", "asana"])
+async def test_who_sees_issues_but_not_the_states_may_start(tmp_path: Path, kind: str) -> None:
+    async with open_harness(kind, tmp_path) as remote:
+        remote.put(1, state="Todo")
+        remote.server.faults.append(Fault(status=404, body=b"{}"))
+        tracker = started(remote, {"active_states": ["Tood"]})
+        assert list(await tracker.faults_at_start()) == []
         await tracker.aclose()  # type: ignore[attr-defined]
 
 
