@@ -321,8 +321,10 @@ class ExecRun:
 
     def _deliver(self, line: bytes) -> None:
         thread_id = self._translator.thread_id
-        if self._machine.turn_id is None and thread_id is not None:
+        if thread_id is not None:
             self._machine.thread_id = thread_id
+        if self._machine.turn_id is None:
+            # Before the thread is told of, if it ever is: a turn may fail before that.
             self._machine.bind(self.id)
         for run in self._rpc.receive(line.removesuffix(b"\n") + b"\n", self._loop.time()):
             if isinstance(run, Run):

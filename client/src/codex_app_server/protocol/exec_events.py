@@ -81,7 +81,8 @@ class ExecTranslator:
         }
 
     def _thread_started(self, message: Mapping[str, Any]) -> list[Message]:
-        self.thread_id = str(message.get("thread_id"))
+        thread_id = message.get("thread_id")
+        self.thread_id = thread_id if isinstance(thread_id, str) else None
         return [{"method": "thread/started", "params": {"thread": {"id": self.thread_id}}}]
 
     def _turn_started(self, message: Mapping[str, Any]) -> list[Message]:
@@ -139,7 +140,9 @@ def _item(item: Message) -> Message:
     if kind == "reasoning":
         named |= {"summary": [str(named.pop("text", ""))], "content": []}
     if kind == "file_change":
-        named["changes"] = [_change(one) for one in item.get("changes") or ()]
+        changes = item.get("changes")
+        changes = changes if isinstance(changes, list) else []
+        named["changes"] = [_change(one) for one in changes]
     if kind == "command_execution":
         named |= {"commandActions": [], "cwd": ""}
     return named
