@@ -1,8 +1,9 @@
-"""As much of Linear's GraphQL as a poll, a look at single issues and a change of state need.
+"""As much of Linear's GraphQL as polls, the checks at start, looks at single issues and moves need.
 
-Operations are told apart by name, not parsed. The store is read and changed by the driver directly:
-both live in one event loop. What no branch knows is answered with an error and kept in ``unknown``,
-so that a figure is never taken from a daemon that was talking to nobody.
+Operations are told apart by name, not parsed: those of both implementations, of which ours asks at
+start for the states and then polls by changes. The store is read and changed by the driver
+directly: both live in one event loop. What no branch knows is answered with an error and kept in
+``unknown``, so that a figure is never taken from a daemon that was talking to nobody.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Issue:
     number: int
     state: str = "Todo"
     done_at: float | None = None
+    moves: int = 0
 
     @property
     def id(self) -> str:
@@ -42,7 +44,7 @@ class Issue:
     def node(self) -> dict[str, Any]:
         """Return what Linear answers for the fields that both implementations ask for."""
         identifier = f"BEN-{self.number}"
-        stamp = (_EPOCH + timedelta(seconds=self.number)).isoformat()
+        created = _EPOCH + timedelta(seconds=self.number)
         return {
             "id": self.id,
             "identifier": identifier,
@@ -53,10 +55,12 @@ class Issue:
             "branchName": f"bench/{identifier.lower()}",
             "url": f"https://linear.app/bench/issue/{identifier}",
             "assignee": None,
+            "team": {"key": "BEN"},
+            "labelIds": [],
             "labels": {"nodes": [], "pageInfo": _COMPLETE},
             "inverseRelations": {"nodes": [], "pageInfo": _COMPLETE},
-            "createdAt": stamp,
-            "updatedAt": stamp,
+            "createdAt": created.isoformat(),
+            "updatedAt": (created + timedelta(hours=self.moves)).isoformat(),
         }
 
 
@@ -130,25 +134,48 @@ class FakeLinear:
     def _answer(self, query: str, variables: Mapping[str, Any], arrived: float) -> dict[str, Any]:
         match = _OPERATION.search(query)
         operation = match[1] if match else ""
-        if operation == "SymphonyLinearPoll":
-            return self._poll(variables, arrived)
-        if operation == "SymphonyLinearIssuesById":
-            wanted = (self.issues.get(str(id_)) for id_ in variables["ids"])
-            return _issues([issue for issue in wanted if issue is not None], None)
+        match operation:
+            case "SymphonyLinearPoll":
+                return {"data": {"issues": self._listed(variables, "first", arrived)}}
+            case "SymphonyLinearMarks":
+                return {"data": {"issues": self._listed(variables, "first")}}
+            case "SymphonyLinearChanges":
+                return {"data": self._changes(variables, arrived)}
+            case "SymphonyLinearIssuesById":
+                return {"data": {"issues": self._found(variables["ids"])}}
+            case "SymphonyLinearBlockers":
+                return {"data": {"issues": self._found(variables["blockers"])}}
+            case "SymphonyLinearStates":
+                return {"data": {"projects": {"nodes": _projects(variables["projectSlug"])}}}
         if "issueUpdate" in query:
             return self._update(variables)
         self.unknown.append(operation or query[:80])
         return {"errors": [{"message": f"the benchmark's Linear does not know {operation!r}"}]}
 
-    def _poll(self, variables: Mapping[str, Any], arrived: float) -> dict[str, Any]:
+    def _changes(self, variables: Mapping[str, Any], arrived: float) -> dict[str, Any]:
+        answer = {"marks": self._listed(variables, "marksFirst", arrived)}
+        if variables["withIds"]:
+            answer["asked"] = self._found(variables["ids"])
+        if variables["withBlockers"]:
+            answer["blockers"] = self._found(variables["blockers"])
+        return answer
+
+    def _listed(
+        self, variables: Mapping[str, Any], size: str, arrived: float | None = None
+    ) -> dict[str, Any]:
+        """A page of the issues in some states; with its arrival, a poll if it is of active ones."""
         states = {str(name).lower() for name in variables["stateNames"]}
-        if "todo" in states:
+        if arrived is not None and "todo" in states:
             self.polls.append(arrived)
             self.polled.set()
         found = [issue for issue in self.issues.values() if issue.state.lower() in states]
         start = int(variables.get("after") or 0)
-        end = start + int(variables["first"])
-        return _issues(found[start:end], str(end) if end < len(found) else None)
+        end = start + int(variables[size])
+        return _page(found[start:end], str(end) if end < len(found) else None)
+
+    def _found(self, ids: Sequence[str]) -> dict[str, Any]:
+        wanted = (self.issues.get(str(id_)) for id_ in ids)
+        return _page([issue for issue in wanted if issue is not None], None)
 
     def _update(self, variables: Mapping[str, Any]) -> dict[str, Any]:
         issue = self.issues.get(str(variables.get("id")))
@@ -160,10 +187,18 @@ class FakeLinear:
     @staticmethod
     def _move(issue: Issue, state: str) -> None:
         issue.state = state
+        issue.moves += 1
         if state in TERMINAL and issue.done_at is None:
             issue.done_at = time.monotonic()
 
 
-def _issues(found: Sequence[Issue], cursor: str | None) -> dict[str, Any]:
+def _page(found: Sequence[Issue], cursor: str | None) -> dict[str, Any]:
     page = {"hasNextPage": cursor is not None, "endCursor": cursor}
-    return {"data": {"issues": {"nodes": [issue.node() for issue in found], "pageInfo": page}}}
+    return {"nodes": [issue.node() for issue in found], "pageInfo": page}
+
+
+def _projects(slug: str) -> list[dict[str, Any]]:
+    if slug != PROJECT:
+        return []
+    states = [{"name": name} for name in (*ACTIVE, *TERMINAL)]
+    return [{"id": "project-1", "teams": {"nodes": [{"key": "BEN", "states": {"nodes": states}}]}}]
