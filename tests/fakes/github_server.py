@@ -163,6 +163,8 @@ class GitHubServer(RestServer):
         self.archived: set[int] = set()
         self.crowded: set[int] = set()
         """Issues that are in more projects than are sent with them."""
+        self.lacks: set[str] = set()
+        """Fields that an older Enterprise Server does not have."""
         self.points = 5_000
         """GraphQL points that are left; each query costs one."""
         self.options = ["Todo", "In Progress", "Done"]
@@ -398,6 +400,9 @@ class GitHubServer(RestServer):
         if self.points == 0:
             error = {"type": "RATE_LIMITED", "message": "API rate limit already exceeded"}
             return Reply(200, {"errors": [error]})
+        lacking = [name for name in sorted(self.lacks) if name in payload["query"]]
+        if lacking:
+            return Reply(200, {"errors": [_undefined(name) for name in lacking]})
         document, problems = _parsed(payload["query"])
         if problems:
             self.problems += [problem.message for problem in problems]
@@ -440,6 +445,15 @@ class _Root:
 
 
 NOT_FOUND = {"type": "NOT_FOUND"}
+
+
+def _undefined(name: str) -> dict[str, Any]:
+    return {
+        "path": ["fragment SymphonyIssue", name],
+        "extensions": {"code": "undefinedField", "typeName": "Issue", "fieldName": name},
+        "locations": [{"line": 1, "column": 1}],
+        "message": f"Field '{name}' doesn't exist on type 'Issue'",
+    }
 
 
 class _Repository:

@@ -8,7 +8,7 @@ other error beside data fails the read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from symphony.errors import TrackerError
@@ -18,17 +18,21 @@ from .rest_records import dig, entries, text
 BATCH: Final = 100
 PAGE: Final = 100
 
-_COMMON: Final = """
-  __typename id fullDatabaseId number title body closed url createdAt updatedAt
-  repository { nameWithOwner }
-  assignees(first: 1) { nodes { login } }
-  labels(first: 100) { nodes { name } }
-  milestone { title }
+YOUNG: Final = {
+    "fullDatabaseId": " fullDatabaseId",
+    "subIssuesSummary": " subIssuesSummary { total completed }",
+}
+"""What of our documents an older Enterprise Server does not know, by field."""
+
+_COMMON: Final = f"""
+  __typename id{YOUNG["fullDatabaseId"]} number title body closed url createdAt updatedAt
+  repository {{ nameWithOwner }}
+  assignees(first: 1) {{ nodes {{ login }} }}
+  labels(first: 100) {{ nodes {{ name }} }}
+  milestone {{ title }}
 """
 
-_FRAGMENTS: Final = (
-    f"fragment SymphonyIssue on Issue {{{_COMMON}  subIssuesSummary {{ total completed }}\n}}\n"
-)
+_FRAGMENTS: Final = f"fragment SymphonyIssue on Issue {{{_COMMON} {YOUNG['subIssuesSummary']}\n}}\n"
 _PULL: Final = f"fragment SymphonyPull on PullRequest {{{_COMMON}}}\n"
 
 _STATUS: Final = (
@@ -121,11 +125,10 @@ def found_issues(body: Mapping[str, Any], numbers: Sequence[int]) -> dict[int, M
 
 def _unknown_repository() -> TrackerError:
     return TrackerError(
-        "tracker_status",
+        "tracker_response",
         "GitHub shows no such repository: check tracker.provider.repo, and that the token may read "
         "the issues of that repository",
-        status=404,
-        code="github_api_status",
+        code="github_graphql_errors",
     )
 
 
@@ -175,6 +178,22 @@ def answered_with_errors(body: Mapping[str, Any], *, of_one_issue: bool = False)
         code="github_graphql_errors",
         of_one_issue=of_one_issue,
     )
+
+
+def unknown_fields(body: object) -> frozenset[str]:
+    """Fields that this server does not have, where they are all that it complains of."""
+    errors = entries(dig(body, "errors"))
+    named = {text(dig(error, "extensions", "fieldName")) for error in errors}
+    codes = {dig(error, "extensions", "code") for error in errors}
+    lacks = frozenset(name for name in named if name in YOUNG)
+    return lacks if lacks == named and codes == {"undefinedField"} else frozenset()
+
+
+def without(document: str, fields: Collection[str]) -> str:
+    """The document with these of the ``YOUNG`` fields taken out."""
+    for name in fields:
+        document = document.replace(YOUNG[name], "")
+    return document
 
 
 def is_rate_limited(body: object) -> bool:

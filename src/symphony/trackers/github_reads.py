@@ -53,6 +53,7 @@ class GitHubReads:
     ) -> None:
         self._settings = settings
         self._http = http
+        self._lacks: frozenset[str] = frozenset()
         # Blockers and sub-issues change without a trace in the issue that waits for them.
         related = settings.dependencies or settings.sub_issues
         self._open = Listing(
@@ -195,7 +196,7 @@ class GitHubReads:
         return project
 
     async def _graphql(self, document: str, variables: Mapping[str, Any]) -> Mapping[str, Any]:
-        payload = {"query": document, "variables": variables}
+        payload = {"query": queries.without(document, self._lacks), "variables": variables}
         try:
             answer = await self._http.post_json(
                 self._settings.graphql_url, payload, idempotent=True
@@ -208,6 +209,10 @@ class GitHubReads:
             raise self._refused(answer)
         if not isinstance(body, Mapping):
             raise queries.unknown_payload("it is no JSON object")
+        lacks = queries.unknown_fields(body) - self._lacks
+        if lacks:
+            self._lacks |= lacks
+            return await self._graphql(document, variables)
         return body
 
     async def _all_pages(self, path: str, query: Query) -> list[Any]:

@@ -634,3 +634,28 @@ async def test_an_issue_in_too_many_projects_is_not_taken_for_gone(github_server
         await tracker.fetch_issues_by_ids(ids(1, 2))
     assert caught.value.category == "tracker_pagination"
     await tracker.aclose()
+
+
+@pytest.mark.parametrize("lacks", [{"subIssuesSummary"}, {"subIssuesSummary", "fullDatabaseId"}])
+async def test_an_older_enterprise_server_is_asked_for_what_it_has(
+    github_server: Any, tracker: GitHubTracker, lacks: set[str]
+) -> None:
+    for number in (1, 2):
+        github_server.add(number)
+    github_server.lacks = lacks
+    for _ in range(2):
+        found = await tracker.fetch_issues_by_ids(ids(1, 2))
+        assert numbers(found) == [1, 2]
+    # Refused once; what it lacks is remembered.
+    assert len(github_server.calls) == 3
+
+
+async def test_a_field_that_nobody_lacks_fails_the_read(
+    github_server: Any, tracker: GitHubTracker
+) -> None:
+    for number in (1, 2):
+        github_server.add(number)
+    github_server.lacks = {"subIssuesSummary", "milestone"}
+    with pytest.raises(TrackerError, match="Field 'milestone' doesn't exist"):
+        await tracker.fetch_issues_by_ids(ids(1, 2))
+    assert len(github_server.calls) == 1
