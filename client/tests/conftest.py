@@ -350,17 +350,24 @@ PR_SET_CHILD_SUBREAPER = 36
 GONE_S = 10.0
 
 
-def pytest_configure() -> None:
-    """Let processes that lose their parent become ours: no leak escapes by a double fork."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+def _adopt_orphans(wanted: bool) -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, int(wanted), 0, 0, 0)
 
 
 @pytest.fixture(autouse=True)
 def no_process_is_left() -> Iterator[None]:
-    """Fails a test after which a process that it started is alive, however it was forked."""
+    """Fails a test after which a process that it started is alive, however it was forked.
+
+    Processes that lose their parent become ours for so long: no leak escapes by a double fork. The
+    daemon's tests share this process, and their orphans must be nobody's.
+    """
     before = _children()
-    yield
-    assert _left_since(before, GONE_S) == {}
+    _adopt_orphans(True)
+    try:
+        yield
+        assert _left_since(before, GONE_S) == {}
+    finally:
+        _adopt_orphans(False)
 
 
 @pytest.fixture

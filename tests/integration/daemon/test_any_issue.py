@@ -22,7 +22,7 @@ async def test_an_issue_that_no_poll_lists_is_explained_and_ordered_about(place:
     refused = place.command("retry", name, status=1)
     assert f"{name} can't start: state 'Done' is terminal" in refused
     assert "nothing of it runs; it is held" in place.command("stop", name.lower())
-    assert [row["issue"] for row in place.state()["holds"]] == [name]
+    await place.until(lambda: [row["issue"] for row in place.state()["holds"]] == [name])
     place.board.move(name, "Todo")
     await place.until(lambda: (place.state() or {}).get("waiting"))
     assert "it may run now, but still waits: " in place.command("retry", name)

@@ -147,7 +147,8 @@ async def test_a_provider_that_repeats_the_token_is_not_repeated(place: Place, k
         answers = [place.state(), place.get(f"/api/v1/{name}")]
         answers.append(place.command("explain", name, status=1))
         assert await place.stop() == 0
-    assert "[redacted]" in said[0]
+    if kind != "asana":  # a project that is refused is told in our own words there
+        assert "[redacted]" in said[0]
     assert "Rotate [redacted] soon" in str(answers)
     assert token not in str([*said, *answers])
     assert holders(place, token) == []
