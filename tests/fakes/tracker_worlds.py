@@ -7,7 +7,8 @@ provider and ends it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib import import_module
 from pathlib import Path
@@ -156,7 +157,9 @@ class RemoteHarness:
         """An edit of an issue: its title, its labels; finished, reopened; moved out and back."""
         raise AssertionError("each provider has its own way")
 
-    def in_a_hurry(self, silence_timeout_s: float) -> Tracker:
+    def in_a_hurry(
+        self, silence_timeout_s: float, clock: Callable[[], float] = time.monotonic
+    ) -> Tracker:
         """Another adapter with the same settings that gives a silent server up so soon."""
         kind, token = self.section["kind"], self.server.token
         settings = TrackerSettings(**self.section)
@@ -175,6 +178,7 @@ class RemoteHarness:
             base_url=getattr(self.server, urls.get(kind, "url")),
             silence_timeout_s=silence_timeout_s,
             retry_wait_s=0.001,
+            clock=clock,
         )
         adapter = {
             "linear": LinearTracker,

@@ -2,8 +2,8 @@
 
 Dispatch waits until the reconcile read is answered or has failed (SPEC 7.4). The next cycle begins
 one interval after the end of this one: ticks that a slow tracker swallowed are not made up for.
-``pacing`` says how long that interval is. A tracker that can't be read is a warning when it begins,
-or changes, and a line when it is over; not one for each poll.
+``pacing`` says how long that interval is. A tracker that can't be read is a warning for each thing
+that it, or the breaker, says of that, and a line when it is over; not one for each poll.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from .events import CandidatesFailed, CandidatesFetched, PaceObserved, RefreshFa
 from .reconcile import reconcile_ids
 from .state import Asked, Pending, SchedulerState
 
-_SECONDS: Final = re.compile(r"\d+(?= s\b)")
+_COUNTED: Final = re.compile(r"\d+(?= (?:s|failures)\b)")
+_REMEMBERED: Final = 16
+"""Messages of one outage that are known by heart."""
 
 
 def begin_poll(state: SchedulerState, now: Instant) -> list[Command]:
@@ -94,10 +96,11 @@ def _read_failed(
 ) -> list[Command]:
     state.poll.error = event.message
     state.read_failed(event.message, event.retry_after_s, now=now)
-    # Both reads of a cycle fail alike, and a countdown is no other failure.
-    told = _SECONDS.sub("…", event.message)
-    level = Level.DEBUG if told == state.poll.warned else Level.WARNING
-    state.poll.warned = told
+    # Both reads of a cycle fail alike, a count is no other failure, and the breaker's refusals take
+    # turns with what its canaries meet.
+    told = _COUNTED.sub("…", event.message)
+    level = Level.DEBUG if told in state.poll.warned else Level.WARNING
+    state.poll.warned = (*(m for m in state.poll.warned if m != told), told)[-_REMEMBERED:]
     return [Note(level, message, {"category": event.category, "error": event.message})]
 
 
@@ -109,8 +112,8 @@ def end_poll(state: SchedulerState, now: Instant) -> list[Command]:
     held, poll.held = poll.held, None
     commands = [] if held is None else allocate(state, now, held)
     state.tracker_error = poll.error
-    if poll.error is None and poll.warned is not None:
-        poll.warned = None
+    if poll.error is None and poll.warned:
+        poll.warned = ()
         commands.append(Note(Level.INFO, "the tracker can be read again"))
     poll.ended_mono = now.mono
     poll.pace.end_cycle()

@@ -71,7 +71,7 @@ class Poll:
         not_before_mono: The tracker asked to be left alone until then.
         again: Somebody asked for a poll during the cycle: another follows.
         error: Why a read of this cycle failed, or None.
-        warned: What the log was last told of failed reads, without seconds; None: they succeed.
+        warned: What the log was told of failed reads, without numbers, since the last success.
         pace: How far apart the cycles are.
     """
 
@@ -83,7 +83,7 @@ class Poll:
     held: Sequence[Issue] | None = None
     again: bool = False
     error: str | None = None
-    warned: str | None = None
+    warned: tuple[str, ...] = ()
     pace: Pace = field(default_factory=Pace)
 
     @property

@@ -174,6 +174,7 @@ class HttpClient:
         self._total_timeout_s = total_timeout_s
         self._max_bytes = max_bytes
         self._places = asyncio.Semaphore(max_concurrent)
+        self._judgement = asyncio.Event()
         self._etags = etags if etags is not None else EtagStore[Answer]()
         self._scope = EtagStore.scope_of(self._headers)
         self._wall = wall
@@ -220,10 +221,17 @@ class HttpClient:
         )
         attempts = self._attempts if _or(idempotent, method in _READS) else 1
         async with self._places:
+            while self.breaker.is_tried:
+                # Its end says whether we may go: a refusal beside a success would be for nothing.
+                self._judgement.clear()
+                await self._judgement.wait()
             self.breaker.admit()
-            async with self._judged():
-                answer = await self._tried(call, attempts)
-                self._judge(answer)
+            try:
+                async with self._judged():
+                    answer = await self._tried(call, attempts)
+                    self._judge(answer)
+            finally:
+                self._judgement.set()
         return answer
 
     async def post_json(self, url: str, payload: Any, *, idempotent: bool) -> Answer:

@@ -172,6 +172,11 @@ class Breaker:
             return "closed"
         return "open" if self._clock() < self._open_until else "half_open"
 
+    @property
+    def is_tried(self) -> bool:
+        """Whether a canary is under way."""
+        return self._canary
+
     def admit(self) -> None:
         """Let a call pass; it must be followed by ``succeeded``, ``failed`` or ``abandoned``.
 

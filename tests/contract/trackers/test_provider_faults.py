@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -270,3 +272,50 @@ async def test_the_last_issue_that_goes_is_gone_all_the_same(remote: RemoteHarne
     remote.remove(1)
     assert await remote.tracker.fetch_issues_by_ids([issue_id]) == []
     assert await remote.tracker.fetch_issues_by_states(["Todo"]) == []
+
+
+REVOKED: dict[str, dict[str, Any]] = {
+    "401": {"status": 401, "body": b'{"message": "Bad credentials"}'},
+    "403": {"status": 403, "body": b'{"message": "Forbidden"}'},
+    "404": {"status": 404, "body": b'{"message": "Not Found"}'},
+    "410": {"status": 410, "body": b'{"message": "Gone"}'},
+    "moved": {"status": 301, "headers": {"Location": "https://elsewhere.example/"}},
+    "proxy": {"status": 200, "body": b"<html>Please log in</html>"},
+    "proxy 407": {"status": 407, "body": b"<html>Please log in</html>"},
+    "limit": {"status": 429, "headers": {"Retry-After": "3600"}, "body": b"{}"},
+    "outage": {"abort": True},
+}
+AN_HOUR, EVERY = 3_600, 60
+
+
+@pytest.mark.parametrize("how", REVOKED)
+async def test_an_hour_of_a_fault_costs_few_requests_and_takes_nobody_for_gone(
+    remote: RemoteHarness, how: str
+) -> None:
+    now = 0.0
+    tracker = remote.in_a_hurry(5.0, lambda: now)
+    ids = [remote.put(number) for number in range(1, 4)]
+
+    async def poll() -> list[list[Issue] | BaseException]:
+        return await asyncio.gather(
+            tracker.fetch_issues_by_ids(ids),
+            tracker.fetch_issues_by_states(["Todo"]),
+            return_exceptions=True,
+        )
+
+    await poll()
+    remote.server.faults.extend(Fault(**REVOKED[how]) for _ in range(3_000))
+    before, said = remote.requests(), set()
+    for _ in range(AN_HOUR // EVERY):
+        for found in await poll():
+            assert isinstance(found, TrackerError)
+            said.add(re.sub(r"\d+(?= (?:s|failures)\b)", "", found.message))
+        now += EVERY
+    cost = remote.requests() - before
+    assert cost <= {"limit": 3, "outage": 60}.get(how, 3 * AN_HOUR // EVERY)
+    # Whoever logs a message once, as the scheduler does, has few to log.
+    assert len(said) <= 4
+    remote.server.faults.clear()
+    now += 600
+    assert [len(found) for found in await poll() if isinstance(found, list)] == [3, 3]
+    await tracker.aclose()

@@ -151,6 +151,10 @@ def test_a_tracker_that_can_not_be_read_is_a_warning_once_and_its_end_a_line(dri
     assert fail("left alone for another 3 s: gone") == [(Level.DEBUG, failed)]
     assert fail("HTTP 404") == [(Level.WARNING, failed)]
     assert fail("HTTP 500") == [(Level.WARNING, failed)]
+    # The breaker's refusals and what its canaries meet take turns.
+    assert fail("HTTP 404") == [(Level.DEBUG, failed)]
+    assert fail("left alone: 7 failures in a row") == [(Level.WARNING, failed)]
+    assert fail("left alone: 8 failures in a row") == [(Level.DEBUG, failed)]
     driver.wake(30)
     notes = [n.message for n in driver.offer() if isinstance(n, Note)]
     assert notes == ["the tracker can be read again"]

@@ -123,6 +123,26 @@ async def test_failures_in_a_row_stop_the_calls_until_a_canary_succeeds(
     assert http.breaker.state == "closed"
 
 
+async def test_who_calls_beside_a_canary_shares_its_fate(
+    github_server: Any, github_fakes: ModuleType, http: HttpClient, clock: Clock
+) -> None:
+    async def calls() -> tuple[list[Any], int]:
+        http.hold(10, "used up")
+        clock.now += 10
+        before = github_server.count()
+        calls = [http.request("GET", LIST) for _ in range(3)]
+        found = await asyncio.gather(*calls, return_exceptions=True)
+        return found, github_server.count() - before
+
+    github_server.add(1)
+    found, sent = await calls()
+    assert ([answer.status for answer in found], sent) == ([200] * 3, 3)
+    github_server.faults.extend(github_fakes.Fault(status=500) for _ in range(9))
+    found, sent = await calls()
+    assert sent == 3, "the tries of the canary"
+    assert sum(isinstance(one, TrackerError) for one in found) == 2
+
+
 async def test_a_cancelled_canary_lets_the_next_one_go(
     github_server: Any, github_fakes: ModuleType, http: HttpClient, clock: Clock
 ) -> None:
