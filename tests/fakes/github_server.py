@@ -469,7 +469,7 @@ class _Repository:
 
 def _issue(server: GitHubServer, number: int) -> dict[str, Any]:
     record = server.issues[number]
-    summary = record["sub_issues_summary"]
+    summary = record.get("sub_issues_summary", {"total": 0, "completed": 0})
     return {
         "__typename": "PullRequest" if "pull_request" in record else "Issue",
         "id": record["node_id"],

@@ -50,6 +50,10 @@ done or when you can't go on without a person; then say what you need.
 """
 """Used where the body of the workflow file is blank: the issue's text is fenced line by line."""
 
+LONGEST_DESCRIPTION = 300_000
+"""Codex takes 1,048,576 characters a turn, and a quoted line is up to three times as long; some
+trackers allow descriptions of a megabyte, whose issue could never be started."""
+
 ISSUE_FIELDS = (
     "id",
     "native_ref",
@@ -310,8 +314,16 @@ def _why(retry_kind: str | None, previous_error: str | None, *, is_answered: boo
 
 
 def issue_variables(issue: Issue) -> dict[str, Any]:
-    """Return the issue as templates see it: string keys, ISO 8601 times, plain lists and maps."""
-    return _Map({name: _plain(getattr(issue, name)) for name in ISSUE_FIELDS})
+    """Return the issue as templates see it: string keys, ISO 8601 times, plain lists and maps.
+
+    A description of more than ``LONGEST_DESCRIPTION`` characters is cut, and says so.
+    """
+    found = _Map({name: _plain(getattr(issue, name)) for name in ISSUE_FIELDS})
+    more = len(issue.description or "") - LONGEST_DESCRIPTION
+    if issue.description is not None and more > 0:
+        note = f"[{more} more characters are cut off here: read the rest in the tracker.]"
+        found["description"] = f"{issue.description[:LONGEST_DESCRIPTION]}\n\n{note}"
+    return found
 
 
 def _plain(value: Any) -> Any:

@@ -60,7 +60,8 @@ def to_issue(record: object, settings: GitHubSettings, extras: Extras = NOTHING)
         state=state,
         dispatchable=withheld is None,
         withheld=withheld,
-        description=string(record.get("body")),
+        # REST tells null of an empty body and GraphQL an empty text.
+        description=string(record.get("body")) or None,
         priority=_priority(record, names, settings),
         url=text(record.get("html_url")),
         assignee_id=text(dig(record, "assignee", "login")),

@@ -249,6 +249,14 @@ class TestDefaultPrompt:
         assert "> Prune the pear tree" in text
         assert "> Cut.\n> Burn." in text
 
+    @pytest.mark.parametrize("line", ["x", "", "word " * 40, "\U0001f600"])
+    def test_a_description_of_a_megabyte_leaves_a_prompt_that_codex_takes(self, line: str) -> None:
+        body = f"{line}\n" * (1_048_576 // (len(line) + 1))
+        text = render("", issue(description=body))
+        assert len(text) < 1_048_576
+        assert f"[{len(body) - 300_000} more characters are cut off here" in text
+        assert "cut off" not in render("", issue(description=body[:300_000]))
+
     @pytest.mark.parametrize("description", [None, "", "  \n "])
     def test_a_missing_description_is_said(self, description: str | None) -> None:
         assert "No description provided." in render("", issue(description=description))
