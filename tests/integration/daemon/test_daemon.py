@@ -279,7 +279,12 @@ async def test_a_daemon_under_nohup_outlives_the_hangup_of_its_terminal(place: P
 
 
 async def test_a_hangup_stops_a_daemon_in_stages(place: Place) -> None:
-    daemon = await place.start()
+    # Whoever runs the tests may have been told to ignore hang-ups, and a daemon would inherit it.
+    former = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        daemon = await place.start()
+    finally:
+        signal.signal(signal.SIGHUP, former)
     daemon.send_signal(signal.SIGHUP)
     assert await daemon.wait() == 0
     assert "Stopped" in place.log()
