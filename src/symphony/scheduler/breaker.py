@@ -247,6 +247,8 @@ class Breaker:
                         issue_identifier=issue.identifier,
                     )
                 )
+        # One that runs already is the canary no more, nor is the time that it would have proven it.
+        self._leave(True)
         self.canary, self.canary_name = issue.id, issue.identifier
         self._reserved_until = now.mono + RESERVED_S
         return commands

@@ -149,3 +149,21 @@ def test_the_ledger_restores_what_was_open(
         assert (restored.failures, restored.issues) == (one.failures, one.issues)
         if not one.is_half_open:
             assert abs(restored.until_mono - one.until_mono) < 1e-3
+
+
+def test_a_chosen_issue_takes_the_place_of_a_canary_and_of_its_trial() -> None:
+    shop = Shop(BreakerRules(2, 3600.0, 30.0, 3600.0, canary_s=600.0))
+    for number in (1, 2):
+        shop.end(number, "serverOverloaded")
+    shop.wait(30)
+    shop.breaker.took_slot(issue(1))
+    shop.breaker.started(issue(1).id, shop.rules, shop.now)
+    shop.take([*shop.breaker.choose(issue(2), shop.now)])
+    # What was chosen never starts: its place is free again, and the other's trial is over.
+    for _ in range(4):
+        due = shop.breaker.next_due()
+        if due is not None:
+            shop.wait(due - shop.mono)
+    assert shop.breaker.next_due() is None
+    assert [name.value for name in shop.breaker.tripped] == ["model"]
+    assert shop.breaker.why_shut(issue(3).id, Claims()) is None
