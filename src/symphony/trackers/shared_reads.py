@@ -84,15 +84,31 @@ class SharedReads:
         asked = _Asked(ids, asyncio.get_running_loop().create_future())
         queue.waiting.append(asked)
         if queue.under_way < AT_ONCE:
-            task = self._tasks.create_task(_serve(queue), name=f"read {tracker.kind}")
-            queue.under_way += 1
-            task.add_done_callback(lambda _task: self._served(queue))
+            self._begin(queue)
         return await asked.answer
 
-    def _served(self, queue: _Queue) -> None:
+    def _begin(self, queue: _Queue) -> None:
+        work = _serve(queue)
+        try:
+            task = self._tasks.create_task(work, name=f"read {queue.tracker.kind}")
+        except RuntimeError:
+            work.close()
+            raise
+        queue.under_way += 1
+        task.add_done_callback(lambda task: self._served(queue, task))
+
+    def _served(self, queue: _Queue, task: asyncio.Task[None]) -> None:
         queue.under_way -= 1
+        # A task ends a turn of the loop before this is called; who asks meanwhile waits for it.
+        if queue.waiting and not task.cancelled():
+            try:
+                self._begin(queue)
+            except RuntimeError:
+                pass  # the group is ending, and everybody with it
+            else:
+                return
         if not queue.under_way:
-            # Only where the tasks are cancelled does anybody still wait, and nobody comes any more.
+            # The tasks are cancelled or can't be made: nobody comes any more for those who wait.
             for one in queue.take():
                 one.answer.cancel()
             del self._queues[id(queue.tracker)]

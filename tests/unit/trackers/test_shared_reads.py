@@ -145,6 +145,28 @@ async def test_a_read_is_answered_only_by_a_request_that_was_sent_after_it() -> 
     assert tracker.asked == [["A"], ["A"], ["A"]]
 
 
+async def test_a_read_that_is_asked_as_the_last_requests_end_gets_its_own() -> None:
+    tracker = HeldTracker()
+
+    async def read_on(reads: SharedReads, name: str, times: int) -> list[Issue]:
+        for _ in range(times):
+            found = await reads.read(tracker, [IssueId(name)])
+        return found
+
+    async with asyncio.TaskGroup() as tasks:
+        reads = SharedReads(tasks)
+        # Both requests end in one turn of the loop, and the first reader asks again in the next.
+        first = asyncio.ensure_future(read_on(reads, "A", 2))
+        await tracker.came(1)
+        second = asyncio.ensure_future(read_on(reads, "B", 1))
+        await tracker.came(2)
+        tracker.answer_all()
+        await asyncio.wait([first, second])
+    assert [issue.id for issue in await first] == ["A"]
+    assert [issue.id for issue in await second] == ["B"]
+    assert tracker.asked == [["A"], ["B"], ["A"]]
+
+
 async def test_no_ids_make_no_request() -> None:
     tracker = HeldTracker()
     async with asyncio.TaskGroup() as tasks:
