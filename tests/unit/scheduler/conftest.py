@@ -209,6 +209,25 @@ class Driver:
         assert isinstance(claim, RetryQueued)
         return claim
 
+    def due_in(self, issue: Issue) -> float:
+        """Seconds until the issue's retry is due."""
+        return self.retry(issue).due_mono - self.mono
+
+    def fail_again(
+        self, issue: Issue, spec: RunSpec, kind: OutcomeKind = OutcomeKind.FAILED, **fields: Any
+    ) -> RunSpec:
+        """Fail a run, wait for its retry and return the next run."""
+        self.end(spec, kind, **fields)
+        self.wake_at(self.retry(issue).due_mono)
+        self.show(RefreshPurpose.RETRY, issue)
+        (spec,) = self.started()
+        return spec
+
+    @staticmethod
+    def within(delay: float, nominal: float) -> bool:
+        """Whether a delay is a nominal one, at most a tenth shorter: the jitter of retries."""
+        return nominal * 0.9 <= delay <= nominal
+
 
 @pytest.fixture
 def issue() -> Callable[..., Issue]:

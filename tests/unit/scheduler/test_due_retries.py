@@ -26,15 +26,6 @@ from symphony.scheduler.events import (
 RETRY = RefreshPurpose.RETRY
 FAILED = OutcomeKind.FAILED
 INPUT_REQUIRED = OutcomeKind.INPUT_REQUIRED
-APPROVAL_REQUIRED = OutcomeKind.APPROVAL_REQUIRED
-
-
-def within(delay, nominal):
-    return nominal * 0.9 <= delay <= nominal
-
-
-def due_in(driver, issue):
-    return driver.retry(issue).due_mono - driver.mono
 
 
 def test_a_retry_that_falls_due_while_parked_waits_and_starts_at_the_reset(drive, issue):
@@ -304,12 +295,12 @@ def test_a_failed_read_keeps_the_attempt_and_backs_off_by_itself(drive, issue):
     for nominal in (10, 20, 40):
         driver.wake_at(driver.retry(one).due_mono)
         driver.fail(RETRY, "502")
-        assert within(due_in(driver, one), nominal)
+        assert driver.within(driver.due_in(one), nominal)
         assert driver.retry(one).shown_error == "retry poll failed: 502"
         assert driver.retry(one).attempt == 1
     driver.wake_at(driver.retry(one).due_mono)
     driver.fail(RETRY, "429", retry_after_s=1000.0)
-    assert due_in(driver, one) == pytest.approx(1000)
+    assert driver.due_in(one) == pytest.approx(1000)
     driver.wake(1001)
     driver.show(RETRY, one)
     assert driver.started()[0].previous_error == "fault"

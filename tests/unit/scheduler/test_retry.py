@@ -30,23 +30,6 @@ INPUT_REQUIRED = OutcomeKind.INPUT_REQUIRED
 APPROVAL_REQUIRED = OutcomeKind.APPROVAL_REQUIRED
 
 
-def within(delay, nominal):
-    return nominal * 0.9 <= delay <= nominal
-
-
-def due_in(driver, issue):
-    return driver.retry(issue).due_mono - driver.mono
-
-
-def fail_again(driver, issue, spec, **fields):
-    """Fail a run, wait for its retry and return the next run."""
-    driver.end(spec, fields.pop("kind", FAILED), **fields)
-    driver.wake_at(driver.retry(issue).due_mono)
-    driver.show(RETRY, issue)
-    (spec,) = driver.started()
-    return spec
-
-
 def test_a_completed_run_is_continued_after_one_second_as_attempt_one(drive, issue):
     driver = drive()
     one = issue("A-1")
@@ -81,7 +64,7 @@ def test_every_continuation_is_attempt_one(drive, issue):
     one = issue("A-1")
     (spec,) = driver.start(one)
     for _ in range(4):
-        spec = fail_again(driver, one, spec, kind=OutcomeKind.COMPLETED)
+        spec = driver.fail_again(one, spec, kind=OutcomeKind.COMPLETED)
         assert spec.attempt == 1
 
 
@@ -91,7 +74,7 @@ def test_failures_back_off_from_ten_seconds_doubling_to_the_cap(drive, issue):
     (spec,) = driver.start(one)
     for attempt, nominal in enumerate((10, 20, 40, 80, 160, 300, 300), start=1):
         driver.end(spec, FAILED, category="port_exit", message=f"fault {attempt}")
-        assert within(due_in(driver, one), nominal)
+        assert driver.within(driver.due_in(one), nominal)
         assert driver.retry(one).attempt == attempt
         driver.wake_at(driver.retry(one).due_mono)
         driver.show(RETRY, one)
@@ -105,7 +88,7 @@ def test_the_cap_of_the_backoff_is_configured_and_bounds_a_first_delay_too(drive
     one = issue("A-1")
     (spec,) = driver.start(one)
     driver.end(spec, FAILED)
-    assert within(due_in(driver, one), 4)
+    assert driver.within(driver.due_in(one), 4)
 
 
 def test_jitter_only_shortens_and_by_a_tenth_at_most(settings):
@@ -128,7 +111,7 @@ def test_every_kind_of_failure_is_a_failure_and_no_success(drive, issue, kind):
     retry = driver.retry(one)
     assert retry.retry_kind is RetryKind.FAILURE
     assert retry.error == kind.value
-    assert within(due_in(driver, one), 10)
+    assert driver.within(driver.due_in(one), 10)
 
 
 def test_a_cancelled_run_that_nobody_asked_for_is_a_failure(drive, issue):
@@ -144,12 +127,12 @@ def test_failures_and_continuations_are_counted_apart(drive, issue):
     driver = drive()
     one = issue("A-1")
     (spec,) = driver.start(one)
-    spec = fail_again(driver, one, spec)
-    spec = fail_again(driver, one, spec)
+    spec = driver.fail_again(one, spec)
+    spec = driver.fail_again(one, spec)
     assert spec.attempt == 2
-    spec = fail_again(driver, one, spec, kind=OutcomeKind.COMPLETED)
+    spec = driver.fail_again(one, spec, kind=OutcomeKind.COMPLETED)
     assert (spec.attempt, spec.retry_kind) == (1, RetryKind.CONTINUATION)
-    spec = fail_again(driver, one, spec)
+    spec = driver.fail_again(one, spec)
     assert (spec.attempt, spec.retry_kind) == (1, RetryKind.FAILURE)
 
 
@@ -157,9 +140,9 @@ def test_a_thread_is_resumed_after_one_failure_and_left_after_a_second_in_a_row(
     driver = drive()
     one = issue("A-1")
     (spec,) = driver.start(one)
-    spec = fail_again(driver, one, spec, thread_id="t1")
+    spec = driver.fail_again(one, spec, thread_id="t1")
     assert spec.thread_id == "t1"
-    spec = fail_again(driver, one, spec, thread_id="t1")
+    spec = driver.fail_again(one, spec, thread_id="t1")
     assert spec.thread_id is None
 
 
@@ -167,7 +150,7 @@ def test_a_full_context_window_starts_a_new_thread(drive, issue):
     driver = drive()
     one = issue("A-1")
     (spec,) = driver.start(one)
-    spec = fail_again(driver, one, spec, thread_id="t1", code="contextWindowExceeded")
+    spec = driver.fail_again(one, spec, thread_id="t1", code="contextWindowExceeded")
     assert spec.thread_id is None
     assert spec.attempt == 1
 
@@ -176,7 +159,7 @@ def test_a_run_that_died_before_its_thread_keeps_the_one_it_was_to_resume(drive,
     driver = drive()
     one = issue("A-1")
     (spec,) = driver.start(one)
-    spec = fail_again(driver, one, spec, kind=OutcomeKind.COMPLETED, thread_id="t1")
+    spec = driver.fail_again(one, spec, kind=OutcomeKind.COMPLETED, thread_id="t1")
     driver.end(spec, FAILED)
     assert driver.retry(one).thread_id == "t1"
 
@@ -187,8 +170,8 @@ def test_a_failure_with_a_time_waits_for_it_but_not_less_than_its_backoff(drive,
     first, second = driver.start(one, two)
     driver.end(first, FAILED, code="serverOverloaded", retry_at=driver.wall + 50)
     driver.end(second, FAILED, code="serverOverloaded", retry_at=driver.wall + 1)
-    assert due_in(driver, one) == 50
-    assert within(due_in(driver, two), 10)
+    assert driver.due_in(one) == 50
+    assert driver.within(driver.due_in(two), 10)
     assert driver.state.park is None
 
 
@@ -277,11 +260,11 @@ def test_a_usage_limit_does_not_raise_the_attempt(drive, issue):
     driver = drive()
     one = issue("A-1")
     (spec,) = driver.start(one)
-    spec = fail_again(driver, one, spec, message="fault")
+    spec = driver.fail_again(one, spec, message="fault")
     assert spec.attempt == 1
     driver.end(spec, FAILED, category="usage_limit_exceeded", retry_at=driver.wall + 500)
     assert (driver.retry(one).attempt, driver.retry(one).failures) == (1, 1)
-    assert due_in(driver, one) == pytest.approx(500)
+    assert driver.due_in(one) == pytest.approx(500)
 
 
 @pytest.mark.parametrize("retry_at", [None, 5.0])

@@ -19,24 +19,6 @@ from symphony.scheduler.retry import park
 RETRY = RefreshPurpose.RETRY
 FAILED = OutcomeKind.FAILED
 INPUT_REQUIRED = OutcomeKind.INPUT_REQUIRED
-APPROVAL_REQUIRED = OutcomeKind.APPROVAL_REQUIRED
-
-
-def within(delay, nominal):
-    return nominal * 0.9 <= delay <= nominal
-
-
-def due_in(driver, issue):
-    return driver.retry(issue).due_mono - driver.mono
-
-
-def fail_again(driver, issue, spec, **fields):
-    """Fail a run, wait for its retry and return the next run."""
-    driver.end(spec, fields.pop("kind", FAILED), **fields)
-    driver.wake_at(driver.retry(issue).due_mono)
-    driver.show(RETRY, issue)
-    (spec,) = driver.started()
-    return spec
 
 
 def test_a_retry_prefers_its_host(drive, issue):
@@ -44,7 +26,7 @@ def test_a_retry_prefers_its_host(drive, issue):
     one, two = issue("A-1"), issue("A-2")
     _, second = driver.start(one, two)
     assert second.host == "b"
-    spec = fail_again(driver, two, second, thread_id="t")
+    spec = driver.fail_again(two, second, thread_id="t")
     assert (spec.host, spec.thread_id) == ("b", "t")
 
 
@@ -88,7 +70,7 @@ def test_a_failed_read_of_a_retry_that_waited_for_a_slot_is_not_repeated_at_once
     driver.end(other, INPUT_REQUIRED)
     driver.fail(RETRY)
     assert driver.of(RefreshIssues) == []
-    assert within(due_in(driver, one), 10)
+    assert driver.within(driver.due_in(one), 10)
 
 
 def test_a_run_that_blames_a_shutdown_which_nobody_asked_for_is_retried(drive, issue):
@@ -143,7 +125,7 @@ def test_the_end_of_an_old_run_is_not_credited_to_its_successor(drive, issue):
     driver = drive()
     one = issue("A-1")
     (old,) = driver.start(one)
-    new = fail_again(driver, one, old, usage=TokenUsage(1, 2, 3), seconds=5.0)
+    new = driver.fail_again(one, old, usage=TokenUsage(1, 2, 3), seconds=5.0)
     driver.end(old, usage=TokenUsage(100, 100, 200), seconds=100.0)
     assert driver.notes() == ["late answer dropped"]
     assert (driver.state.usage, driver.state.seconds) == (TokenUsage(1, 2, 3), 5.0)
@@ -187,7 +169,7 @@ def test_the_wake_up_follows_the_earliest_of_poll_retry_and_park(drive, issue):
     first, second = driver.start(one, two)
     assert driver.wakes_in() == 30.0
     driver.end(second, FAILED)
-    assert within(driver.wakes_in(), 10)
+    assert driver.within(driver.wakes_in(), 10)
     driver.end(first)
     assert driver.wakes_in() == 1.0
     driver.wake(1)
