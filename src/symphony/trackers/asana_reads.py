@@ -83,7 +83,7 @@ class AsanaReads:
             TrackerError: Asana gives no answer that tells.
         """
         path = f"/projects/{self._settings.project_gid}/tasks"
-        query: dict[str, str | int] = {"completed_since": "now", "opt_fields": "gid", "limit": 1}
+        query: dict[str, str | int] = {"completed_since": "now", "opt_fields": "name", "limit": 1}
         answer = await self._send("GET", path, query, None)
         return answer.status not in (403, 404) and bool(_data(_decoded(answer)))
 
