@@ -96,18 +96,16 @@ class HomeGate:
     @asynccontextmanager
     async def passage(self, codex_home: Path) -> AsyncIterator[None]:
         """Hold this while an app-server starts, until it has answered the handshake."""
-        if self._open:
-            yield
-            return
-        async with self._first:
-            await self._free(codex_home)
-            yield
-            self._open = True
-
-    async def _free(self, codex_home: Path) -> None:
-        # Those that have waited meanwhile find the gate open, and app-servers behind it.
-        if not self._open and await asyncio.to_thread(free_backfill, codex_home):
-            _log.warning("Codex was killed while it filled its index; that begins again")
+        if not self._open:
+            async with self._first:
+                if not self._open:
+                    if await asyncio.to_thread(free_backfill, codex_home):
+                        _log.warning("Codex was killed while it filled its index; it begins again")
+                    yield
+                    self._open = True
+                    return
+        # Those that have waited for the first go on together, not one behind the other.
+        yield
 
 
 class Session:
