@@ -74,9 +74,11 @@ def canonicalize(path: str) -> str:
             done = os.path.dirname(done)
             continue
         here = os.path.join(done, segment)
-        target = None if missing else _link_target(here, path)
+        target = None
+        if not missing:
+            there, target = _entry(here, path)
+            missing = not there
         if target is None:
-            missing = missing or not os.path.lexists(here)
             done = here
             continue
         links += 1
@@ -169,16 +171,16 @@ def _segments(path: str) -> list[str]:
     return [part for part in reversed(path.split("/")) if part not in ("", ".")]
 
 
-def _link_target(here: str, path: str) -> str | None:
+def _entry(here: str, path: str) -> tuple[bool, str | None]:
+    """Return whether there is anything, and where it leads if it is a link."""
     try:
-        if stat.S_ISLNK(os.lstat(here).st_mode):
-            return os.readlink(here)
+        return True, os.readlink(here) if stat.S_ISLNK(os.lstat(here).st_mode) else None
     except OSError as error:
         if error.errno != errno.ENOENT:
             raise _unreadable(path, error.strerror or str(error)) from error
     except ValueError as error:
         raise _unreadable(path, str(error)) from error
-    return None
+    return False, None
 
 
 def _is_below(path: str, base: str) -> bool:

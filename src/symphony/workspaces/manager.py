@@ -33,7 +33,7 @@ from .git import Git
 from .hooks import Hook, HookCall, run_hook
 from .inspection import tree_mark, work_in
 from .keys import canonicalize, check_agent_cwd, check_own_directory, workspace_key
-from .population import Population
+from .population import Population, forget
 from .sandbox import Sandbox
 from .stale_locks import remove_stale_locks
 
@@ -41,6 +41,10 @@ _log = logging.getLogger(__name__)
 
 CONCURRENT_INSPECTIONS = 4
 """Workspaces that are looked through at the same time; each takes a few short processes."""
+
+CONCURRENT_CLAIMS = 8
+"""Workspaces that are made at the same time. Of hundreds of runs that begin at once, the first are
+to have their agents before the last have their directories: an agent starts on another core."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,7 @@ class Workspaces:
         git = Git(host, environ, secret_names)
         self._population = Population(folder / "mirrors", git, self._sandbox)
         self._inspecting = asyncio.Semaphore(CONCURRENT_INSPECTIONS)
+        self._claiming = asyncio.Semaphore(CONCURRENT_CLAIMS)
 
     async def open(self) -> str:
         """Make the root ready and return its canonical path; the other calls do so by themselves.
@@ -102,13 +107,14 @@ class Workspaces:
         Raises:
             WorkspaceError: ``workspace_root_unwritable``, ``workspace_path_unreadable``.
         """
-        async with self._opening:
-            root = await asyncio.to_thread(folders.open_root, self._settings().workspace.path)
-            if root not in self._opened:
-                self._opened.add(root)
-                await asyncio.to_thread(folders.empty_trash, root)
-                await self._prune_kept(root)
-            return root
+        root = await asyncio.to_thread(folders.open_root, self._settings().workspace.path)
+        if root not in self._opened:
+            async with self._opening:
+                if root not in self._opened:
+                    await asyncio.to_thread(folders.empty_trash, root)
+                    await self._prune_kept(root)
+                    self._opened.add(root)
+        return root
 
     def path_for(self, identifier: str) -> str | None:
         """Return where the workspace of an identifier lies or would lie; reads no disk."""
@@ -147,8 +153,15 @@ class Workspaces:
         key = workspace_key(spec.issue.identifier)
         root = await self.open()
         async with self._lock(root, key):
-            path, created = await asyncio.to_thread(folders.claim, root, key)
-            if created:
+            stays_empty = self._stays_empty()
+            async with self._claiming:
+                path, created, locks = await asyncio.to_thread(_claim, root, key, stays_empty)
+            if locks:
+                extra = {"locks": ", ".join(locks), "workspace": path}
+                _log.warning("Removed the locks of a git that was killed", extra=extra)
+            if not created:
+                await self._population.renew(path, spec.issue, self._settings().workspace)
+            elif not stays_empty:
                 try:
                     await self._population.fill(path, spec.issue, self._settings().workspace)
                     await self._run_hook(Hook.AFTER_CREATE, spec.issue, path, spec)
@@ -156,12 +169,12 @@ class Workspaces:
                 except BaseException:
                     await asyncio.shield(self._take_back(root, key))
                     raise
-            else:
-                if locks := await asyncio.to_thread(remove_stale_locks, path):
-                    extra = {"locks": ", ".join(locks), "workspace": path}
-                    _log.warning("Removed the locks of a git that was killed", extra=extra)
-                await self._population.renew(path, spec.issue, self._settings().workspace)
         return Workspace(path, key, root, created)
+
+    def _stays_empty(self) -> bool:
+        """Whether the settings put nothing into a new workspace."""
+        settings = self._settings()
+        return settings.workspace.repository is None and settings.hooks.after_create is None
 
     async def _take_back(self, root: str, key: str) -> None:
         try:
@@ -291,6 +304,20 @@ class Workspaces:
 
     def _lock(self, root: str, key: str) -> asyncio.Lock:
         return self._locks.setdefault(os.path.join(root, key), asyncio.Lock())
+
+
+def _claim(root: str, key: str, stays_empty: bool) -> tuple[str, bool, list[str]]:
+    """Return a workspace's path, whether it is new, and what was unlocked in it.
+
+    All that needs no other process, in one visit to a thread: hundreds of runs can begin at once.
+    """
+    path, created = folders.claim(root, key)
+    if not created:
+        return path, False, remove_stale_locks(path)
+    if stays_empty:
+        forget(path)
+        folders.finish(root, key)
+    return path, True, []
 
 
 def _default_cache(environ: Mapping[str, str]) -> Path:

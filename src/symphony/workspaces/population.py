@@ -89,7 +89,7 @@ class Population:
             HostError: The host was lost.
         """
         if settings.repository is None:
-            await asyncio.to_thread(_forget, path)
+            await asyncio.to_thread(forget, path)
             return
         branch = branch_of(issue, settings)
         mirror = self._mirror(settings.repository, settings)
@@ -172,7 +172,8 @@ def _remember(path: str, origin: _Origin) -> None:
     fresh.replace(record)
 
 
-def _forget(path: str) -> None:
+def forget(path: str) -> None:
+    """Let a workspace be one that was not filled from a repository. Blocks."""
     _record(path).unlink(missing_ok=True)
 
 
