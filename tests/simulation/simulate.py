@@ -40,7 +40,7 @@ from .world import InvariantBroken, World
 PEACE_LIMIT_S = 24 * 3600.0
 _SPIN_LIMIT = 20_000
 _KEPT_LINES = 60
-_MORE = Raise(tokens=20_000, micro_usd=500_000, wall_ms=3_600_000, attempts=3)
+_FIRST_RAISE = Raise(tokens=20_000, micro_usd=500_000, wall_ms=3_600_000, attempts=3)
 
 
 class SeedFailed(AssertionError):
@@ -143,6 +143,7 @@ class Simulation:
         self._lives = 0
         self._answers = 0
         self._crash_in: int | None = None
+        self._more = _FIRST_RAISE
         self._dies_after: int | None = None
         self._disk_rng = Random(f"disk {scenario.seed}")
         self._start_s = self._timeline.mono
@@ -303,35 +304,38 @@ class Simulation:
     def _tend(self) -> None:
         """People look now and then: they raise what is spent and move other blocked issues.
 
-        So the end shows that everything which a budget holds back can be let go on.
+        So the end shows that everything which a budget holds back can be let go on. They raise by
+        more each time: a run may have spent many times what it was given before it was stopped.
         """
+        more = self._more
+        self._more = more + more
         life = self._life
         if life is not None and life.is_up:
             for scope in (None, *life.state.holds):
                 life.order(ControlAction.RESUME, scope)
             for claim in life.blocked():
                 if claim.crossed is not None:
-                    self._grant(life, claim)
+                    self._grant(life, claim, more)
                     continue
                 row = claim.issue.id
                 self.world.board.change(row, state="Review")
                 self.world.note(f"person takes {row} back")
                 self._timeline.after(1500.0, lambda row=row: self._reopen(row))
             for scope in ("day", "total"):
-                life.order(ControlAction.RAISE, scope, _MORE)
+                life.order(ControlAction.RAISE, scope, more)
             for issue in self.world.board.issues.values():
                 # A fresh candidate is not blocked: its gate is shut.
                 if issue.state in ("Todo", "In Progress") and issue.id not in life.state.claims:
-                    life.order(ControlAction.RAISE, issue.identifier, _MORE)
+                    life.order(ControlAction.RAISE, issue.identifier, more)
         self._timeline.after(3000.0, self._tend)
 
-    def _grant(self, life: Lifetime, claim: Blocked) -> None:
+    def _grant(self, life: Lifetime, claim: Blocked, more: Raise) -> None:
         assert claim.crossed is not None
         is_new = claim.crossed.scope in (BudgetScope.TURN, BudgetScope.RUN)
         if is_new and life.state.books.issue_crossed(claim.issue.id) is None:
             life.order(ControlAction.RETRY, claim.issue.identifier)
         else:
-            life.order(ControlAction.RAISE, claim.issue.identifier, _MORE)
+            life.order(ControlAction.RAISE, claim.issue.identifier, more)
 
     def _reopen(self, issue_id: Any) -> None:
         issue = self.world.board.issues[issue_id]
