@@ -204,6 +204,14 @@ def confirm_missing(state: SchedulerState, now: Instant) -> list[Command]:
     return [RefreshIssues(cause, RefreshPurpose.CONFIRM_MISSING, tuple(ids))]
 
 
+def forget_missing(state: SchedulerState) -> None:
+    """Begin to count anew after a change of the scope: both reads have to be of one tracker."""
+    state.confirm_mono = None
+    for claim in list(state.claims):
+        if isinstance(claim, (Running, Blocked, RetryQueued)) and claim.missing_since is not None:
+            state.claims.put(replace(claim, missing_since=None))
+
+
 def run_silent(state: SchedulerState, event: RunSilent) -> list[Command]:
     """Stop a stalled run; its claim stays until it has ended, then it backs off as a failure.
 

@@ -76,7 +76,7 @@ from .polling import (
     replan_poll,
     request_poll,
 )
-from .reconcile import confirm_missing, reconciled, run_issue_changed, run_silent
+from .reconcile import confirm_missing, forget_missing, reconciled, run_issue_changed, run_silent
 from .restoring import claim_again, park_again
 from .retry import settle
 from .state import Asked, SchedulerState
@@ -194,6 +194,7 @@ def _settings_changed(state: SchedulerState, event: SettingsChanged, now: Instan
     if state.rules.scope != before.scope:
         # What the former tracker showed no longer counts, and a poll of this one is due.
         state.generation += 1
+        forget_missing(state)
         state.poll.not_before_mono = 0.0
         state.poll.held = None
         state.waiting = ()

@@ -316,6 +316,21 @@ def test_a_missing_blocked_issue_is_released_by_a_second_read(drive, issue):
     assert driver.show(CONFIRM)[0] == DropClaim(one.id)
 
 
+def test_reads_of_two_scopes_together_do_not_release_a_blocked_issue(drive, issue, settings):
+    driver = drive()
+    one = issue("A-1")
+    block(driver, one)
+    reconcile(driver)
+    driver.wake(5)
+    driver.send(SettingsChanged(settings(tracker={"provider": {"board": "other"}})))
+    driver.wake(1)
+    driver.show(RECONCILE)
+    assert isinstance(driver.claim(one), Blocked)
+    driver.offer()
+    driver.wake(5)
+    assert driver.show(CONFIRM)[0] == DropClaim(one.id)
+
+
 def test_a_blocked_issue_that_shows_up_again_is_no_longer_missing(drive, issue):
     driver = drive()
     one = issue("A-1")
