@@ -1,5 +1,7 @@
 """Publishes snapshots: at most ten a second, after what they show is durable.
 
+Building one takes time in the daemon's only loop, in proportion to what runs: pauses grow with it.
+
 A step only asks for a snapshot. The publisher waits out the rest of the interval, lets the ledger
 finish what was queued before (a retry or a block is durable before it is shown), turns the newest
 event of each run into text, builds the snapshot once and hands it to the bus.
@@ -20,6 +22,12 @@ _log = get_logger(__name__)
 
 MIN_INTERVAL_S = 0.1
 """Snapshots are at least this far apart."""
+
+PAUSE_PER_COST = 19
+"""A pause lasts at least so many times what the last snapshot has cost: a twentieth of the time."""
+
+LONGEST_PAUSE_S = 1.0
+"""But never longer than this: people look at it."""
 
 PROGRESS_INTERVAL_S = 0.1
 """Runs change their records without a step; a snapshot shows that within this time."""
@@ -71,8 +79,11 @@ class Publisher:
             self._wanted.clear()
             began = loop.time()
             await self._until_durable()
+            building = loop.time()
             self.publish_now()
-            await asyncio.sleep(max(0.0, MIN_INTERVAL_S - (loop.time() - began)))
+            built = loop.time()
+            pause_s = min(PAUSE_PER_COST * (built - building), LONGEST_PAUSE_S)
+            await asyncio.sleep(max(pause_s, MIN_INTERVAL_S - (built - began)))
 
     def publish_now(self) -> None:
         """Build and publish at once."""

@@ -1,6 +1,12 @@
-"""Faults of ours in what is shown must not end what it shows."""
+"""What publishing costs is bounded, and faults of ours in what is shown do not end it."""
 
 from __future__ import annotations
+
+import asyncio
+from itertools import pairwise
+from typing import Any
+
+import pytest
 
 from symphony.engine.publisher import Publisher
 from symphony.model.issue import Issue, IssueId
@@ -46,3 +52,31 @@ def test_an_event_that_can_not_be_told_is_given_up_and_the_next_snapshot_is_publ
 
     assert told == [{"bad": 1}, {"good": 1}]
     assert published == [None, "well"]
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize(
+    ("cost_s", "apart_s"), [(0.0, 0.1), (0.002, 0.1), (0.03, 0.6), (0.2, 1.2), (5.0, 6.0)]
+)
+async def test_a_snapshot_that_costs_much_is_built_less_often(cost_s: float, apart_s: float):
+    loop: Any = asyncio.get_running_loop()
+    built: list[float] = []
+    enough = asyncio.Event()
+
+    def build() -> None:
+        built.append(loop.time())
+        loop.setup_looptime(start=loop.time() + cost_s)
+        publisher.request()
+        if len(built) == 4:
+            enough.set()
+
+    publisher = Publisher(
+        build=build, publish=lambda _: None, durable=durable, progress={}, settle=str
+    )
+    publisher.request()
+    task = asyncio.create_task(publisher.run())
+    await enough.wait()
+    task.cancel()
+
+    apart = [later - earlier for earlier, later in pairwise(built)]
+    assert apart == pytest.approx([apart_s] * 3)
