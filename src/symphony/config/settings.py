@@ -305,9 +305,9 @@ class WorkerSettings(_Section):
     """MiB of memory that must be free on a host before an agent starts there; 0: not checked."""
     min_free_disk_mb: Natural = 512
     """MiB that must be free for workspaces and the daemon's state; 0: not checked."""
-    agent_memory_mb: Natural = 64
+    agent_memory_mb: Natural = 32
     """MiB that a start is taken to need until the host's figures show it; 0: nothing."""
-    agent_disk_mb: Natural = 20
+    agent_disk_mb: Natural = 10
     """MiB of disk likewise."""
     max_memory_pressure: Percent | None = None
     """Percent of time for which tasks may wait for memory (``some avg10``); None: not checked."""
