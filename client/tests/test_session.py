@@ -209,6 +209,18 @@ async def test_a_cancelled_run_interrupts_its_turn(
     await session.stop()
 
 
+@pytest.mark.looptime
+async def test_a_session_says_how_long_an_ignored_interrupt_is_waited_for(
+    server: Any, tmp_path: Any
+) -> None:
+    server.answers["turn/interrupt"] = lambda m: []
+    session = await Session.start(tmp_path, transport=server)
+    with pytest.raises(TurnTimeout):
+        await session.run("x", turn_timeout_s=5.0, interrupt_timeout_s=2.0)
+    assert asyncio.get_running_loop().time() == pytest.approx(7, abs=0.1)
+    await session.stop()
+
+
 async def test_a_second_turn_at_once_is_refused(server: Any, tmp_path: Any) -> None:
     session = await Session.start(tmp_path, transport=server)
     running = asyncio.create_task(session.run("x"))

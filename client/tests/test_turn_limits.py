@@ -1,9 +1,11 @@
 """How a turn ends early: by an interrupt, a cancelled wait, a time limit."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from codex_app_server import (
+    InvalidArgument,
     ServerRequestHandlers,
     TurnInProgress,
     TurnInterrupted,
@@ -90,6 +92,48 @@ async def test_each_limit_interrupts_and_says_which_it_was(
     assert (caught.value.kind, caught.value.limit_s) == (kind, 10)
     assert server.requests("turn/interrupt")
     assert asyncio.get_running_loop().time() == pytest.approx(10, abs=0.1)
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize(
+    ("options", "waited_s"),
+    [({}, 10.0), ({"timeouts": TurnTimeouts(interrupt_s=1.5)}, 1.5)],
+)
+@pytest.mark.parametrize("answers", [True, False])
+async def test_a_server_that_ignores_interrupts_is_waited_for_as_long_as_the_turn_says(
+    server, connect, options: dict[str, Any], waited_s: float, answers: bool
+) -> None:
+    server.answers["turn/interrupt"] = lambda m: [server.reply(m, {})] if answers else []
+    thread = await (await connect()).start_thread()
+    turn = await thread.run("go", **options).start()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+
+    task = asyncio.create_task(turn.result())
+    await server.until(lambda: server.requests("turn/start"))
+    loop.call_soon(task.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert loop.time() - began == pytest.approx(waited_s)
+    assert not turn.done
+    await turn.interrupt(0.25)
+    assert loop.time() - began == pytest.approx(waited_s + 0.25)
+
+
+@pytest.mark.looptime
+async def test_a_limit_ends_the_turn_though_its_server_ignores_interrupts(server, connect) -> None:
+    server.answers["turn/interrupt"] = lambda m: []
+    thread = await (await connect()).start_thread()
+    with pytest.raises(TurnTimeout):
+        await thread.run("go", timeouts=TurnTimeouts(total_s=10, interrupt_s=3))
+    assert asyncio.get_running_loop().time() == pytest.approx(13, abs=0.1)
+
+
+@pytest.mark.parametrize("value", [0, -1, None, "2", float("nan"), True])
+def test_an_interrupt_always_has_a_limit(value: Any) -> None:
+    with pytest.raises(InvalidArgument, match="interrupt_s="):
+        TurnTimeouts(interrupt_s=value)
 
 
 @pytest.mark.looptime

@@ -18,6 +18,7 @@ Use: ``python app_server.py SCRIPT.json``. The script is an object:
 ``stumbles``: so many starts, by the record, say on stderr that links could not be made.
 ``record``: a file that gets one JSON line for everything received, and for start and end of input.
 ``linger``: ignore end of input and SIGTERM.
+``deaf``: ignore ``turn/interrupt``.
 Written with the standard library only: it runs outside the project's environment too.
 """
 
@@ -103,6 +104,8 @@ class Server:
             self.interrupted.clear()
             self.send({"id": number, "result": {"turn": {"id": self.turn, "status": "inProgress"}}})
             threading.Thread(target=self.play, args=(self.turn,), daemon=True).start()
+        elif method == "turn/interrupt" and self.script.get("deaf"):
+            return
         elif method == "turn/interrupt":
             self.interrupted.set()
             self.send({"id": number, "result": {}})

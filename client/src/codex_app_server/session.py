@@ -54,6 +54,7 @@ from codex_app_server.session_options import (
 )
 from codex_app_server.threads import Thread
 from codex_app_server.tools import Tool, ToolCallContext
+from codex_app_server.turn_result import INTERRUPT_S
 from codex_app_server.turns import Turn, TurnResult, TurnTimeouts
 from codex_app_server.unattended import Unattended, unsupported_tool_result
 
@@ -279,6 +280,7 @@ class Session:
                 timeouts=TurnTimeouts(
                     total_s=options.get("turn_timeout_s", TURN_TIMEOUT_S),
                     idle_s=options.get("idle_timeout_s"),
+                    interrupt_s=options.get("interrupt_timeout_s", INTERRUPT_S),
                 ),
             )
             await turn.start()

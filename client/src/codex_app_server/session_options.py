@@ -92,6 +92,8 @@ class _OfTurn(TypedDict, total=False):
         sandbox_policy: Such as ``{"type": "workspaceWrite"}``; the thread's sandbox by default.
         turn_timeout_s: Total limit of the turn; an hour by default, None for no limit.
         idle_timeout_s: Limit of silence; none by default.
+        interrupt_timeout_s: How long an interrupt is waited for, also that of a cancelled wait or
+            of a limit; 10 s by default. See `TurnTimeouts`.
         effort: Reasoning effort.
         output_schema: JSON Schema of the final message.
     """
@@ -100,6 +102,7 @@ class _OfTurn(TypedDict, total=False):
     sandbox_policy: Any
     turn_timeout_s: float | None
     idle_timeout_s: float | None
+    interrupt_timeout_s: float
     effort: str | None
     output_schema: Mapping[str, Any] | None
 
@@ -151,6 +154,7 @@ _TURN: Checks = {
     "sandbox_policy": ("a policy", lambda value: True),
     "turn_timeout_s": ("seconds, or None", lambda value: value is None or is_seconds(value)),
     "idle_timeout_s": ("seconds, or None", lambda value: value is None or is_seconds(value)),
+    "interrupt_timeout_s": ("seconds above 0", is_seconds),
     "effort": ("a string or None", lambda value: value is None or isinstance(value, str)),
     "output_schema": (
         "a mapping or None",

@@ -13,7 +13,17 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from codex_app_server.checks import COUNT, FLAG, LIMIT, Checks, is_seconds, one_of, shown
+from codex_app_server.checks import (
+    COUNT,
+    FLAG,
+    LIMIT,
+    SECONDS,
+    Checks,
+    check_values,
+    is_seconds,
+    one_of,
+    shown,
+)
 from codex_app_server.errors import InvalidArgument, TurnFailed, TurnInterrupted, limit_reset
 from codex_app_server.events import Event
 from codex_app_server.protocol.turn import TokenUsage, TurnMachine
@@ -23,22 +33,35 @@ __all__ = ["TURN_CHECKS", "LimitKind", "TurnResult", "TurnTimeouts", "result_of"
 
 LimitKind = Literal["total", "idle", "first_event"]
 
+INTERRUPT_S = 10.0
+"""Codex answers an interrupt within milliseconds; the rest is for machines that are overloaded."""
+
 
 class TurnTimeouts(Struct, frozen=True, kw_only=True):
     """Limits of a turn in seconds; None or 0 means none. Others are refused (`InvalidArgument`).
+
+    Not so ``interrupt_s``, which is always above 0: a server that ignores interrupts must hold
+    nobody for ever.
 
     Attributes:
         total_s: From the reply to ``turn/start`` to the end.
         idle_s: Silence of the turn, its thread and its sub-agents. Waiting for an approval or an
             answer of a person does not count.
         first_event_s: From the reply to ``turn/start`` to the first event.
+        interrupt_s: How long an interrupt of the turn is waited for: by `Turn.interrupt`, after a
+            cancelled wait, where ``async with`` is left, and before a limit's `TurnTimeout`. Then
+            the caller goes on, though the turn may run on in a server that is deaf; end the
+            connection for that. Each event of the thread is written down as it happens, so the
+            thread can be resumed all the same. An `ExecRun` has no use for it; it ends its process.
     """
 
     total_s: float | None = None
     idle_s: float | None = 3600.0
     first_event_s: float | None = None
+    interrupt_s: float = INTERRUPT_S
 
     def __post_init__(self) -> None:
+        check_values(interrupt_s=(self.interrupt_s, SECONDS))
         for name in self.__struct_fields__:
             value = getattr(self, name)
             if not (value is None or value == 0 or is_seconds(value)):

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 from codex_app_server.checks import (
     LIMIT,
-    SECONDS,
     TEXT,
     check_options,
     check_values,
@@ -48,7 +47,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Turn", "TurnResult", "TurnTimeouts"]
 
-INTERRUPT_S = 10.0
 INTERRUPT_AGAIN_S = 0.02
 INTERRUPT_AGAIN_MAX_S = 0.5
 
@@ -178,21 +176,28 @@ class Turn:
         self._starting.result()
         return self
 
-    async def interrupt(self, timeout_s: float = INTERRUPT_S) -> None:
+    async def interrupt(self, timeout_s: float | None = None) -> None:
         """Interrupt the turn and end its commands; returns when it has ended, or after the limit.
 
         ``turn/interrupt`` alone leaves a running command alive, so the thread's background
-        terminals are cleaned too. Does nothing for a turn that never started or has ended.
+        terminals are cleaned too. Does nothing for a turn that never started or has ended. Where
+        the server ignores it, `done` is still False afterwards: only closing the connection ends
+        such a turn.
+
+        Args:
+            timeout_s: The limit, seconds above 0; ``interrupt_s`` of the turn's `TurnTimeouts` (by
+                default 10 s) where it is None.
 
         Raises:
             ConnectionClosed: The server is gone (and with it the turn).
         """
-        check_values(timeout_s=(timeout_s, SECONDS))
+        check_values(timeout_s=(timeout_s, LIMIT))
         if self._starting is None or self.done:
             return
+        limit_s = self.timeouts.interrupt_s if timeout_s is None else timeout_s
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._interrupt(timeout_s)
+            async with asyncio.timeout(limit_s):
+                await self._interrupt(limit_s)
 
     async def steer(self, text: str, *, timeout_s: float | None = None) -> None:
         """Add a text to the running turn.
@@ -219,7 +224,8 @@ class Turn:
     async def result(self) -> TurnResult:
         """Start the turn if need be, wait for its end and return its result.
 
-        Cancelling the wait interrupts the turn and ends its commands, within 10 s.
+        Cancelling the wait interrupts the turn and ends its commands, within ``interrupt_s`` of
+        the turn's `TurnTimeouts`.
 
         Raises:
             TurnFailed: Status "failed", or one that this library does not know.

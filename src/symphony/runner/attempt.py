@@ -34,6 +34,7 @@ from symphony.model.run import (
 )
 from symphony.model.spend import Raise
 from symphony.runner.budget import RunBudget
+from symphony.runner.ending import HASTY_GRACE_S, STOP_GRACE_S, tell_cut_off
 from symphony.runner.idling import IdleWatch
 from symphony.runner.instructions import Instructions
 from symphony.runner.narrator import Narrator
@@ -47,9 +48,6 @@ from symphony.trackers.shared_reads import ReadIssues, read_alone
 from symphony.workspaces.manager import Workspace, Workspaces
 
 _log = logging.getLogger(__name__)
-
-STOP_GRACE_S = 5.0
-"""From closing stdin to SIGKILL when a run ends."""
 
 LAUNCHES = 3
 """How often Codex is started for a run before it has to do without the links to its helpers."""
@@ -381,9 +379,10 @@ class Attempt:
         turn = session.turn(prompt, choice, idle_s=settings.codex.turn_timeout_s)
         watch = TurnWatch(session.requests, self._narrator, name=self.spec.run_id)
         try:
-            async with watch.over(turn), self._budget.over(turn):
+            endable = session.endable(turn)
+            async with watch.over(endable), self._budget.over(endable):
                 await turn.start()
-                watch.began(turn, settings.codex.first_event_timeout_s)
+                watch.began(endable, settings.codex.first_event_timeout_s)
                 await self._turn_started(turn, number)
                 if number == 1:
                     await session.name_thread(f"{self._issue.identifier}: {self._issue.title}")
@@ -466,7 +465,10 @@ class Attempt:
         settings = self._context.workflow().settings
         self._narrator.call_began(settings.hooks.timeout_s + 2 * settings.workspace.git_timeout_s)
         if self._session is not None:
-            await self._session.close(STOP_GRACE_S)
+            hasty = self._session.turn_runs or self._stopped is not None
+            if self._session.turn_runs:
+                tell_cut_off(self.spec.run_id)
+            await self._session.close(HASTY_GRACE_S if hasty else STOP_GRACE_S)
         if self._workspace is not None:
             await self._context.workspaces.after_run(self._workspace, self.spec)
 

@@ -18,8 +18,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol
 
-import codex_app_server as codex
-
 from symphony.config.budget import BudgetSettings
 from symphony.model.clock import Instant
 from symphony.model.run import Outcome, OutcomeKind, RunProgress, RunSpec
@@ -42,7 +40,7 @@ class Interruptible(Protocol):
         """Whether it waits for a person."""
 
     async def interrupt(self) -> None:
-        """End it and its commands."""
+        """End it and its commands; never raises for a server that is deaf or gone."""
 
 
 class RunBudget:
@@ -165,11 +163,7 @@ class RunBudget:
                     self._progress.waited_s += now - before
                 before = now
                 self.look()
-        try:
-            await turn.interrupt()
-        except codex.CodexError:
-            # Its server is gone, which is an end as well.
-            return
+        await turn.interrupt()
 
     def _pause_s(self) -> float:
         """Return how long nothing but tokens needs a look: the time left, a tick at most."""

@@ -20,6 +20,7 @@ from codex_app_server.approvals import Policy
 
 from symphony.model.question import Decision, Question, Reply
 from symphony.model.run import Outcome, OutcomeKind
+from symphony.runner.ending import EndableTurn
 from symphony.runner.narrator import Narrator
 from symphony.runner.questions import Redact, question_of
 
@@ -72,14 +73,10 @@ class RequestPolicy:
             on_answered=self._answered,
         )
 
-    async def interrupt_when_blocked(self, turn: codex.Turn) -> None:
+    async def interrupt_when_blocked(self, turn: EndableTurn) -> None:
         """Wait until a person is needed, then interrupt the turn."""
         await self._asked.wait()
-        try:
-            await turn.interrupt()
-        except codex.CodexError:
-            # The answer "cancel" has ended the turn already, or its server is gone: both are ends.
-            return
+        await turn.interrupt()
 
     async def _need_approval(self, request: ServerRequestInfo) -> str:
         question = self._question(request)

@@ -25,6 +25,7 @@ from symphony.hosts.launch import codex_argv, codex_environment, launch_error
 from symphony.model.issue import Issue
 from symphony.model.run import Outcome, RunSpec
 from symphony.runner.backfill import free_backfill
+from symphony.runner.ending import INTERRUPT_S, EndableTurn
 from symphony.runner.models import Choice, Models, named
 from symphony.runner.narrator import Narrator
 from symphony.runner.outcomes import exited, outcome_of
@@ -141,6 +142,7 @@ class Session:
         self.changed = False
         self.compactions = 0
         self._models: Models | None = None
+        self._turn: codex.Turn | None = None
         self.resumed = False
         self.knows_issue = False
         self._spec = spec
@@ -326,18 +328,31 @@ class Session:
         if self.thread is None:
             raise RuntimeError("the session has no thread yet")
         self.acted = self.changed = False
-        return self.thread.run(
+        self._turn = self.thread.run(
             prompt,
             cwd=self._workspace,
             approval_policy=self._settings.codex.approval_policy or None,
             sandbox_policy=self.sandbox_policy,
             model=choice.model,
             effort=choice.effort,
-            timeouts=codex.TurnTimeouts(idle_s=idle_s),
+            timeouts=codex.TurnTimeouts(idle_s=idle_s, interrupt_s=INTERRUPT_S),
             # The narrator sees every event of the connection; the turn itself needs only its end.
             overflow="drop_deltas",
             keep_items=False,
         )
+        return self._turn
+
+    def endable(self, turn: codex.Turn) -> EndableTurn:
+        """Return a turn of this session as its watches end it."""
+        if self.connection is None:
+            raise RuntimeError("the session is not connected")
+        return EndableTurn(turn, self.connection, name=self._spec.run_id)
+
+    @property
+    def turn_runs(self) -> bool:
+        """Whether the last turn was begun and has not ended, although it may be interrupted."""
+        turn = self._turn
+        return turn is not None and turn.id is not None and not turn.done
 
     async def compact(self, timeout_s: float) -> bool:
         """Have the thread's history summarised; False where this Codex can't, or it fails.

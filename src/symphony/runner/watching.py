@@ -11,9 +11,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import codex_app_server as codex
-
 from symphony.model.run import Outcome, OutcomeKind
+from symphony.runner.ending import EndableTurn
 from symphony.runner.narrator import Narrator
 from symphony.runner.requests import RequestPolicy
 
@@ -33,7 +32,7 @@ class TurnWatch:
         self._tasks: list[asyncio.Task[None]] = []
 
     @asynccontextmanager
-    async def over(self, turn: codex.Turn) -> AsyncIterator[None]:
+    async def over(self, turn: EndableTurn) -> AsyncIterator[None]:
         """Hold this from before the turn's start to its end."""
         self._narrator.sign.clear()
         self._watch("requests", turn)
@@ -44,7 +43,7 @@ class TurnWatch:
                 task.cancel()
             await asyncio.wait(self._tasks)
 
-    def began(self, turn: codex.Turn, first_event_s: float | None) -> None:
+    def began(self, turn: EndableTurn, first_event_s: float | None) -> None:
         """Take note that Codex has accepted the turn; the agent's time runs from here."""
         if first_event_s is not None:
             self._tasks.append(
@@ -53,11 +52,11 @@ class TurnWatch:
                 )
             )
 
-    def _watch(self, what: str, turn: codex.Turn) -> None:
+    def _watch(self, what: str, turn: EndableTurn) -> None:
         waiting = self._requests.interrupt_when_blocked(turn)
         self._tasks.append(asyncio.create_task(waiting, name=f"{what} {self._name}"))
 
-    async def _expect_sign(self, turn: codex.Turn, limit_s: float) -> None:
+    async def _expect_sign(self, turn: EndableTurn, limit_s: float) -> None:
         try:
             async with asyncio.timeout(limit_s):
                 await self._narrator.sign.wait()
@@ -69,8 +68,4 @@ class TurnWatch:
                 message=f"the agent gave no sign of life within {limit_s:g} s of the turn's start "
                 "(codex.first_event_timeout_ms)",
             )
-        try:
-            await turn.interrupt()
-        except codex.CodexError:
-            # Its server is gone: the turn ends by that.
-            return
+        await turn.interrupt()

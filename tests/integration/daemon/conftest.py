@@ -98,11 +98,14 @@ class Place:
         """Return ``running``, ``retrying`` or ``blocked`` of the API by identifier."""
         return {row["issue_identifier"]: row for row in (self.state() or {}).get(kind, ())}
 
-    def starts(self) -> list[dict[str, Any]]:
+    def record(self) -> list[dict[str, Any]]:
+        """Return what the app-servers have written down, all in one file."""
         path = self.root / "record.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
-        entries = [json.loads(line) for line in lines]
-        return [entry for entry in entries if entry["event"] == "start"]
+        return [json.loads(line) for line in lines]
+
+    def starts(self) -> list[dict[str, Any]]:
+        return [entry for entry in self.record() if entry["event"] == "start"]
 
     def command(self, *words: str, status: int = 0) -> str:
         """Run ``symphony WORDS`` about this daemon; return what it said."""

@@ -158,6 +158,28 @@ async def test_a_stop_signal_ends_agents_that_ignore_everything(place: Place) ->
     assert place.processes() == []
 
 
+async def test_a_stop_signal_ends_several_deaf_agents_at_once(place: Place) -> None:
+    place.script(turns=HANGING, deaf=True)
+    for title in ("One", "Two", "Three"):
+        place.board.add(title)
+    await place.start()
+    await place.until(
+        lambda: sum(bool(row["turn_count"]) for row in place.rows("running").values()) == 3
+    )
+
+    assert await place.stop() == 0
+
+    # Each was asked before the first was given up: they are waited for together.
+    told = [
+        entry["event"]
+        for entry in place.record()
+        if entry["event"] == "eof" or entry.get("message", {}).get("method") == "turn/interrupt"
+    ]
+    assert told == ["received"] * 3 + ["eof"] * 3
+    assert place.log().count("Agent did not end its turn") == 3
+    assert place.processes() == []
+
+
 async def test_a_refresh_is_accepted_and_an_agent_moves_its_issue(place: Place) -> None:
     place.configure(polling={"interval_ms": 60_000})
     place.script(turns=MOVING)
