@@ -202,6 +202,20 @@ async def test_a_reply_without_result_and_error_is_an_error_at_once(server, conn
         await connection.call("model/list", {})
 
 
+@pytest.mark.parametrize("spell", [float, str])
+async def test_a_reply_whose_id_is_spelt_otherwise_is_understood_at_once(
+    server, connect, spell
+) -> None:
+    for method in ("initialize", "model/list"):
+        server.answers[method] = lambda m: [{"id": spell(m["id"]), "result": {"userAgent": "x"}}]
+    connection = await connect(request_timeout_s=1e6)  # a time-out would never come
+    assert await connection.call("model/list", {}) == {"userAgent": "x"}
+    server.answers["model/list"] = lambda m: [{"id": spell(m["id"]), "error": {"message": "no"}}]
+    with pytest.raises(RequestError, match="no"):
+        await connection.call("model/list", {})
+    assert connection.unmatched_replies == connection.malformed_lines == 0
+
+
 async def test_an_odd_list_of_sub_agents_harms_nobody(server, connect) -> None:
     item = {"type": "collabAgentToolCall", "tool": "spawnAgent", "id": "c"}
     server.answers["turn/start"] = lambda m: [

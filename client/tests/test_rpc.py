@@ -56,6 +56,38 @@ def test_a_forgotten_request_only_counts_its_late_reply() -> None:
     assert rpc.unmatched == 1
 
 
+@pytest.mark.parametrize("spelling", ["1.0", '"1"', "1e0", "1"])
+def test_a_reply_of_another_spelling_is_handed_out_once(spelling: str) -> None:
+    rpc = Rpc()
+    request_id, _ = rpc.request("a", {})
+    line = f'{{"id": {spelling}, "result": 5}}\n'.encode()
+    (response,) = rpc.receive(line, 0.0)
+    assert isinstance(response, Response)
+    assert (response.id, type(response.id), bytes(response.result)) == (request_id, int, b"5")
+    assert rpc.receive(line, 0.0) == []
+    assert (rpc.unmatched, rpc.pending) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    "spelling", ["1.5", '"01"', '" 1"', '"1.0"', '"+1"', '"2"', '"\u0661"', "true"]
+)
+def test_what_only_resembles_an_id_answers_nothing(spelling: str) -> None:
+    rpc = Rpc()
+    rpc.request("a", {})
+    rpc.receive(f'{{"id": {spelling}, "result": 5}}\n'.encode(), 0.0)
+    assert rpc.pending == 1
+    assert rpc.unmatched + rpc.malformed == 1
+
+
+def test_a_request_of_the_server_keeps_a_string_of_digits_as_its_id() -> None:
+    rpc = Rpc()
+    rpc.request("a", {})
+    (asked,) = rpc.receive(lines({"id": "1", "method": "m"}), 0.0)
+    assert isinstance(asked, ServerRequest)
+    assert asked.id == "1"
+    assert rpc.pending == 1
+
+
 @pytest.mark.parametrize("request_id", [0, 7, "0", "abc"])
 def test_server_requests_keep_their_id_whatever_it_is(request_id: int | str) -> None:
     rpc = Rpc()
@@ -258,7 +290,7 @@ def test_an_event_shows_no_content_when_printed() -> None:
         st.one_of(
             st.binary(max_size=30),
             st.recursive(
-                st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+                st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
                 lambda inner: (
                     st.lists(inner, max_size=3)
                     | st.dictionaries(

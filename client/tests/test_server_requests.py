@@ -351,6 +351,72 @@ async def test_an_interrupt_declines_what_the_turn_still_asks(server, connect, e
     assert records[0].outcome is RequestOutcome.CANCELLED
 
 
+@pytest.mark.parametrize("together", [False, True])
+async def test_nobody_is_asked_any_more_once_the_turn_has_ended(
+    server, connect, eventually, together: bool
+) -> None:
+    records: list[ServerRequestRecord] = []
+    handlers = ServerRequestHandlers(command="manual", on_answered=records.append)
+    connection = await connect(handlers=handlers)
+    turn = await (await connection.start_thread()).run("go").start()
+    asked = [request(server, COMMAND, 0)]
+    if not together:
+        server.feed(*asked)
+        await eventually(lambda: connection.pending_requests)
+        (pending,) = connection.pending_requests
+        asked = []
+    server.feed(*asked, server.ended())
+    await turn
+
+    assert (await server.replied(0))["result"] == {"decision": "decline"}
+    await eventually(lambda: records)
+    assert records[0].outcome is RequestOutcome.CANCELLED
+    assert records[0].error == "the turn ended before anybody had answered"
+    assert connection.pending_requests == []
+    if not together:
+        assert pending.settled
+        pending.answer("accept")  # too late, and harmless
+    assert len([one for one in server.sent if one.get("id") == 0 and "method" not in one]) == 1
+
+
+async def test_what_was_answered_and_what_another_turn_asks_outlive_the_end_of_a_turn(
+    server, connect, eventually
+) -> None:
+    connection = await connect(handlers=ServerRequestHandlers(command="manual"))
+    turn = await (await connection.start_thread()).run("go").start()
+    other = request(server, COMMAND, 1)
+    other["params"]["turnId"] = "another"
+    server.feed(request(server, COMMAND, 0), other)
+    await eventually(lambda: len(connection.pending_requests) == 2)
+    first, second = connection.pending_requests
+    first.answer("accept")
+    server.feed(server.ended())
+    await turn
+    assert (await server.replied(0))["result"] == {"decision": "accept"}
+    assert connection.pending_requests == [second]
+    assert not second.settled
+
+
+async def test_a_tool_that_has_begun_ends_by_itself_though_its_turn_has_ended(
+    server, connect
+) -> None:
+    gate, begun = asyncio.Event(), asyncio.Event()
+
+    async def slow(arguments: Any, context: Any) -> str:
+        begun.set()
+        await gate.wait()
+        return "done"
+
+    tool = Tool(name="slow", description="d", input_schema={"type": "object"}, handler=slow)
+    turn = await (await (await connect()).start_thread(tools=[tool])).run("go").start()
+    server.feed(tool_call(server, 0, "slow"))
+    await begun.wait()
+    server.feed(server.ended())
+    await turn
+    gate.set()
+    assert (await server.replied(0))["result"]["success"] is True
+
+
 def tool_call(server: Any, number: Any, tool: str, **arguments: Any) -> dict[str, Any]:
     return request(
         server,

@@ -84,7 +84,8 @@ class RequestOutcome(enum.StrEnum):
     RESOLVED = "resolved"
     """The server took it back or another client answered; nothing was sent."""
     CANCELLED = "cancelled"
-    """The turn was interrupted (the safe reply was sent) or the connection closed."""
+    """The turn was interrupted, or ended while a person was asked (the safe reply was sent), or the
+    connection closed."""
     UNSUPPORTED = "unsupported"
     """Answered with a JSON-RPC error at once."""
 

@@ -2,8 +2,9 @@
 
 Invariants: every request is settled exactly once (a reply, an error, or known to be taken back);
 a handler that hangs or raises yields the safe reply; handlers never run on the reader; requests
-of an interrupted turn are declined and their handlers cancelled. A request that arrives again
-under an id that is still open (a replay) is not handled twice.
+of an interrupted turn are declined and their handlers cancelled, and a person is asked nothing more
+once the turn has ended by itself. A request that arrives again under an id that is still open (a
+replay) is not handled twice.
 
 `codex_app_server.approvals` knows the shapes, `codex_app_server.tools` runs tools; the
 connection owns the broker and gives it a way to send.
@@ -44,7 +45,8 @@ class PendingRequest:
 
     Attributes:
         info: What is asked.
-        settled: Answered, or not to be answered any more.
+        settled: Answered, or not to be answered any more: taken back, past its limit, or its turn
+            has ended. ``on_answered`` of the handlers is told which it was.
     """
 
     def __init__(self, info: ServerRequestInfo) -> None:
@@ -61,6 +63,11 @@ class PendingRequest:
         encode_answer(self.info, answer)
         if not self._answer.done():
             self._answer.set_result(answer)
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether an answer was given, though it may not have been sent yet."""
+        return self._answer.done()
 
     async def wait(self) -> Answer:
         """Wait for the answer."""
@@ -89,6 +96,7 @@ class Broker:
         self._listeners: set[asyncio.Queue[PendingRequest | None]] = set()
         self._interrupted: set[int | str] = set()
         self._resolved: set[int | str] = set()
+        self._outlived: set[int | str] = set()
 
     @property
     def pending(self) -> list[PendingRequest]:
@@ -143,6 +151,7 @@ class Broker:
         self._begun.discard(request_id)
         self._interrupted.discard(request_id)
         self._resolved.discard(request_id)
+        self._outlived.discard(request_id)
 
     def _stop(self, request_id: int | str, task: asyncio.Task[None]) -> None:
         # A task that is cancelled before its first step would never settle anything.
@@ -163,6 +172,18 @@ class Broker:
             if info.thread_id == thread_id and info.turn_id in (None, turn_id):
                 self._interrupted.add(request_id)
                 self._stop(request_id, task)
+
+    def turn_ended(self, thread_id: str, turn_id: str) -> None:
+        """Give up what a turn asks of a person: the server awaits no answer any more.
+
+        Tools and callbacks go on to their own end: they may have begun to do something.
+        """
+        for request_id, (info, task) in self._open.items():
+            if (info.thread_id, info.turn_id) == (thread_id, turn_id):
+                self._outlived.add(request_id)
+                pending = self._manual.get(request_id)
+                if pending is not None and not pending.is_answered:
+                    task.cancel()
 
     async def aclose(self) -> None:
         """Cancel all handlers and wait for their end."""
@@ -190,7 +211,10 @@ class Broker:
                 outcome = RequestOutcome.RESOLVED
             else:
                 outcome = RequestOutcome.CANCELLED
-                answer = safe_reply(info) if info.id in self._interrupted else None
+                if info.id in self._interrupted | self._outlived:
+                    answer = safe_reply(info)
+                if info.id in self._outlived:
+                    error = "the turn ended before anybody had answered"
         except TimeoutError:
             outcome, error = RequestOutcome.TIMED_OUT, "the handler passed its deadline"
             answer = safe_reply(info)
@@ -287,6 +311,8 @@ class Broker:
         return result
 
     async def _ask(self, info: ServerRequestInfo) -> Answer:
+        if info.id in self._outlived:
+            raise asyncio.CancelledError
         self._manual[info.id] = pending = PendingRequest(info)
         for queue in self._listeners:
             queue.put_nowait(pending)

@@ -380,7 +380,9 @@ class Connection(ThreadOpening, WideApi):
         self._router.bind(turn, turn_id, self._loop.time())
 
     def retire(self, turn: Turn) -> None:
-        """A turn has ended: late events are its thread's."""
+        """A turn has ended: late events are its thread's, and nobody is asked for it any more."""
+        if turn.id is not None:
+            self._broker.turn_ended(turn.thread.id, turn.id)
         self._router.retire(turn)
 
     def decline_requests(self, thread_id: str, turn_id: str) -> None:

@@ -5,6 +5,11 @@ request that waits for it; a reply that precedes its request is kept (bounded) a
 the request is made, because servers exist that answer a scripted handshake early. The server's
 ids are another name space than ours: 0 and strings are fine.
 
+Codex repeats our ids as they are. A server that spells them otherwise, ``1.0`` or ``"1"`` for 1, is
+understood: an integral float is the same number in JSON, and as all of our ids are integers, the
+digits of one that waits can mean nothing else, so that no reply can reach a wrong request. A
+time-out would say nothing about the cause, and a refusal would help nobody.
+
 The order of the returned values is the order on the wire, but for this: among deltas that arrive
 together with nothing else between them, those of one turn come as one `Run`, so that the shell does
 its work once a batch, not once an event, also where many turns stream by turns.
@@ -13,6 +18,7 @@ its work once a batch, not once an event, also where many turns stream by turns.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -104,7 +110,7 @@ class _Error(Struct):
 
 
 class _Reply(Struct):
-    id: int | str | None = None
+    id: int | str | float | None = None
     result: Raw = Raw(b"")
     error: Raw = Raw(b"")
 
@@ -119,6 +125,7 @@ _decode_error = msgspec.json.Decoder(_Error).decode
 _decode_body = msgspec.json.Decoder(_Body).decode
 _NOT_DECODED = (*DECODE_ERRORS, TypeError)
 _WORDLESS = "the server gave no reason"
+_DIGITS = re.compile(r"[1-9][0-9]{0,15}")
 
 
 def encode_message(message: Mapping[str, Any]) -> bytes:
@@ -318,23 +325,33 @@ class Rpc:
             reply = decode_mended(_decode_reply, line)
         except DECODE_ERRORS as error:
             return self._malformed(line, str(error), now)
+        request_id = self._own_id(reply.id)
         empty = not (bytes(reply.result) or bytes(reply.error))
-        if reply.id is None or (empty and reply.id not in self._pending):
+        if request_id is None or (empty and request_id not in self._pending):
             return self._malformed(line, "neither a method nor a reply with an id", now)
         if empty:
             # Whoever waits for it would wait in vain.
             reply.error = Raw(b'{"message":"the reply has neither a result nor an error"}')
-        response = _response(reply)
-        if reply.id in self._pending:
-            self._pending.discard(reply.id)
+        response = _response(request_id, reply)
+        if request_id in self._pending:
+            self._pending.discard(request_id)
             return response
-        if isinstance(reply.id, int) and reply.id >= self._next_id:
-            self._early[reply.id] = response
+        if isinstance(request_id, int) and request_id >= self._next_id:
+            self._early[request_id] = response
             if len(self._early) > KEPT_EARLY_REPLIES:
                 del self._early[next(iter(self._early))]
         else:
             self.unmatched += 1
         return None
+
+    def _own_id(self, given: RequestId | float | None) -> RequestId | None:
+        """Return the id of a reply as we have written it, whatever spelling the server chose."""
+        if isinstance(given, float):
+            return int(given) if given.is_integer() else None
+        if isinstance(given, str) and given not in self._pending:
+            number = int(given) if _DIGITS.fullmatch(given) else None
+            return number if number in self._pending else given
+        return given
 
     def _mend(self, line: bytes | Oversized) -> Event | None:
         """Make an event of a line that the fast decoder refused; None for a blank line."""
@@ -355,6 +372,8 @@ class Rpc:
         method, request_id = message.get("method", ""), message.get("id", UNSET)
         if not isinstance(method, str):
             return self._malformed(line, "method is not a string", 0.0)
+        if isinstance(request_id, float) and request_id.is_integer() and not method:
+            return Notification()  # a reply: its id is read with the rest of it
         if isinstance(request_id, bool) or not (
             request_id is None or request_id is UNSET or isinstance(request_id, int | str)
         ):
@@ -383,11 +402,10 @@ def _body(line: bytes) -> Any:
         return None
 
 
-def _response(reply: _Reply) -> Response:
-    assert reply.id is not None
+def _response(request_id: RequestId, reply: _Reply) -> Response:
     raw_error = bytes(reply.error)
     if not raw_error or raw_error == b"null":
-        return Response(reply.id, reply.result)
+        return Response(request_id, reply.result)
     try:
         error = _decode_error(raw_error)
     except DECODE_ERRORS:
@@ -395,4 +413,4 @@ def _response(reply: _Reply) -> Response:
     code = error.code if isinstance(error.code, int) else INTERNAL_ERROR
     message = _WORDLESS if error.message is None else error.message
     message = message if isinstance(message, str) else repr(message)
-    return Response(reply.id, Raw(b""), code, message, error.data)
+    return Response(request_id, Raw(b""), code, message, error.data)
