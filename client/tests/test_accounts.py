@@ -98,8 +98,14 @@ async def test_cancelling_a_login_ends_who_waits_for_it(server, connect):
     starts(server, {"type": "chatgpt", "loginId": "l", "authUrl": "https://x"})
     connection = await connect()
     login = await connection.account.login_chatgpt()
-    waiting = asyncio.create_task(login.wait(None))
-    await asyncio.sleep(0)
+    began = asyncio.Event()
+
+    async def wait() -> None:
+        began.set()  # what follows runs up to its wait at once
+        await login.wait(None)
+
+    waiting = asyncio.create_task(wait())
+    await began.wait()
     await login.cancel()
     with pytest.raises(LoginFailed, match="cancelled"):
         await waiting

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 
 import pytest
@@ -30,14 +29,17 @@ def open_one(server):
     return open_one
 
 
-async def taken_in(budget, held_bytes):
-    """Wait until the connections of a budget hold so much."""
-    async with asyncio.timeout(5):
-        while budget.held_bytes != held_bytes:  # noqa: ASYNC110  # plain counts have no event
-            await asyncio.sleep(0)
+@pytest.fixture
+def taken_in(eventually):
+    """Waits until the connections of a budget hold so much."""
+
+    async def taken_in(budget, held_bytes):
+        await eventually(lambda: budget.held_bytes == held_bytes)
+
+    return taken_in
 
 
-async def test_the_connection_that_holds_the_most_ends_and_the_others_go_on(open_one):
+async def test_the_connection_that_holds_the_most_ends_and_the_others_go_on(open_one, taken_in):
     budget = BufferBudget(10_000)
     servers, connections = zip(*[await open_one(budget) for _ in range(3)], strict=True)
     for server, size in zip(servers, (3_000, 5_000, 1_000), strict=True):
@@ -66,7 +68,7 @@ async def test_the_connection_that_holds_the_most_ends_and_the_others_go_on(open
         await connection.aclose()
 
 
-async def test_the_one_that_asks_for_too_much_is_ended_where_it_holds_the_most(open_one):
+async def test_the_one_that_asks_for_too_much_is_ended_where_it_holds_the_most(open_one, taken_in):
     budget = BufferBudget(1_000)
     server, connection = await open_one(budget)
     other, well = await open_one(budget)
@@ -81,7 +83,7 @@ async def test_the_one_that_asks_for_too_much_is_ended_where_it_holds_the_most(o
     assert budget.held_bytes == 0
 
 
-async def test_a_line_beyond_its_own_cap_holds_nothing_of_the_budget(open_one):
+async def test_a_line_beyond_its_own_cap_holds_nothing_of_the_budget(open_one, taken_in):
     budget = BufferBudget(10_000)
     server, connection = await open_one(budget, max_line_bytes=2_000)
     server.feed_bytes(b"x" * 1_999)
@@ -93,7 +95,7 @@ async def test_a_line_beyond_its_own_cap_holds_nothing_of_the_budget(open_one):
     await connection.aclose()
 
 
-async def test_many_small_holders_are_ended_one_by_one_until_it_fits(open_one):
+async def test_many_small_holders_are_ended_one_by_one_until_it_fits(open_one, taken_in):
     budget = BufferBudget(1_000)
     opened = [await open_one(budget) for _ in range(5)]
     for server, _ in opened:

@@ -144,7 +144,9 @@ class Played:
         self.sent += map(json.loads, data.splitlines())
 
     async def receive(self) -> bytes:
-        await asyncio.sleep(0)
+        arrived = asyncio.Event()  # a piece is an event of the loop: others have their turn first
+        asyncio.get_running_loop().call_soon(arrived.set)
+        await arrived.wait()
         return self._pieces.pop(0) if self._pieces else b""
 
     async def aclose(self) -> None:

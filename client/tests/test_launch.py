@@ -233,8 +233,14 @@ async def test_closing_twice_and_together_is_fine(start: Start) -> None:
 
 async def test_a_cancelled_close_still_ends_the_process(start: Start) -> None:
     codex = await start()
-    closing = asyncio.create_task(codex.aclose())
-    await asyncio.sleep(0)
+    began = asyncio.Event()
+
+    async def close() -> None:
+        began.set()  # what follows runs up to its wait at once
+        await codex.aclose()
+
+    closing = asyncio.create_task(close())
+    await began.wait()
     closing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await closing

@@ -262,20 +262,22 @@ async def test_a_request_that_names_no_thread_is_the_only_turns(
 
 async def test_an_id_that_is_used_again_at_once_is_answered_again(server, connect) -> None:
     send = server.send
-    asked = 1
+    asked, seen = 1, asyncio.Event()
 
     async def send_and_ask_again(data: bytes) -> None:
         nonlocal asked
         await send(data)
         if asked < 3 and "method" not in json.loads(data):
             asked += 1
-            server.feed({"id": 0, "method": COMMAND, "params": {}})
             # The next request is read before the first one's task has ended.
-            for _ in range(5):
-                await asyncio.sleep(0)
+            seen.clear()
+            server.feed(
+                {"id": 0, "method": COMMAND, "params": {}}, {"method": "read", "params": {}}
+            )
+            await seen.wait()
 
     server.send = send_and_ask_again
-    await connect()
+    await connect(on_events=lambda events: seen.set())
     server.feed({"id": 0, "method": COMMAND, "params": {}})
     await server.until(lambda: sum("method" not in one for one in server.sent) == 3)
 

@@ -173,8 +173,14 @@ async def test_a_device_code_that_is_refused_or_given_up_is_a_failed_login(
         await login.wait(50)
     openai.device += [403] * 1000
     waiting = await connection.account.login_device_code()
-    ended = asyncio.create_task(waiting.wait(50))
-    await asyncio.sleep(0)
+    began = asyncio.Event()
+
+    async def wait() -> None:
+        began.set()  # what follows runs up to its wait at once
+        await waiting.wait(50)
+
+    ended = asyncio.create_task(wait())
+    await began.wait()
     await waiting.cancel()
     with pytest.raises(LoginFailed, match="cancelled"):
         await ended

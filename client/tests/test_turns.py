@@ -456,7 +456,9 @@ async def test_a_blocking_iterator_stops_the_reader_but_never_its_own_calls(
 
 
 async def test_nothing_is_sent_before_a_turn_is_started(server, connect) -> None:
-    thread = await (await connect()).start_thread()
+    server.answers["model/list"] = lambda m: [server.reply(m, {})]
+    connection = await connect()
+    thread = await connection.start_thread()
     turn = thread.run(
         "go",
         cwd="/w",
@@ -464,7 +466,7 @@ async def test_nothing_is_sent_before_a_turn_is_started(server, connect) -> None
         output_schema={"type": "object"},
         service_tier="fast",
     )
-    await asyncio.sleep(0)
+    await connection.call("model/list", {})  # whatever was under way has left before this
     assert turn.id is None
     assert not server.requests("turn/start")
     await turn.start()
