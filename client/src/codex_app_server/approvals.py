@@ -23,7 +23,18 @@ from codex_app_server.answers import (
     questions_reply,
     without_nulls,
 )
-from codex_app_server.checks import FLAG, FUNCTION, LIMIT, SECONDS, check_values, optional, shown
+from codex_app_server.checks import (
+    FLAG,
+    FUNCTION,
+    LIMIT,
+    SECONDS,
+    TABLE,
+    WORDS,
+    Check,
+    check_values,
+    optional,
+    shown,
+)
 from codex_app_server.errors import InvalidArgument
 from codex_app_server.values import approval_decision
 
@@ -90,6 +101,10 @@ class RequestOutcome(enum.StrEnum):
     """Answered with a JSON-RPC error at once."""
 
 
+AN_ID: Check = ("a number or a text", lambda value: isinstance(value, int | str))
+A_KIND: Check = ("a RequestKind", lambda value: isinstance(value, RequestKind))
+
+
 class ServerRequestInfo(Struct, frozen=True, kw_only=True):
     """A request of the server, as a callback sees it.
 
@@ -110,6 +125,17 @@ class ServerRequestInfo(Struct, frozen=True, kw_only=True):
     turn_id: str | None
     item_id: str | None
     params: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        check_values(
+            id=(self.id, AN_ID),
+            method=(self.method, WORDS),
+            kind=(self.kind, A_KIND),
+            thread_id=(self.thread_id, optional(WORDS)),
+            turn_id=(self.turn_id, optional(WORDS)),
+            item_id=(self.item_id, optional(WORDS)),
+            params=(self.params, TABLE),
+        )
 
 
 class ServerRequestRecord(Struct, frozen=True, kw_only=True):
@@ -140,6 +166,10 @@ class ServerRequestRecord(Struct, frozen=True, kw_only=True):
 Answer = str | Mapping[str, Any] | None
 Callback = Callable[[ServerRequestInfo], Awaitable[Answer]]
 Policy = str | Callback
+A_REQUEST: Check = (
+    "a ServerRequestInfo",
+    lambda value: isinstance(value, ServerRequestInfo),
+)
 _POLICIES = frozenset({"decline", "accept", "accept_for_session", "manual"})
 
 
@@ -211,6 +241,7 @@ class ServerRequestHandlers(Struct, frozen=True, kw_only=True):
 
     def policy_for(self, request: ServerRequestInfo) -> Policy | None:
         """Return the policy of a request; None where only an error can be answered."""
+        check_values(request=(request, A_REQUEST))
         match request.kind:
             case RequestKind.COMMAND | RequestKind.LEGACY_COMMAND:
                 return self.command

@@ -75,6 +75,15 @@ class ToolCallContext(Struct, frozen=True):
     tool: str
     namespace: str | None = None
 
+    def __post_init__(self) -> None:
+        check_values(
+            thread_id=(self.thread_id, WORDS),
+            turn_id=(self.turn_id, WORDS),
+            call_id=(self.call_id, WORDS),
+            tool=(self.tool, WORDS),
+            namespace=(self.namespace, optional(WORDS)),
+        )
+
 
 class ToolOutput(Struct, frozen=True):
     """What a tool answers.

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from msgspec import Struct, field
 
+from codex_app_server.checks import Check, check_values
 from codex_app_server.errors import decode_error_info
 from codex_app_server.events import DELTA_METHODS, Event
 
@@ -58,7 +59,12 @@ class TokenUsage(Struct, frozen=True):
         )
 
     def since(self, earlier: TokenUsage) -> TokenUsage:
-        """Return what was added since ``earlier``, never below zero."""
+        """Return what was added since ``earlier``, never below zero.
+
+        Raises:
+            InvalidArgument: ``earlier`` is no `TokenUsage`.
+        """
+        check_values(earlier=(earlier, A_USAGE))
         return TokenUsage(
             max(0, self.total_tokens - earlier.total_tokens),
             max(0, self.input_tokens - earlier.input_tokens),
@@ -67,6 +73,9 @@ class TokenUsage(Struct, frozen=True):
             max(0, self.output_tokens - earlier.output_tokens),
             max(0, self.reasoning_output_tokens - earlier.reasoning_output_tokens),
         )
+
+
+A_USAGE: Check = ("a TokenUsage", lambda value: isinstance(value, TokenUsage))
 
 
 class Failure(Struct, frozen=True):
