@@ -9,6 +9,8 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -98,6 +100,8 @@ class AsanaServer(RestServer):
         self.stories: dict[str, str] = {}
         self.sections = {"To Do": "501", "Doing": "502", "Done": "503"}
         self.problems: list[str] = []
+        self.described: set[str] = set()
+        """The calls that were compared with the description, ids as ``{n}``."""
         self.page_size = 100
         self.hidden = False
         """The token may not see the project any more."""
@@ -238,6 +242,7 @@ class AsanaServer(RestServer):
         parts = call.path.removeprefix(PREFIX).split("/")[1:]
         if missing or parts[0] == "users" or reply.status == 401:
             return
+        self.described.add(re.sub(r"(?<=/)\d+(?=/|$)", "{n}", f"{call.method} /{'/'.join(parts)}"))
         from openapi_core.testing import MockRequest, MockResponse
 
         request = MockRequest(
@@ -261,8 +266,25 @@ class AsanaServer(RestServer):
         try:
             api.validate_request(request)
             api.validate_response(request, response)
+            for action in _actions(call) if parts == ["batch"] else ():
+                api.validate_request(action)
         except Exception as error:
             cause = error.__cause__ or error
             detail = getattr(cause, "schema_errors", None) or [cause]
             self.problems.append(f"{call.method} {call.target}: {[str(d)[:300] for d in detail]}")
             reply.status, reply.payload = 599, self._errors(self.problems[-1])
+
+
+def _actions(call: Any) -> Iterator[Any]:
+    """The requests that a batch stands for."""
+    from openapi_core.testing import MockRequest
+
+    for action in call.json()["data"]["actions"]:
+        fields = ",".join(action["options"]["fields"])
+        yield MockRequest(
+            "https://app.asana.com",
+            action["method"],
+            PREFIX + action["relative_path"],
+            args={"opt_fields": fields},
+            headers=call.headers,
+        )

@@ -170,6 +170,8 @@ class GitHubServer(RestServer):
         self.options = ["Todo", "In Progress", "Done"]
         self.labels: list[str] = []
         self.problems: list[str] = []
+        self.described: set[str] = set()
+        """The REST calls that were found to fit the description, numbers as ``{n}``."""
 
     def add(
         self,
@@ -360,6 +362,7 @@ class GitHubServer(RestServer):
         described = call.path.startswith("/repos/octo/demo/")
         if missing or not described or reply.status in (301, 401):
             return
+        self.described.add(re.sub(r"\d+", "{n}", f"{call.method} {call.path}"))
         form = hash((call.method, call.target, call.body, reply.status, json.dumps(reply.payload)))
         if form in _checked:
             return
@@ -411,6 +414,8 @@ class GitHubServer(RestServer):
             schema(), document, root_value=_Root(self), variable_values=payload["variables"]
         )
         assert isinstance(result, ExecutionResult)
+        # An error without a path is of the variables: nothing was executed.
+        self.problems += [error.message for error in result.errors or () if error.path is None]
         answer: dict[str, Any] = {"data": result.data}
         if result.errors:
             answer["errors"] = [

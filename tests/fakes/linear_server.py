@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -166,6 +166,8 @@ class LinearServer(RestServer):
         self.teams: dict[str, list[str]] = {"demo": ["DEMO"]}
         self.hidden = False
         """The token may not see the project any more."""
+        self.problems: list[str] = []
+        """What of the adapter's own documents does not fit the schema; an agent's may be wrong."""
 
     @property
     def endpoint(self) -> str:
@@ -237,13 +239,20 @@ class LinearServer(RestServer):
         except GraphQLError as error:
             return 400, {"errors": [{"message": error.message}]}
         if problems:
+            self._note(query, problems)
             return 400, {"errors": [{"message": problem.message} for problem in problems]}
         result = execute(schema(), document, root_value=_Root(self), variable_values=variables)
         assert isinstance(result, ExecutionResult)
+        # An error without a path is of the variables: nothing was executed.
+        self._note(query, [error for error in result.errors or () if error.path is None])
         answer: dict[str, Any] = {"data": result.data}
         if result.errors:
             answer["errors"] = [{"message": error.message} for error in result.errors]
         return 200, answer
+
+    def _note(self, query: str, problems: Sequence[GraphQLError]) -> None:
+        if "Symphony" in query:
+            self.problems += [f"{problem.message} in {query}" for problem in problems]
 
 
 def _request(call: Call) -> Request:

@@ -8,7 +8,7 @@ provider and ends it.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from importlib import import_module
 from pathlib import Path
@@ -161,24 +161,46 @@ class RemoteHarness:
         self, silence_timeout_s: float, clock: Callable[[], float] = time.monotonic
     ) -> Tracker:
         """Another adapter with the same settings that gives a silent server up so soon."""
+        return self.another(
+            HttpClient,
+            client={"silence_timeout_s": silence_timeout_s, "retry_wait_s": 0.001, "clock": clock},
+        )
+
+    def another(
+        self,
+        make_client: Callable[..., HttpClient],
+        *,
+        client: Mapping[str, Any],
+        provider: Mapping[str, Any] | None = None,
+        **more: Any,
+    ) -> Any:
+        """Another adapter for the same server, with other settings and another HTTP layer.
+
+        Args:
+            make_client: Called with what an adapter gives to its client, and with ``client``.
+            client: More arguments of the client.
+            provider: More of ``tracker.provider``.
+            more: More arguments of the adapter.
+        """
         kind, token = self.section["kind"], self.server.token
-        settings = TrackerSettings(**self.section)
+        settings = TrackerSettings(
+            **{**self.section, "provider": {**self.section["provider"], **(provider or {})}}
+        )
         module: Any = import_module(f"symphony.trackers.{kind}")
         given = settings.provider if kind == "linear" else settings
-        resolved = module.resolve(given, self.environ)[0]
+        resolved, faults = module.resolve(given, self.environ)
+        assert not faults, faults
         headers = {
             "linear": lambda: {"Authorization": token},
             "github": lambda: {"Authorization": f"Bearer {token}"},
             "gitlab": lambda: {"PRIVATE-TOKEN": token},
         }.get(kind, lambda: module.headers(resolved))()
         urls = {"gitlab": "api_url", "asana": "endpoint"}
-        client = HttpClient(
+        http = make_client(
             provider=kind,
             headers=headers,
             base_url=getattr(self.server, urls.get(kind, "url")),
-            silence_timeout_s=silence_timeout_s,
-            retry_wait_s=0.001,
-            clock=clock,
+            **client,
         )
         adapter = {
             "linear": LinearTracker,
@@ -187,9 +209,9 @@ class RemoteHarness:
             "jira": JiraTracker,
             "asana": AsanaTracker,
         }[kind]
-        states = {"terminal_states": ["Done"]} if kind in ("linear", "jira") else {}
-        tracker: Tracker = cast("Any", adapter)(resolved, client=client, **states)
-        return tracker
+        if kind in ("linear", "jira"):
+            more.setdefault("terminal_states", ["Done"])
+        return cast("Any", adapter)(resolved, client=http, **more)
 
     def break_source(self) -> None:
         self.server.token = "another"

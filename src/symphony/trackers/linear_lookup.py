@@ -23,7 +23,7 @@ from .rest_records import dig, entries, text
 
 _ISSUE: Final = "{ project { id } team { id } }"
 _PROJECT: Final = "{ id teams { nodes { id } } }"
-_LOOK_UPS: Final = {
+LOOK_UPS: Final = {
     "attachment": f"attachment(id: %s) {{ issue {_ISSUE} }}",
     "comment": f"comment(id: %s) {{ issue {_ISSUE} }}",
     "issue": f"issue(id: %s) {_ISSUE}",
@@ -86,7 +86,7 @@ class LinearLookup:
         variables = {f"r{index}": reference.id for index, reference in enumerate(references)}
         declared = "".join(f", ${name}: String!" for name in variables)
         aliases = " ".join(
-            f"r{index}: {_LOOK_UPS[reference.kind] % f'$r{index}'}"
+            f"r{index}: {LOOK_UPS[reference.kind] % f'$r{index}'}"
             for index, reference in enumerate(references)
         )
         document = (

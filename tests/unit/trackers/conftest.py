@@ -33,6 +33,7 @@ def fakes() -> ModuleType:
 async def linear_server(fakes: ModuleType) -> AsyncIterator[Any]:
     async with fakes.LinearServer() as server:
         yield server
+        assert server.problems == [], "the adapter's documents fit Linear's schema"
 
 
 @pytest.fixture
@@ -55,6 +56,7 @@ def asana_fakes() -> ModuleType:
 async def asana_server(asana_fakes: ModuleType) -> AsyncIterator[Any]:
     async with asana_fakes.AsanaServer() as server:
         yield server
+        assert server.problems == [], "requests and answers fit Asana's description"
 
 
 @pytest.fixture

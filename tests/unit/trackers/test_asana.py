@@ -64,6 +64,13 @@ async def test_the_description_refuses_what_asana_does_not_have(
     asana_server.add(1, name=7)
     answer = await tracker.http.request("GET", "/projects/900/tasks", query={"opt_fields": "name"})
     assert answer.status == 599
+    action = {"method": "get", "relative_path": "/tasks/7", "options": {"fields": ["gid"]}}
+    answer = await tracker.http.post_json(
+        "/batch", {"data": {"actions": [action]}}, idempotent=True
+    )
+    assert answer.status == 599
+    assert len(asana_server.problems) == 3
+    asana_server.problems.clear()
     await tracker.aclose()
 
 
