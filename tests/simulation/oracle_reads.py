@@ -47,6 +47,8 @@ class ReadBooks(Books):
             if issue_id in found:
                 self._show(found[issue_id])
                 self._read_blocked(found[issue_id], event.cause, issued)
+            elif issue_id in event.unread:
+                self._world.counts["issues of an owner that failed"] += 1
             elif event.cause > self._last_cause_of_former_board:
                 self._absences.setdefault(issue_id, []).append((issued, self._now))
 

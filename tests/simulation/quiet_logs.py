@@ -22,7 +22,8 @@ def captured_logs() -> Iterator[list[str]]:
     def collect(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Any:
         error = event.get("exc_info")
         if error:
-            text = traceback.format_exc()
+            given = isinstance(error, BaseException)
+            text = "".join(traceback.format_exception(error)) if given else traceback.format_exc()
             if not any(name in text for name in EXPECTED):
                 found.append(f"{event.get('event')}\n{text}")
         raise structlog.DropEvent

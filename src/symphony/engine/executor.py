@@ -7,11 +7,13 @@ becomes the failing answer. A run gets exactly one RunEnded, whatever happens to
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, assert_never
+from itertools import chain
+from typing import Any, TypeVar, assert_never
 
 from symphony.engine.cleanup import finished_with_workspace
-from symphony.engine.trackers import fetch_from_owners
+from symphony.engine.trackers import READ_DEADLINE_S, FormerFaults, fetch_from_owners
 from symphony.engine.write_faults import WriteFaults
 from symphony.errors import LedgerError, SymphonyError, TrackerError
 from symphony.ledger import Ledger
@@ -30,9 +32,7 @@ from symphony.workspaces.manager import Workspaces
 
 _log = get_logger(__name__)
 
-TRACKER_DEADLINE_S = 120.0
-"""A read of the tracker, with its pages and short retries, fails after this time."""
-
+C = TypeVar("C")
 AttemptFactory = Callable[[RunSpec, RunProgress], Attempt]
 
 
@@ -96,6 +96,8 @@ class Executor:
         self._running: set[asyncio.Task[None]] = set()
         self._reading: set[asyncio.Task[None]] = set()
         self._write_faults = WriteFaults()
+        self._former_faults = FormerFaults()
+        self._asked: defaultdict[asyncio.Task[Any] | None, list[Tracker]] = defaultdict(list)
         self._idle = asyncio.Event()
         self._idle.set()
         self.polled = asyncio.Event()
@@ -110,11 +112,11 @@ class Executor:
                 continue
             match command:
                 case c.FetchCandidates():
-                    self._spawn_read("candidates", self._fetch_candidates(command))
+                    self._spawn_read("candidates", self._fetch_candidates, command)
                 case c.FetchTerminal():
-                    self._spawn_read("terminal", self._fetch_terminal(command))
+                    self._spawn_read("terminal", self._fetch_terminal, command)
                 case c.RefreshIssues():
-                    self._spawn_read(f"refresh {command.purpose}", self._refresh(command))
+                    self._spawn_read(f"refresh {command.purpose}", self._refresh, command)
                 case c.StartRun():
                     self._start_run(command.spec)
                 case c.StopRun():
@@ -163,10 +165,34 @@ class Executor:
         task.add_done_callback(self._running.discard)
         return task
 
-    def _spawn_read(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        task = self._spawn(name, work)
+    def _spawn_read(
+        self, name: str, read: Callable[[C], Coroutine[Any, Any, None]], command: C
+    ) -> None:
+        task = self._spawn(name, self._keeping_open(read, command))
         self._reading.add(task)
         task.add_done_callback(self._reading.discard)
+
+    async def _keeping_open(
+        self, read: Callable[[C], Coroutine[Any, Any, None]], command: C
+    ) -> None:
+        """Read while a reload and the ends of runs close none of the trackers that are asked."""
+        task = asyncio.current_task()
+        try:
+            await read(command)
+        finally:
+            asked = self._asked.pop(task, [])
+        if any(tracker is not self._tracker() for tracker in asked):
+            await self._close_unbound()
+
+    def _asking(self, tracker: Tracker) -> Tracker:
+        """Keep this tracker open until the read that calls this has ended."""
+        self._asked[asyncio.current_task()].append(tracker)
+        return tracker
+
+    async def _close_unbound(self) -> None:
+        if self._retire is not None:
+            bound = [attempt.tracker for attempt in self._attempts.values()]
+            await self._retire([*bound, *chain.from_iterable(self._asked.values())])
 
     def _save(self, commands: Sequence[c.Durable]) -> None:
         """Make what one step has decided durable: one transaction, so that no crash halves it."""
@@ -196,8 +222,8 @@ class Executor:
         began, result = self._clock(), "ok"
         try:
             self._before_poll()
-            async with asyncio.timeout(TRACKER_DEADLINE_S):
-                issues = await self._tracker().fetch_issues_by_states(command.states)
+            async with asyncio.timeout(READ_DEADLINE_S):
+                issues = await self._asking(self._tracker()).fetch_issues_by_states(command.states)
         except Exception as error:
             category, message, retry_after_s = _tracker_fault(error)
             result = category
@@ -214,29 +240,33 @@ class Executor:
         self._post(event)
 
     async def _refresh(self, command: c.RefreshIssues) -> None:
-        try:
-            async with asyncio.timeout(TRACKER_DEADLINE_S):
-                issues = await fetch_from_owners(
-                    command.ids,
-                    owners=self._owners(),
-                    default=self._tracker,
-                    read=self._read_issues,
-                )
-        except Exception as error:
+        in_force, owners = self._asking(self._tracker()), self._owners()
+        for owner in owners.values():
+            self._asking(owner)
+        answer = await fetch_from_owners(
+            command.ids, owners=owners, default=in_force, read=self._read_issues
+        )
+        self._former_faults.tell(answer, owners.values(), in_force)
+        error, failed = answer.error_of(in_force), None
+        if error is not None:
             category, message, retry_after_s = _tracker_fault(error)
-            self._answer(e.RefreshFailed(command.cause, category, message, retry_after_s))
+            failed = e.RefreshFailed(command.cause, category, message, retry_after_s)
+        if failed is not None and answer.asked == len(answer.faults):
+            self._answer(failed)
         else:
-            self._answer(e.IssuesRefreshed(command.cause, issues))
+            self._answer(
+                e.IssuesRefreshed(command.cause, answer.issues, unread=answer.unread, failed=failed)
+            )
 
     def _owners(self) -> dict[IssueId, Tracker]:
         return {attempt.spec.issue_id: attempt.tracker for attempt in self._attempts.values()}
 
     async def _fetch_terminal(self, command: c.FetchTerminal) -> None:
         try:
-            async with asyncio.timeout(TRACKER_DEADLINE_S):
+            async with asyncio.timeout(READ_DEADLINE_S):
                 issues = await finished_with_workspace(
                     command.states,
-                    tracker=self._tracker(),
+                    tracker=self._asking(self._tracker()),
                     workspaces=self._workspaces,
                     ledger=self._ledger,
                 )
@@ -304,8 +334,7 @@ class Executor:
             self._idle.set()
         self._tally.run_ended(outcome.kind)
         self._post(ended)
-        if self._retire is not None:
-            await self._retire([attempt.tracker for attempt in self._attempts.values()])
+        await self._close_unbound()
 
     def _last_words(self, progress: RunProgress) -> str:
         try:
@@ -360,7 +389,7 @@ def _tracker_fault(error: Exception) -> tuple[str, str, float | None]:
         case TrackerError():
             return error.category, error.message, error.retry_after_s
         case TimeoutError():
-            return "tracker_request", f"no answer within {TRACKER_DEADLINE_S:.0f} s", None
+            return "tracker_request", f"no answer within {READ_DEADLINE_S:.0f} s", None
         case _:
-            _log.exception("Tracker read failed unexpectedly")
+            _log.error("Tracker read failed unexpectedly", exc_info=error)
             return "tracker_response", f"{type(error).__name__}: {error}", None

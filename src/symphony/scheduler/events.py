@@ -88,14 +88,6 @@ class CandidatesFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class IssuesRefreshed:
-    """Answer to ``RefreshIssues``: what the tracker shows of the asked ids, no more."""
-
-    cause: Cause
-    issues: Sequence[Issue]
-
-
-@dataclass(frozen=True, slots=True)
 class RefreshFailed:
     """``RefreshIssues`` failed as a whole; nobody is stopped because of it."""
 
@@ -103,6 +95,23 @@ class RefreshFailed:
     category: str
     message: str
     retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IssuesRefreshed:
+    """Answer to ``RefreshIssues``: what the trackers show of the asked ids, no more.
+
+    Attributes:
+        cause: The command's.
+        issues: The visible ones.
+        unread: Issues whose tracker could not be read; nothing is known of them.
+        failed: What to tell of the tracker in force, where only former ones could be read.
+    """
+
+    cause: Cause
+    issues: Sequence[Issue]
+    unread: frozenset[IssueId] = frozenset()
+    failed: RefreshFailed | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,13 +59,18 @@ def _is_reconciled(claim: Claim) -> bool:
 def reconciled(
     state: SchedulerState, pending: Pending, answer: IssuesRefreshed, now: Instant
 ) -> list[Command]:
-    """Apply a successful read of held issues: a cycle's, or the second one of missing issues."""
+    """Apply a read of held issues, a cycle's or the second one of missing issues.
+
+    Those whose tracker could not be read stay as they are.
+    """
     if pending.generation != state.generation:
         # The tracker that answered is no longer in force; the next cycle asks the one that is.
         return []
     found = {issue.id: issue for issue in answer.issues}
     commands: list[Command] = []
     for issue_id in pending.ids:
+        if issue_id in answer.unread:
+            continue
         claim = state.claims.get(issue_id)
         issue = found.get(issue_id)
         if (

@@ -253,13 +253,20 @@ def _issues_refreshed(state: SchedulerState, event: IssuesRefreshed, now: Instan
     pending = state.answered(event.cause, *_REFRESHES)
     if pending is None:
         return _dropped(event)
+    unread = event.failed or RefreshFailed(event.cause, "tracker_request", "not all could be read")
     match pending.asked:
+        case RefreshPurpose.DISPATCH if event.unread:
+            return dispatch_read_failed(state, pending, unread, now)
+        case RefreshPurpose.RETRY if event.unread:
+            return retry_read_failed(state, pending, unread, now)
         case RefreshPurpose.DISPATCH:
             return dispatch_read(state, pending, event, now)
         case RefreshPurpose.RETRY:
             return retry_read(state, pending, event, now)
         case RefreshPurpose.RECONCILE:
             commands = reconciled(state, pending, event, now)
+            if event.failed is not None:
+                return [*commands, *reconcile_failed(state, event.failed, now)]
             return [*commands, *reconcile_answered(state, now)]
         case _:
             return reconciled(state, pending, event, now)

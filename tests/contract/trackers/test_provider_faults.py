@@ -122,6 +122,19 @@ async def test_a_provider_that_says_nothing_is_given_up(remote: RemoteHarness) -
     await tracker.aclose()
 
 
+async def test_a_read_that_is_under_way_when_its_tracker_is_closed_gets_its_answer(
+    remote: RemoteHarness,
+) -> None:
+    issue_id = remote.put(1)
+    asked, gate = asyncio.Event(), asyncio.Event()
+    remote.server.faults.append(Fault(before=asked.set, gate=gate))
+    read = asyncio.create_task(remote.tracker.fetch_issues_by_ids([issue_id]))
+    await asked.wait()
+    await remote.tracker.aclose()
+    gate.set()
+    assert [issue.id for issue in await read] == [issue_id]
+
+
 @pytest.mark.parametrize("status", [301, 403, 410, 500])
 async def test_a_refusal_of_a_batch_takes_nobody_for_gone(
     remote: RemoteHarness, status: int

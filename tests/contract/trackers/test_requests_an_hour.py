@@ -50,10 +50,11 @@ async def spent(remote: RemoteHarness, kind: str) -> tuple[int, int, int]:
         left += kind == "leaving"
         at = tracker.http.requests
         # Side by side and in this order, as the scheduler begins a cycle.
-        refreshed, candidates = await asyncio.gather(
-            fetch_from_owners(running, owners={}, default=lambda: tracker),
+        answer, candidates = await asyncio.gather(
+            fetch_from_owners(running, owners={}, default=tracker),
             tracker.fetch_issues_by_states(states),
         )
+        refreshed = answer.issues
         assert (len(refreshed), len(candidates)) == (len(running), ISSUES - left)
         if number < POLLS - 1:
             # The last of ten polls is a whole read on Linear.

@@ -21,10 +21,13 @@ from symphony.scheduler.commands import (
     FetchCandidates,
     Level,
     Note,
+    RefreshIssues,
+    RefreshPurpose,
     SaveEnd,
     StartRun,
 )
-from symphony.scheduler.events import CandidatesFailed, RunEnded
+from symphony.scheduler.events import CandidatesFailed, CandidatesFetched, RefreshFailed, RunEnded
+from symphony.trackers.memory import MemoryTracker
 
 ISSUE = Issue(id=IssueId("1"), identifier="A-1", title="one", state="Todo", dispatchable=True)
 SPEC = RunSpec(run_id=RunId("run"), issue=ISSUE, attempt=None, retry_kind=None)
@@ -223,6 +226,84 @@ async def test_a_replaced_tracker_is_closed_when_the_last_run_bound_to_it_has_en
         await executor.drained()
     assert first.closed
     assert not second.closed
+
+
+async def test_a_replaced_tracker_stays_open_until_a_read_of_it_has_ended():
+    class Slow(Closable):
+        def __init__(self) -> None:
+            super().__init__()
+            self.asked, self.go_on = asyncio.Event(), asyncio.Event()
+
+        async def fetch_issues_by_states(self, _states):
+            self.asked.set()
+            await self.go_on.wait()
+            assert not self.closed
+            return []
+
+    first, second = Slow(), Closable()
+    slot = TrackerSlot(first)
+    workers: list[Bound] = []
+
+    def make_attempt(spec: RunSpec, _: Any) -> Bound:
+        workers.append(Bound(spec, slot.current))
+        return workers[-1]
+
+    posted: asyncio.Queue[Any] = asyncio.Queue()
+    async with asyncio.TaskGroup() as tasks:
+        executor = make_executor(
+            tasks,
+            posted.put_nowait,
+            tracker=lambda: slot.current,
+            make_attempt=make_attempt,
+            retire=slot.close_unbound,
+        )
+        executor.execute([StartRun(SPEC), FetchCandidates(cause=7, states=("Todo",))])
+        await first.asked.wait()
+        slot.exchange(second)
+        workers[0].told.set()
+        assert isinstance(await posted.get(), RunEnded)
+        assert not first.closed
+        first.go_on.set()
+        assert isinstance(await posted.get(), CandidatesFetched)
+    assert first.closed
+    assert not second.closed
+
+
+async def test_runs_of_a_former_tracker_are_left_alone_while_it_refuses():
+    refused = TrackerError("tracker_status", "HTTP 401: check the token", status=401)
+    one, two = (
+        Issue(id=IssueId(name), identifier=name, title=name, state="Todo", dispatchable=True)
+        for name in ("A", "B")
+    )
+    former, present = MemoryTracker([one]), MemoryTracker([two])
+    in_force = [former]
+    bound = Bound(replace(SPEC, issue=one), former)
+    posted: asyncio.Queue[Any] = asyncio.Queue()
+    refresh = RefreshIssues(
+        cause=9, purpose=RefreshPurpose.RECONCILE, ids=(IssueId("A"), IssueId("B"))
+    )
+    async with asyncio.TaskGroup() as tasks:
+        executor = make_executor(
+            tasks,
+            posted.put_nowait,
+            tracker=lambda: in_force[-1],
+            make_attempt=lambda *_: bound,
+        )
+        executor.execute([StartRun(bound.spec)])
+        in_force.append(present)
+        former.failure = refused
+        executor.execute([refresh])
+        answer = await posted.get()
+        assert (answer.issues, answer.unread, answer.failed) == ([two], {"A"}, None)
+        former.failure, present.failure = None, refused
+        executor.execute([refresh])
+        answer = await posted.get()
+        assert (answer.issues, answer.unread) == ([one], {"B"})
+        assert answer.failed.message == "HTTP 401: check the token"
+        former.failure = refused
+        executor.execute([refresh])
+        assert isinstance(await posted.get(), RefreshFailed)
+        bound.told.set()
 
 
 async def test_a_shutdown_waits_for_no_tracker_that_does_not_answer():

@@ -19,6 +19,8 @@ from symphony.scheduler.eligibility import GateName
 from symphony.scheduler.events import (
     ControlAction,
     ControlRequested,
+    IssuesRefreshed,
+    RefreshFailed,
     RunIssueChanged,
     RunSilent,
     SettingsChanged,
@@ -53,6 +55,39 @@ def test_an_active_issue_goes_on_and_its_snapshot_is_renewed(drive, issue, moved
     assert reconcile(driver, moved(one, "In Progress")) == []
     assert running(driver, one).issue.state == "In Progress"
     assert driver.state.claims.slots.by_state == {"in progress": 1}
+
+
+@pytest.mark.parametrize("in_force_fails", [False, True])
+def test_issues_whose_tracker_can_not_be_read_stay_as_they_are_while_others_are_compared(
+    drive, issue, moved, in_force_fails
+):
+    driver = drive()
+    one, two = issue("A-1"), issue("A-2")
+    driver.start(one, two)
+    for _ in range(3):
+        driver.state.poll.next_mono = driver.mono
+        driver.wake()
+        cause = driver.refresh(RECONCILE).cause
+        failed = RefreshFailed(cause, "tracker_status", "HTTP 401") if in_force_fails else None
+        shown = [moved(two, "Done")]
+        driver.send(IssuesRefreshed(cause, shown, unread=frozenset({one.id}), failed=failed))
+        driver.offer()
+        assert (driver.state.tracker_error == "HTTP 401") is in_force_fails
+        driver.advance(10)
+    assert running(driver, one).stopping is None
+    assert running(driver, one).missing_since is None
+    assert running(driver, two).stopping is StopReason.TERMINAL
+
+
+def test_a_retry_whose_tracker_can_not_be_read_waits(drive, issue):
+    driver = drive()
+    one = issue("A-1")
+    (spec,) = driver.start(one)
+    driver.end(spec, OutcomeKind.FAILED)
+    driver.wake(3_600)
+    cause = driver.refresh(RETRY).cause
+    driver.send(IssuesRefreshed(cause, [], unread=frozenset({one.id})))
+    assert driver.claim(one).read_failures == 1
 
 
 def test_a_terminal_issue_is_stopped_and_cleaned_only_after_its_run_has_ended(drive, issue, moved):
