@@ -251,7 +251,7 @@ def build_app(
         },
     )
     app.router.redirect_slashes = False
-    return Guard(app, hosts)
+    return Guard(app, hosts, too_large=webhooks.too_large if webhooks is not None else None)
 
 
 def _identifier(raw: bytes) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -76,11 +76,15 @@ class Guard:
     Args:
         app: What it protects.
         hosts: The rule for the Host header of TCP requests.
+        too_large: Called with the tracker's kind where a delivery of a webhook is over the cap.
     """
 
-    def __init__(self, app: ASGIApp, hosts: HostRule) -> None:
+    def __init__(
+        self, app: ASGIApp, hosts: HostRule, *, too_large: Callable[[str], None] | None = None
+    ) -> None:
         self._app = app
         self._hosts = hosts
+        self._tell_too_large = too_large
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request that may not pass; otherwise pass it on with capped body."""
@@ -91,7 +95,26 @@ class Guard:
         if refusal is not None:
             await error_response(*refusal)(scope, receive, send)
             return
-        await self._app(scope, _capped(receive, _body_limit(scope)), send)
+        await self._app(scope, self._capped(scope, receive), send)
+
+    def _too_large(self, scope: Scope) -> None:
+        if self._tell_too_large is not None and _is_delivery(scope):
+            self._tell_too_large(scope["path"].rpartition("/")[2])
+
+    def _capped(self, scope: Scope, receive: Receive) -> Receive:
+        """Stop a chunked body at the cap, which Content-Length doesn't announce."""
+        size, limit = 0, _body_limit(scope)
+
+        async def wrapped() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > limit:
+                self._too_large(scope)
+                raise HTTPException(413)
+            return message
+
+        return wrapped
 
     def _refusal(self, scope: Scope) -> tuple[int, str, str] | None:
         """Return status, code and message of a request that may not pass."""
@@ -99,6 +122,7 @@ class Guard:
         limit = _body_limit(scope)
         length = headers.get("content-length", "0")
         if not length.isascii() or not length.isdigit() or int(length) > limit:
+            self._too_large(scope)
             return 413, "payload_too_large", f"A body may have {limit} bytes at most."
         return None if _is_delivery(scope) else self._stranger(scope, headers)
 
@@ -172,20 +196,5 @@ def _with_security_headers(send: Send) -> Send:
                 headers[name] = value
             headers.setdefault("cache-control", "no-store")
         await send(message)
-
-    return wrapped
-
-
-def _capped(receive: Receive, limit: int) -> Receive:
-    """Stop a chunked body at the cap, which Content-Length doesn't announce."""
-    size = 0
-
-    async def wrapped() -> Message:
-        nonlocal size
-        message = await receive()
-        size += len(message.get("body", b""))
-        if size > limit:
-            raise HTTPException(413)
-        return message
 
     return wrapped

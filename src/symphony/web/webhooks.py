@@ -45,6 +45,7 @@ Code = Literal[
     "webhook_signature_missing",
     "webhook_signature_invalid",
     "webhook_stale",
+    "webhook_too_large",
 ]
 
 
@@ -99,6 +100,7 @@ class Webhooks:
         self._accepted = False
         self._rejected = 0
         self._last_reason = ""
+        self._last_code: Code = "accepted"
         self._warned_wall: float | None = None
         self._silence_told = False
 
@@ -125,6 +127,16 @@ class Webhooks:
         self._silence_told, self._accepted = False, True
         return Verdict("accepted")
 
+    def too_large(self, kind: str) -> None:
+        """Take note of a delivery that nobody read: what it told of waits for the next poll.
+
+        Nothing shows that the provider sent it, so it counts as a rejected one.
+        """
+        config = self._config()
+        if config is not None and config.kind == kind:
+            most = f"{MAX_WEBHOOK_BYTES >> 20} MiB"
+            self._reject(kind, Verdict("webhook_too_large", f"It was larger than {most}."))
+
     def forget(self, kind: str, headers: Mapping[str, str], body: bytes) -> None:
         """Take back that a delivery came: it woke nothing, so that it may come again."""
         self._marks.drop(_marks(kind, headers, body))
@@ -140,9 +152,12 @@ class Webhooks:
         if config is None:
             return None
         if self._rejected:
+            mend = "Compare webhooks.secret with the tracker's setting."
+            if self._last_code == "webhook_too_large":
+                mend = "Have the tracker leave fields out of its deliveries, if it can."
             return (
                 f"{self._rejected} webhook deliveries were rejected since the last good one: "
-                f"{self._last_reason} Compare webhooks.secret with the tracker's setting."
+                f"{self._last_reason} {mend}"
             )
         silent_s = self._wall() - self._heard_wall
         if silent_s < config.silence_s:
@@ -158,7 +173,7 @@ class Webhooks:
 
     def _reject(self, kind: str, fault: Verdict) -> None:
         self._rejected += 1
-        self._last_reason = fault.message
+        self._last_reason, self._last_code = fault.message, fault.code
         now = self._wall()
         if self._warned_wall is None or now - self._warned_wall >= WARN_EVERY_S:
             self._warned_wall = now

@@ -31,10 +31,16 @@ def headers(body: bytes, number: str = "1") -> dict[str, str]:
     return {"X-Hub-Signature-256": f"sha256={digest}", "X-GitHub-Delivery": number}
 
 
-@asynccontextmanager
-async def serving(site: Site, *, arrival_s: float = 20.0) -> AsyncIterator[WebServer]:
+def judge() -> Webhooks:
     config = WebhookConfig("github", SECRET, 3600.0)
-    webhooks = Webhooks(config=lambda: config, wall=time.time)
+    return Webhooks(config=lambda: config, wall=time.time)
+
+
+@asynccontextmanager
+async def serving(
+    site: Site, webhooks: Webhooks | None = None, *, arrival_s: float = 20.0
+) -> AsyncIterator[WebServer]:
+    webhooks = webhooks or judge()
     server = WebServer(site.backend, webhooks=webhooks, arrival_s=arrival_s)
     server.listen_tcp("127.0.0.1", 0)
     async with asyncio.TaskGroup() as group:
@@ -45,8 +51,13 @@ async def serving(site: Site, *, arrival_s: float = 20.0) -> AsyncIterator[WebSe
 
 
 @pytest.fixture
-async def client(site: Site) -> AsyncIterator[httpx2.AsyncClient]:
-    async with serving(site) as server:
+def webhooks() -> Webhooks:
+    return judge()
+
+
+@pytest.fixture
+async def client(site: Site, webhooks: Webhooks) -> AsyncIterator[httpx2.AsyncClient]:
+    async with serving(site, webhooks) as server:
         base_url = f"http://127.0.0.1:{server.port}"
         async with httpx2.AsyncClient(base_url=base_url, timeout=10) as client:
             yield client
@@ -85,7 +96,7 @@ async def test_other_deliveries_wake_nothing(client: httpx2.AsyncClient, site: S
 
 
 async def test_a_delivery_may_be_larger_than_other_bodies_up_to_its_cap(
-    client: httpx2.AsyncClient,
+    client: httpx2.AsyncClient, webhooks: Webhooks
 ) -> None:
     async def chunks(size: int) -> AsyncIterator[bytes]:
         yield b"a" * size
@@ -96,6 +107,14 @@ async def test_a_delivery_may_be_larger_than_other_bodies_up_to_its_cap(
     untold = await client.post(PATH, content=chunks(len(over)), headers=headers(over))
     assert (told.status_code, code(told)) == (413, "payload_too_large")
     assert (untold.status_code, code(untold)) == (413, "payload_too_large")
+    # Both are told of, and the poll looks by itself until a delivery comes through.
+    assert str(webhooks.problem()).startswith("2 webhook deliveries were rejected")
+    assert "larger than 1 MiB. Have the tracker leave fields out" in str(webhooks.problem())
+    assert not webhooks.wakes
+    assert (await client.post(PATH, content=b"x", headers=headers(b"x", "2"))).status_code == 202
+    assert (webhooks.problem(), webhooks.wakes) == (None, True)
+    await client.post("/api/v1/webhooks/linear", content=over)
+    assert webhooks.problem() is None, "nobody is configured to send there"
 
 
 @pytest.mark.parametrize(
