@@ -103,6 +103,37 @@ async def test_a_provider_that_stays_out_of_order_fails_the_read(
     assert (error.category, error.status) == ("tracker_status", status)
 
 
+@pytest.mark.parametrize(
+    ("said", "least_s", "most_s"),
+    [
+        ("90", 90, 90),
+        ("Thu, 01 Jan 2026 12:01:30 GMT", 90, 90),
+        ("Thu, 01 Jan 2026 11:00:00 GMT", 0, 0),
+        ("-5", 0, 0),
+        ("99999999999", 3_600, 86_400),
+        ("Fri, 01 Jan 2100 00:00:00 GMT", 3_600, 86_400),
+        ("inf", 3_600, 86_400),
+        ("soon", 0, 600),
+        ("nan", 0, 600),
+        ("1, 2", 0, 600),
+        ("Thu, 99 Foo 2026 25:61:61 GMT", 0, 600),
+    ],
+)
+async def test_a_wait_that_a_provider_asks_for_is_bounded_whatever_it_writes(
+    remote: RemoteHarness, said: str, least_s: float, most_s: float
+) -> None:
+    remote.put(1)
+    body = json.dumps({"message": "slow down"}).encode()
+    fault = {"status": 429, "headers": {"Retry-After": said}, "body": body}
+    remote.server.faults.extend(Fault(**fault) for _ in range(3))
+    tracker = remote.in_a_hurry(5.0)
+    with pytest.raises(TrackerError) as caught:
+        await tracker.fetch_issues_by_states(["Todo"])
+    assert caught.value.category == "tracker_rate_limited"
+    assert least_s <= (caught.value.retry_after_s or 0) <= most_s
+    await tracker.aclose()
+
+
 @pytest.mark.parametrize("fault", [{"abort": True}, {"cut": True}], ids=["reset", "cut short"])
 async def test_a_connection_that_keeps_breaking_fails_the_read(
     remote: RemoteHarness, fault: dict[str, Any]
