@@ -47,11 +47,13 @@ type Actor { login: String! }
 type UserConnection { nodes: [Actor] }
 type Milestone { title: String! }
 type SubIssuesSummary { total: Int! completed: Int! }
+type IssueDependenciesSummary { blockedBy: Int! totalBlockedBy: Int! }
 type Issue {
   id: ID! fullDatabaseId: BigInt number: Int! title: String! body: String! closed: Boolean!
   url: URI! createdAt: DateTime! updatedAt: DateTime! repository: Repository!
   assignees(first: Int): UserConnection! labels(first: Int): LabelConnection milestone: Milestone
   subIssuesSummary: SubIssuesSummary!
+  issueDependenciesSummary: IssueDependenciesSummary!
   projectItems(first: Int, includeArchived: Boolean = true): ProjectV2ItemConnection!
 }
 type PullRequest {
@@ -326,11 +328,14 @@ class GitHubServer(RestServer):
         )
 
     def _shown(self, number: int) -> dict[str, Any]:
+        return {**self.issues[number], "issue_dependencies_summary": self.dependencies(number)}
+
+    def dependencies(self, number: int) -> dict[str, int]:
+        """How many issues block this one, and how many of them are open."""
         blockers = self.blocked_by.get(number, [])
         still = sum(self.issues[b]["state"] == "open" for b in blockers if b in self.issues)
         summary = {"blocked_by": still, "blocking": 0, "total_blocked_by": len(blockers)}
-        summary["total_blocking"] = 0
-        return {**self.issues[number], "issue_dependencies_summary": summary}
+        return {**summary, "total_blocking": 0}
 
     def _list(self, call: Any) -> Any:
         state, since = call.one("state", "open"), call.one("since")
@@ -475,6 +480,7 @@ class _Repository:
 def _issue(server: GitHubServer, number: int) -> dict[str, Any]:
     record = server.issues[number]
     summary = record.get("sub_issues_summary", {"total": 0, "completed": 0})
+    dependencies = server.dependencies(number)
     return {
         "__typename": "PullRequest" if "pull_request" in record else "Issue",
         "id": record["node_id"],
@@ -491,6 +497,10 @@ def _issue(server: GitHubServer, number: int) -> dict[str, Any]:
         "labels": {"nodes": [{"name": label["name"]} for label in record["labels"]]},
         "milestone": record["milestone"],
         "subIssuesSummary": {"total": summary["total"], "completed": summary["completed"]},
+        "issueDependenciesSummary": {
+            "blockedBy": dependencies["blocked_by"],
+            "totalBlockedBy": dependencies["total_blocked_by"],
+        },
         "projectItems": lambda info, **_: (
             {
                 "nodes": [_item(server, number)] if number in server.statuses else [],

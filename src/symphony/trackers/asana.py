@@ -28,7 +28,7 @@ from .http import HttpClient
 from .http_paths import BadCall
 from .joint_reads import JointReads, Shown
 from .remote import RemoteTracker, refusal
-from .rest_reads import checked_at_start, state_faults
+from .rest_reads import checked_at_start, in_turns, state_faults
 from .rest_records import Malformed, dig, entries, text
 from .tool_results import TIMEOUT_S, failed
 
@@ -121,7 +121,7 @@ class AsanaTracker(RemoteTracker[AsanaSettings, AsanaReads]):
         tasks: dict[str, Any] = {}
         beside: dict[str, Issue] = {}
         problems = []
-        for task in listed:
+        async for task in in_turns(listed):
             try:
                 issue = to_issue(task, self._settings)
             except Malformed as error:
@@ -168,7 +168,7 @@ class AsanaTracker(RemoteTracker[AsanaSettings, AsanaReads]):
             if missing:
                 found = await self._reads.tasks(missing, maybe_listed=False)
                 others |= {str(dig(task, "gid")): task for task in found}
-        return [to_issue(task, self._settings, others) for task in tasks]
+        return [to_issue(task, self._settings, others) async for task in in_turns(tasks)]
 
     async def _is_outside(self, kind: str, gid: str) -> bool:
         """Whether a task, story or section is none of the project; a subtask is its parent's."""

@@ -37,7 +37,7 @@ from .http import HttpClient
 from .joint_reads import JointReads, Shown, shown_beside
 from .remote import RemoteTracker, refusal
 from .rest_listing import Records
-from .rest_reads import checked_at_start, gathered, missing_names, state_faults
+from .rest_reads import checked_at_start, gathered, in_turns, missing_names, state_faults
 from .rest_records import Malformed, dig, text
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class GitHubTracker(RemoteTracker[GitHubSettings, GitHubReads]):
         beside = shown_beside(left, lambda record: to_issue(record, self._settings))
         problems = []
         waiting = []
-        for record, extras in pairs:
+        async for record, extras in in_turns(pairs):
             try:
                 issue = to_issue(record, self._settings, extras)
             except Malformed as error:
@@ -123,7 +123,10 @@ class GitHubTracker(RemoteTracker[GitHubSettings, GitHubReads]):
         if not self._settings.dependencies:
             return Shown(list(issues.values()), beside)
         completed = await gathered(self._with_blockers(*pair) for pair in waiting)
-        return Shown([to_issue(record, self._settings, extras) for record, extras in completed])
+        async for record, extras in in_turns(completed):
+            issue = to_issue(record, self._settings, extras)
+            issues[issue.id] = issue
+        return Shown(list(issues.values()))
 
     async def _by_ids(self, ids: Sequence[IssueId]) -> list[Issue]:
         numbers = [_number(issue_id) for issue_id in ids]

@@ -21,6 +21,7 @@ PAGE: Final = 100
 YOUNG: Final = {
     "fullDatabaseId": " fullDatabaseId",
     "subIssuesSummary": " subIssuesSummary { total completed }",
+    "issueDependenciesSummary": " issueDependenciesSummary { blockedBy }",
 }
 """What of our documents an older Enterprise Server does not know, by field."""
 
@@ -32,7 +33,10 @@ _COMMON: Final = f"""
   milestone {{ title }}
 """
 
-_FRAGMENTS: Final = f"fragment SymphonyIssue on Issue {{{_COMMON} {YOUNG['subIssuesSummary']}\n}}\n"
+_FRAGMENTS: Final = (
+    f"fragment SymphonyIssue on Issue {{{_COMMON} {YOUNG['subIssuesSummary']}"
+    f"{YOUNG['issueDependenciesSummary']}\n}}\n"
+)
 _PULL: Final = f"fragment SymphonyPull on PullRequest {{{_COMMON}}}\n"
 
 _STATUS: Final = (

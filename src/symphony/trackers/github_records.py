@@ -133,6 +133,9 @@ def from_graphql(node: Mapping[str, Any]) -> dict[str, Any]:
         "assignee": next(iter(entries(dig(node, "assignees", "nodes"))), None),
         "milestone": node.get("milestone"),
         "sub_issues_summary": node.get("subIssuesSummary"),
+        "issue_dependencies_summary": {
+            "blocked_by": dig(node, "issueDependenciesSummary", "blockedBy")
+        },
     }
     if node.get("__typename") == "PullRequest":
         record["pull_request"] = {}

@@ -28,7 +28,7 @@ from .http import HttpClient
 from .joint_reads import JointReads, Shown, shown_beside
 from .remote import RemoteTracker, refusal
 from .rest_listing import Records
-from .rest_reads import checked_at_start, missing_names, state_faults
+from .rest_reads import checked_at_start, in_turns, missing_names, state_faults
 from .rest_records import Malformed
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class GitLabTracker(RemoteTracker[GitLabSettings, GitLabReads]):
         issues: dict[IssueId, tuple[Issue, Any]] = {}
         beside = shown_beside(opened.left, self._to_issue)
         problems = []
-        for record in records:
+        async for record in in_turns(records):
             try:
                 issue = to_issue(record, self._settings)
             except Malformed as error:

@@ -98,11 +98,12 @@ class GitLabReads:
             TrackerError: A batch failed, or holds what was not asked for.
         """
         batches = [iids[i : i + BATCH] for i in range(0, len(iids), BATCH)]
+        asked = frozenset(iids)
         found: dict[int, Any] = {}
         for page in await gathered(self._batch(batch) for batch in batches):
             for record in page:
                 iid = integer(dig(record, "iid"))
-                if iid is None or iid not in iids:
+                if iid is None or iid not in asked:
                     raise unknown_payload("a batch holds an issue that was not asked for")
                 found[iid] = record
         return found

@@ -30,7 +30,7 @@ from .jira_settings import CATEGORIES, JiraSettings, resolve
 from .jira_tool import NAME, build_tool, prepare, tool_spec
 from .joint_reads import JointReads, Shown
 from .remote import RemoteTracker, refusal
-from .rest_reads import checked_at_start, gathered, state_faults
+from .rest_reads import checked_at_start, gathered, in_turns, state_faults
 from .rest_records import Malformed
 from .tool_results import TIMEOUT_S, failed
 
@@ -166,7 +166,7 @@ class JiraTracker(RemoteTracker[JiraSettings, JiraReads]):
         wanted = {normalize_state(name) for name in names}
         issues: dict[IssueId, Issue] = {}
         problems = []
-        for record in records:
+        async for record in in_turns(records):
             try:
                 issue = to_issue(record, self._reading)
             except Malformed as error:

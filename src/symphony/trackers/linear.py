@@ -30,7 +30,7 @@ from .linear_records import Routing, to_issue
 from .linear_settings import LinearSettings, resolve
 from .linear_tool import LinearTool
 from .remote import RemoteTracker, refusal
-from .rest_reads import checked_at_start, state_faults
+from .rest_reads import checked_at_start, in_turns, state_faults
 from .rest_records import Malformed
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class LinearTracker(RemoteTracker[LinearSettings, LinearReads]):
         self._had_issues = bool(nodes) or (finished and self._had_issues)
         issues: dict[IssueId, Issue] = {}
         problems = []
-        for node in nodes:
+        async for node in in_turns(nodes):
             try:
                 issue = to_issue(node, routing)
             except Malformed as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -22,6 +22,9 @@ _MENDABLE_CODES: Final = frozenset(
 
 SHOWN_NAMES: Final = 20
 
+A_TURN: Final = 200
+"""Records that are normalised at a stretch: some ten milliseconds."""
+
 
 async def gathered(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """Run the calls, as many at a time as the HTTP layer lets, and return their results in order.
@@ -35,6 +38,17 @@ async def gathered(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from None
     return [task.result() for task in tasks]
+
+
+async def in_turns(records: Iterable[T]) -> AsyncIterator[T]:
+    """The records one by one; after each ``A_TURN`` of them, others may work.
+
+    A board of thousands would keep the loop busy for half a second, and the agents waiting.
+    """
+    for number, record in enumerate(records, 1):
+        yield record
+        if number % A_TURN == 0:
+            await asyncio.sleep(0)
 
 
 def named(error: TrackerError, provider: str) -> TrackerError:

@@ -342,6 +342,27 @@ async def test_blockers_and_sub_issues_hold_an_issue_back_by_setting(github_serv
     await tracker.aclose()
 
 
+async def test_a_project_s_issues_are_not_asked_for_blockers_one_by_one(github_server: Any) -> None:
+    project = {"project": 3, "project_owner": "octo", "active": ("Todo",)}
+    tracker = make(github_server, dependencies=True, **project)
+    for number in range(1, 131):
+        github_server.add(number, blocked_by=(130,) if number < 3 else ())
+    issues = await tracker.fetch_issues_by_states(["Todo"])
+    assert [int(issue.id) for issue in issues if not issue.dispatchable] == [1, 2]
+    assert github_server.count() == 2 + 2, "two pages, and the blockers of two issues"
+    github_server.calls.clear()
+    found = await tracker.fetch_issues_by_ids(ids(1, 5, 6))
+    assert [issue.dispatchable for issue in found] == [False, True, True]
+    assert github_server.count() == 1 + 1
+    # A server that does not tell is asked of each issue.
+    github_server.lacks = {"issueDependenciesSummary"}
+    older = make(github_server, dependencies=True, **project)
+    issues = await older.fetch_issues_by_states(["Todo"])
+    assert [int(issue.id) for issue in issues if not issue.dispatchable] == [1, 2]
+    await tracker.aclose()
+    await older.aclose()
+
+
 async def test_malformed_records_are_dropped_from_polls_with_a_count(
     github_server: Any, github_fakes: ModuleType, tracker: GitHubTracker
 ) -> None:
@@ -631,7 +652,10 @@ async def test_an_issue_in_too_many_projects_is_not_taken_for_gone(github_server
     await tracker.aclose()
 
 
-@pytest.mark.parametrize("lacks", [{"subIssuesSummary"}, {"subIssuesSummary", "fullDatabaseId"}])
+@pytest.mark.parametrize(
+    "lacks",
+    [{"subIssuesSummary"}, {"subIssuesSummary", "fullDatabaseId"}, {"issueDependenciesSummary"}],
+)
 async def test_an_older_enterprise_server_is_asked_for_what_it_has(
     github_server: Any, tracker: GitHubTracker, lacks: set[str]
 ) -> None:
