@@ -18,7 +18,7 @@ from cyclopts import Parameter
 from symphony.cli.usage import Whole
 from symphony.config.loading import workflow_id
 from symphony.config.state_dir import locate
-from symphony.errors import LedgerError
+from symphony.errors import LedgerError, UsageError
 
 Workflow = Annotated[
     Path, Parameter(name=("--workflow", "-w"), help="Whose ledger: the path of its workflow file.")
@@ -47,14 +47,12 @@ def check(*, workflow: Workflow = _DEFAULT, instance: Instance = None) -> int:
     """Check the ledger's file and say what it holds."""
     path = _ledger(workflow, instance)
     with _reading(path) as connection:
-        faults = [row[0] for row in connection.execute("PRAGMA integrity_check")]
+        _refuse_damage(connection, path, whole=True)
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         counts = {
             table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
             for table in _known(connection)
         }
-    if faults != ["ok"]:
-        raise LedgerError("ledger_damaged", f"{path} is damaged: {'; '.join(faults[:5])}")
     listed = ", ".join(f"{count} {table}" for table, count in counts.items())
     print(f"{path}: well, version {version}; {listed}")
     return 0
@@ -82,11 +80,13 @@ def prune(
 ) -> int:
     """Forget ended runs with their turns and events; totals stay."""
     if older_than_days < 0:
-        print("symphony: --older-than-days: give 0 or more", file=sys.stderr)
-        return 2
+        raise UsageError(f"--older-than-days {older_than_days}: give 0 or more")
     path = _ledger(workflow, instance)
     owner = workflow_id(workflow.expanduser())
     before = time.time() - older_than_days * 86_400.0
+    # Opening for writing would set a damaged file aside, maybe below a daemon that runs.
+    with _reading(path) as connection:
+        _refuse_damage(connection, path, whole=False)
     forgotten = asyncio.run(_prune(path, owner, before))
     print(f"{path}: {forgotten} runs forgotten")
     return 0
@@ -104,6 +104,18 @@ async def _prune(path: Path, owner: str, before_wall: float) -> int:
             return count - _count_runs(connection, owner)
     finally:
         await ledger.aclose()
+
+
+def _refuse_damage(connection: sqlite3.Connection, path: Path, *, whole: bool) -> None:
+    from symphony.ledger.schema import faults_of
+
+    faults = faults_of(connection, whole=whole)
+    if faults:
+        raise LedgerError(
+            "ledger_damaged",
+            f"{path} is damaged: {'; '.join(faults)}; the daemon's next start sets it aside and "
+            "begins a new one",
+        )
 
 
 def _count_runs(connection: sqlite3.Connection, owner: str) -> int:
@@ -133,8 +145,24 @@ def _ledger(workflow: Path, instance: str | None) -> Path:
 def _reading(path: Path) -> Iterator[sqlite3.Connection]:
     """Open the file for reading; damage is told as such."""
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as found:
+        with closing(_connected(path)) as found:
             found.row_factory = sqlite3.Row
             yield found
     except sqlite3.DatabaseError as error:
         raise LedgerError("ledger_damaged", f"{path}: {error}") from error
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    """Connect for reading, also where nothing can be written beside the file."""
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    found = sqlite3.connect(uri, uri=True)
+    try:
+        found.execute("PRAGMA schema_version").fetchone()
+    except sqlite3.OperationalError as error:
+        found.close()
+        # A file in WAL mode wants a companion; one that is at rest can be read without.
+        log = path.with_name(f"{path.name}-wal")
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CANTOPEN or log.exists():
+            raise
+        return sqlite3.connect(f"{uri}&immutable=1", uri=True)
+    return found

@@ -374,6 +374,33 @@ def _check(connection: sqlite3.Connection, path: Path, migrations: tuple[str, ..
             raise _DamagedError(str(verdict))
 
 
+def faults_of(connection: sqlite3.Connection, *, whole: bool) -> list[str]:
+    """Say why the next start would set aside the file behind a connection, or fill it anew.
+
+    Args:
+        connection: A connection that may be for reading only.
+        whole: Compare indices with their tables too, which takes longer.
+
+    Returns:
+        A sentence's end for each fault; none where the file is a sound ledger of this or an older
+        Symphony, or one of a newer Symphony whose pages are sound.
+
+    Raises:
+        sqlite3.DatabaseError: It can't be read at all.
+    """
+    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema")}
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if not tables:
+        return ["it is empty"]
+    if version == 0:
+        return ["it holds tables but no version: it is no ledger"]
+    if version == len(MIGRATIONS) and (missing := _TABLES - tables):
+        return [f"it has no table {', '.join(sorted(missing))}"]
+    check = "integrity_check" if whole else "quick_check"
+    found = [str(row[0]) for row in connection.execute(f"PRAGMA {check}(5)")]
+    return [] if found == ["ok"] else found
+
+
 def _set_aside_leftovers(path: Path, stamp: str) -> str | None:
     """Move a write-ahead log away that has lost its main file, before SQLite deletes it."""
     exists = path.exists()

@@ -136,3 +136,24 @@ async def test_a_migration_that_fails_leaves_the_earlier_version_whole(
     again = await open_ledger()
     assert again.notice is None
     assert len((await again.load()).restored.claims) == 1
+
+
+@pytest.mark.parametrize(
+    ("statements", "fault"),
+    [
+        ("", "it is empty"),
+        ("CREATE TABLE notes (text);", "it holds tables but no version"),
+        (
+            f"CREATE TABLE notes (text); PRAGMA user_version={len(schema.MIGRATIONS)};",
+            "it has no table ",
+        ),
+        ("CREATE TABLE notes (text); PRAGMA user_version=1;", None),
+    ],
+    ids=["empty", "another program's", "tables lost", "of an older Symphony"],
+)
+def test_what_a_start_would_set_aside_is_told_without_a_change(path, statements, fault):
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(statements)
+        for whole in (True, False):
+            faults = schema.faults_of(connection, whole=whole)
+            assert faults == [] if fault is None else faults[0].startswith(fault)
