@@ -269,8 +269,21 @@ class FrontMatterCheck:
             self._fault("workspace.root", "must not contain a NUL character")
             return {}
         root = root or os.path.join(self._temp(), DEFAULT_WORKSPACE_DIRECTORY)
-        path = os.path.join(self.directory, self._expanded_home(root))
+        expanded = self._expanded_home(root)
+        if expanded.startswith("~") and not self._has_remote_hosts():
+            user = expanded.partition("/")[0]
+            self._fault(
+                "workspace.root",
+                f"there is no user {user[1:]!r} here; name another directory, or ./{user} for one "
+                "of that name",
+                root,
+            )
+        path = os.path.join(self.directory, expanded)
         return {"root": root, "path": os.path.normpath(path)}
+
+    def _has_remote_hosts(self) -> bool:
+        worker = self.values.get("worker")
+        return isinstance(worker, Mapping) and bool(worker.get("ssh_hosts"))
 
     def _expanded_home(self, root: str) -> str:
         home = self.environ.get("HOME")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -26,12 +26,14 @@ from .profiles import Prompt
 from .settings import Settings
 
 __all__ = [
+    "Examination",
     "PromptChecker",
     "TrackerProfileLike",
     "TrackerValidator",
     "Workflow",
     "WorkflowSource",
     "build_workflow",
+    "examine_workflow",
     "load_workflow",
     "prompt_findings",
     "read_workflow",
@@ -87,13 +89,40 @@ class Workflow:
     @property
     def prompts(self) -> tuple[Prompt, ...]:
         """Every template of this version: the body, the continuation text, those of profiles."""
-        agent = self.settings.agent
-        own = [Prompt(text=self.prompt_template, source="", line=self.prompt_line)]
-        if agent.continuation_prompt is not None:
-            own.append(Prompt(text=agent.continuation_prompt, source="agent.continuation_prompt"))
-        of_profiles = ((one.prompt, one.continuation_prompt) for one in agent.profiles)
-        own.extend(prompt for pair in of_profiles for prompt in pair if prompt is not None)
-        return tuple(own)
+        body = Prompt(text=self.prompt_template, source="", line=self.prompt_line)
+        return _prompts(body, self.settings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examination:
+    """All that can be said of one version of a workflow file, whether it may be used or not.
+
+    Attributes:
+        faults: Why it may not; empty where it may.
+        category: Of all faults together, see ``SettingsError``.
+        warnings: Of the settings, a sentence each.
+        prompt_warnings: Of every template that could be made out.
+        command: ``codex.command`` where it is sound, else None.
+        usable: The workflow where there are no faults, else None.
+    """
+
+    source: str
+    faults: tuple[SettingFault, ...]
+    category: str
+    warnings: tuple[str, ...]
+    prompt_warnings: tuple[str, ...]
+    command: str | None
+    usable: Workflow | None
+
+    def workflow(self) -> Workflow:
+        """Return the workflow.
+
+        Raises:
+            SettingsError: Some settings are invalid; holds all faults.
+        """
+        if self.usable is None:
+            raise SettingsError(self.faults, source=self.source, category=self.category)
+        return self.usable
 
 
 def load_workflow(
@@ -152,7 +181,30 @@ def build_workflow(
     validate_tracker: TrackerValidator | None = None,
     check_prompt: PromptChecker | None = None,
 ) -> Workflow:
-    """Check one version of a workflow file as a whole.
+    """Check one version of a workflow file as a whole; see ``examine_workflow``.
+
+    Raises:
+        WorkflowFileError: It can't be split or is not YAML.
+        SettingsError: Some settings are invalid; holds all faults.
+    """
+    return examine_workflow(
+        source,
+        environ=environ,
+        profiles=profiles,
+        validate_tracker=validate_tracker,
+        check_prompt=check_prompt,
+    ).workflow()
+
+
+def examine_workflow(
+    source: WorkflowSource,
+    *,
+    environ: Mapping[str, str],
+    profiles: Mapping[str, TrackerProfileLike],
+    validate_tracker: TrackerValidator | None = None,
+    check_prompt: PromptChecker | None = None,
+) -> Examination:
+    """Find all that is wrong with one version of a workflow file.
 
     Args:
         source: What was read.
@@ -162,8 +214,7 @@ def build_workflow(
         check_prompt: The check of the template; its findings are warnings.
 
     Raises:
-        WorkflowFileError: It can't be split or is not YAML.
-        SettingsError: Some settings are invalid; holds all faults.
+        WorkflowFileError: It can't be split or is not YAML: then nothing else can be told.
     """
     document = split_document(_decoded(source))
     front_matter = parse_front_matter(document.front_matter or "", source=str(source.path))
@@ -178,23 +229,47 @@ def build_workflow(
     checked = settings if settings is not None else check.unsound
     if checked is not None and validate_tracker is not None:
         check.add_tracker_faults(validate_tracker(checked))
+    prompts = _prompts(Prompt(text=document.body, source="", line=document.body_line), checked)
+    found = () if check_prompt is None else tuple(_all_findings(prompts, check_prompt))
+    of_codex = any(fault.path.split(".")[0] == "codex" for fault in check.faults)
+    result = Examination(
+        source=str(source.path),
+        faults=tuple(check.faults),
+        category=check.category(),
+        warnings=tuple(check.warnings),
+        prompt_warnings=found,
+        command=None if checked is None or of_codex else checked.codex.command,
+        usable=None,
+    )
     if check.faults or settings is None:
-        raise SettingsError(check.faults, source=str(source.path), category=check.category())
+        return result
     workflow = Workflow(
         path=source.path,
         workflow_id=workflow_id(source.path),
         settings=settings,
         prompt_template=document.body,
         prompt_line=document.body_line,
-        warnings=tuple(check.warnings),
-        prompt_warnings=(),
+        warnings=result.warnings,
+        prompt_warnings=found,
         digest=source.digest,
         config=front_matter.values,
     )
-    if check_prompt is None:
-        return workflow
-    found = chain.from_iterable(prompt_findings(one, check_prompt) for one in workflow.prompts)
-    return replace(workflow, prompt_warnings=tuple(found))
+    return replace(result, usable=workflow)
+
+
+def _prompts(body: Prompt, settings: Settings | None) -> tuple[Prompt, ...]:
+    if settings is None:
+        return (body,)
+    own, agent = [body], settings.agent
+    if agent.continuation_prompt is not None:
+        own.append(Prompt(text=agent.continuation_prompt, source="agent.continuation_prompt"))
+    of_profiles = ((one.prompt, one.continuation_prompt) for one in agent.profiles)
+    own.extend(prompt for pair in of_profiles for prompt in pair if prompt is not None)
+    return tuple(own)
+
+
+def _all_findings(prompts: Iterable[Prompt], check_prompt: PromptChecker) -> Iterable[str]:
+    return chain.from_iterable(prompt_findings(one, check_prompt) for one in prompts)
 
 
 def prompt_findings(prompt: Prompt, check_prompt: PromptChecker) -> list[str]:

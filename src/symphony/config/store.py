@@ -157,7 +157,7 @@ class WorkflowStore:
                     raise FileNotFoundError(str(self.path.parent))
 
     def _unreadable(self, error: ConfigError) -> None:
-        already_told = self._seen is None
+        already_told = self._seen is None and str(error) == str(self.problem)
         self._seen = self._stamp = None
         if not already_told:
             self._broken(error)

@@ -109,12 +109,26 @@ def _reference(value: object) -> str:
 def _texts(value: object) -> tuple[str, ...]:
     if not isinstance(value, (list, tuple)):
         raise _fault("must be a list of strings, one item per entry")
-    for position, item in enumerate(value, start=1):
-        if not isinstance(item, str):
-            raise _fault(
-                f"must be a list of strings; entry {position} is {item!r}, put it in quotes"
-            )
+    others = [
+        f"entry {position} is {_as_written(item)}"
+        for position, item in enumerate(value, start=1)
+        if not isinstance(item, str)
+    ]
+    if others:
+        raise _fault(f"must be a list of strings; {', '.join(others)}: text needs quotes there")
     return tuple(value)
+
+
+def _as_written(item: object) -> str:
+    """Return an entry as YAML has it, a nested one by its kind alone."""
+    if isinstance(item, Mapping):
+        return "a map"
+    if isinstance(item, (list, tuple)):
+        return "a list"
+    words = {None: "null", True: "true", False: "false"}
+    if item is None or isinstance(item, bool):
+        return words[item]
+    return repr(item)[:80]
 
 
 def _labels(value: object) -> tuple[str, ...]:
@@ -171,6 +185,8 @@ def state_limits(value: Mapping[Any, Any]) -> tuple[dict[str, int], list[str]]:
         elif number is None or number <= 0:
             ignored.append(f"entry {str(name)!r} is ignored: must be an integer above 0")
         else:
+            if state in limits:
+                ignored.append(f"state {state!r} stands twice; {number}, the last one, counts")
             limits[state] = number
     return limits, ignored
 

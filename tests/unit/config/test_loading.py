@@ -152,7 +152,7 @@ def test_null_means_the_default(load: Loader, yaml: str) -> None:
 
 
 def test_null_in_a_list_is_a_fault_and_no_crash(load: Loader) -> None:
-    with pytest.raises(SettingsError, match="entry 2 is None"):
+    with pytest.raises(SettingsError, match="entry 2 is null"):
         load("---\ntracker:\n  kind: local\n  required_labels: [a, null]\n---\n")
 
 
@@ -218,6 +218,18 @@ def test_invalid_limits_by_state_are_ignored_one_by_one_with_a_warning(load: Loa
     assert all("max_concurrent_agents_by_state" in warning for warning in workflow.warnings)
 
 
+def test_a_limit_that_stands_twice_for_a_state_is_warned_of(load: Loader) -> None:
+    workflow = load.front("agent: {max_concurrent_agents_by_state: {' ToDo ': 1, todo: 2}}")
+    assert workflow.settings.agent.max_concurrent_agents_by_state == {"todo": 2}
+    assert [one for one in workflow.warnings if "'todo' stands twice; 2, the last" in one]
+
+
+def test_every_entry_of_a_list_that_is_no_text_is_told(load: Loader) -> None:
+    told = "entry 1 is 3, entry 2 is true, entry 4 is a list: text needs quotes there"
+    with pytest.raises(SettingsError, match=told):
+        load.front("worker: {ssh_hosts: [3, true, box, [a]]}")
+
+
 def test_limits_by_state_that_are_no_map_are_a_fault(load: Loader) -> None:
     with pytest.raises(SettingsError, match="must be a map of keys and values"):
         load.front("agent: {max_concurrent_agents_by_state: [1]}")
@@ -257,6 +269,14 @@ class TestWorkspaceRoot:
         load.environ.update(ROOT="/from/env", TILDE="~/env", EMPTY="")
         workspace = load.front(f"workspace: {{root: {written}}}").settings.workspace
         assert (workspace.root, workspace.path) == (root, path)
+
+    def test_the_home_of_a_user_that_there_is_not_is_a_fault(self, load: Loader) -> None:
+        with pytest.raises(SettingsError, match="there is no user 'nosuchuser-here' here"):
+            load.front("workspace: {root: ~nosuchuser-here/w}")
+
+    def test_the_home_of_a_user_of_remote_hosts_is_left_to_them(self, load: Loader) -> None:
+        yaml = "workspace: {root: ~nosuchuser-here/w}\nworker: {ssh_hosts: [box]}"
+        assert load.front(yaml).settings.workspace.root == "~nosuchuser-here/w"
 
     @pytest.mark.parametrize("written", ["work", "./work", "env:ROOT", "$ROOT/x"])
     def test_a_relative_one_lies_below_the_directory_of_the_file(

@@ -235,6 +235,19 @@ class TestRecheck:
         assert board.store.current is before
         assert board.edit(text()) == [Repaired()]
 
+    def test_what_keeps_the_file_from_being_read_is_told_anew_where_it_changes(
+        self, board: Board
+    ) -> None:
+        board.path.unlink()
+        [gone] = board.recheck()
+        board.path.mkdir()
+        [folder] = board.recheck()
+        assert isinstance(gone, Broken)
+        assert isinstance(folder, Broken)
+        assert "No such file" in str(gone.error)
+        assert "Is a directory" in str(board.store.problem)
+        assert board.recheck() == []
+
     def test_a_file_that_comes_back_broken_is_reported_as_that(self, board: Board) -> None:
         board.path.unlink()
         board.recheck()
