@@ -18,7 +18,8 @@ SymphonyError
 ├── HostError               host_start_failed, host_lost, codex_not_found
 ├── LedgerError             ledger_damaged, ledger_too_new, ledger_write_failed
 ├── StateDirError           state_dir_unusable, already_running
-└── ControlError            daemon_not_running, control_request_failed
+├── ControlError            daemon_not_running, control_request_failed
+└── UsageError              invalid_usage: a command line that is wrong in itself; exit status 2
 
 Every error has a stable ``category`` (a snake_case word that tests, the API and retry policy may
 rely on) and a ``message`` for people that says what to mend. The classes are named for what the
@@ -167,3 +168,14 @@ class StateDirError(SymphonyError):
 
 class ControlError(SymphonyError):
     """A command could not reach the daemon, or the daemon refused it."""
+
+
+class UsageError(SymphonyError):
+    """A command line is wrong in itself, whatever the daemon or the files are; exit status 2.
+
+    Args:
+        message: What is wrong and what to give instead.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__("invalid_usage", message)

@@ -1,6 +1,7 @@
 """The command line: arguments only. Each command imports what it needs when it is called.
 
-Exit status: 0 well, 1 the daemon or a command failed, 2 wrong usage, 130 interrupted.
+Exit status: 0 well, 1 the daemon or a command failed or refused, 2 a command line that is wrong in
+itself, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ __all__ = ["command_names", "main"]
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command that the arguments name; ends the process with its exit status."""
-    from symphony.errors import SymphonyError
+    from symphony.cli.usage import printable
+    from symphony.errors import SymphonyError, UsageError
 
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         status = build_app()(words)
     except SymphonyError as error:
-        print(f"symphony: {error.message}", file=sys.stderr)
-        sys.exit(1)
+        print(printable(f"symphony: {error.message}"), file=sys.stderr)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(status if isinstance(status, int) else 0)

@@ -9,7 +9,7 @@ import cyclopts
 from cyclopts import Parameter
 
 from symphony.cli.usage import Whole, told
-from symphony.errors import ControlError
+from symphony.errors import UsageError
 
 WorkflowPath = Annotated[
     Path, Parameter(help="The workflow file; relative paths in it start at its directory.")
@@ -179,9 +179,7 @@ def resume(
 ) -> int:
     """Lift a pause or drain; what was stopped runs again."""
     if park and issue is not None:
-        raise ControlError(
-            "invalid_request", f"--park is for all work; to try one issue: symphony retry {issue}"
-        )
+        raise UsageError(f"--park is for all work; to try one issue: symphony retry {issue}")
     return _order("unpark" if park else "resume", issue, reason, workflow, instance)
 
 

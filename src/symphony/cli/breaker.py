@@ -9,7 +9,7 @@ import cyclopts
 from cyclopts import Parameter
 
 from symphony.cli.status import give_order
-from symphony.errors import ControlError
+from symphony.errors import UsageError
 from symphony.model.failure import FailureClass
 
 app = cyclopts.App(name="breaker", help="Look after the failure breaker of a running daemon.")
@@ -32,9 +32,7 @@ def reset(
     """Close the breaker and forget what it counted: work starts again."""
     known = sorted(FailureClass)
     if failure_class is not None and failure_class not in known:
-        raise ControlError(
-            "invalid_request", f"no class of failures {failure_class!r}; one of {', '.join(known)}"
-        )
+        raise UsageError(f"no class of failures {failure_class!r}; one of {', '.join(known)}")
     body = {"action": "reset_breaker", "failure_class": failure_class, "reason": reason}
     give_order(workflow, body, instance=instance)
     print(f"{failure_class or 'all classes'}: the breaker is closed and its count begins anew")

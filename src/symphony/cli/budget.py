@@ -11,9 +11,9 @@ import cyclopts
 from cyclopts import Parameter
 
 from symphony.cli.status import give_order, request
-from symphony.cli.usage import Whole
+from symphony.cli.usage import Whole, printable
 from symphony.config.budget import micro_usd
-from symphony.errors import ControlError
+from symphony.errors import UsageError
 from symphony.model.spend import Quantity, shown
 
 app = cyclopts.App(name="budget", help="Show what work has cost and its limits, or grant more.")
@@ -41,7 +41,7 @@ def show(
         print()
         return 0
     for line in describe(answer):
-        print(line)
+        print(printable(line))
     return 0
 
 
@@ -71,7 +71,7 @@ def raise_limit(
     if not faults and not (tokens or money or wall_ms or attempts):
         faults.append("give at least one of --tokens, --usd, --wall-ms, --attempts above 0")
     if faults or money is None:
-        raise ControlError("invalid_request", "; ".join(faults))
+        raise UsageError("; ".join(faults))
     amounts = {"tokens": tokens, "micro_usd": money, "wall_ms": wall_ms, "attempts": attempts}
     body = {"action": "raise", "issue": scope, "reason": reason, "amounts": amounts}
     give_order(workflow, body, instance=instance)

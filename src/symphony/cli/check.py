@@ -9,24 +9,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from symphony.cli.usage import printable
+
 if TYPE_CHECKING:
     from symphony.config.profiles import Profile
 
 
 def check_workflow(workflow: Path) -> int:
-    """Print what is wrong; return 0 where nothing is, else 1.
+    """Print all that is wrong, in settings, prompts and command; return 0 where nothing is, else 1.
 
     Raises:
-        SymphonyError: The file or its settings are invalid.
+        WorkflowFileError: The file can't be read or is no YAML, so that nothing else can be told.
     """
-    from symphony.config.loading import load_workflow
+    from symphony.config.loading import examine_workflow, read_workflow
+    from symphony.errors import ConfigError, SettingsError
     from symphony.runner.prompt import check_prompt
     from symphony.service.preflight import check_codex_command, find_codex
     from symphony.trackers import registry
 
     path = workflow.expanduser().absolute()
-    loaded = load_workflow(
-        path,
+    found = examine_workflow(
+        read_workflow(path),
         environ=os.environ,
         profiles=registry.PROFILES,
         validate_tracker=lambda settings: registry.validate(
@@ -34,25 +37,39 @@ def check_workflow(workflow: Path) -> int:
         ),
         check_prompt=check_prompt,
     )
-    asyncio.run(
-        check_codex_command(
-            loaded.settings.codex.command,
-            environ=os.environ,
-            fallback=find_codex(os.environ).last,
-            tell=lambda text: print(f"symphony: {text}", file=sys.stderr, flush=True),
-        )
-    )
-    for warning in loaded.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    for fault in loaded.prompt_warnings:
-        print(f"error: {fault}", file=sys.stderr)
-    if loaded.prompt_warnings:
+    errors = list(found.prompt_warnings)
+    try:
+        settings = found.workflow().settings
+    except SettingsError as error:
+        settings = None
+        _tell(f"symphony: {error}")
+    if found.command is not None:
+        try:
+            asyncio.run(
+                check_codex_command(
+                    found.command,
+                    environ=os.environ,
+                    fallback=find_codex(os.environ).last,
+                    tell=lambda text: _tell(f"symphony: {text}"),
+                )
+            )
+        except ConfigError as error:
+            errors.append(error.message)
+    for warning in found.warnings:
+        _tell(f"warning: {warning}")
+    for one in errors:
+        _tell(f"error: {one}")
+    if settings is None or errors:
         return 1
-    tracker = loaded.settings.tracker
-    for line in profile_lines(loaded.settings.agent.profiles):
-        print(line)
-    print(f"{path}: valid; tracker {tracker.kind}, active {', '.join(tracker.active_states)}")
+    for line in profile_lines(settings.agent.profiles):
+        print(printable(line))
+    states = ", ".join(settings.tracker.active_states)
+    print(printable(f"{path}: valid; tracker {settings.tracker.kind}, active {states}"))
     return 0
+
+
+def _tell(text: str) -> None:
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 def profile_lines(profiles: Sequence[Profile]) -> list[str]:

@@ -8,7 +8,8 @@ from typing import Any
 from urllib.parse import quote
 
 from symphony.cli.status import give_order, request
-from symphony.errors import ControlError
+from symphony.cli.usage import printable
+from symphony.errors import UsageError
 
 _SAID = {
     "pause": "paused: nothing new starts, what runs goes on",
@@ -48,11 +49,11 @@ def answer(
     """Answer what the agent of a blocked issue asked.
 
     Raises:
-        ControlError: No daemon runs, or the answer does not fit; ``invalid_request`` where it is
-            both yes and no.
+        ControlError: No daemon runs, or the answer does not fit.
+        UsageError: It is both yes and no.
     """
     if approve and decline:
-        raise ControlError("invalid_request", "--approve and --decline exclude each other")
+        raise UsageError("--approve and --decline exclude each other")
     decision = "approve" if approve else "decline" if decline else None
     body = {
         "action": "answer",
@@ -68,7 +69,7 @@ def answer(
 
 def _give(body: Mapping[str, Any], *, workflow: Path, instance: str | None) -> int:
     taken = give_order(workflow, body, instance=instance)
-    print(f"{taken.get('issue') or 'all work'}: {_said(body['action'], taken)}")
+    print(printable(f"{taken.get('issue') or 'all work'}: {_said(body['action'], taken)}"))
     return 0
 
 
@@ -90,11 +91,12 @@ def explain(issue: str, *, workflow: Path, instance: str | None) -> int:
     path = f"/api/v1/{quote(issue, safe='')}/explain"
     answer = request(workflow, "GET", path, instance=instance)
     for gate in answer["gates"]:
-        print(f"{'ok  ' if gate['passed'] else 'SHUT'}  {gate['gate']:<16} {gate['detail']}")
+        state = "ok  " if gate["passed"] else "SHUT"
+        print(printable(f"{state}  {gate['gate']:<16} {gate['detail']}"))
         if gate.get("lift"):
-            print(f"{'':<23}to open it: {gate['lift']}")
+            print(printable(f"{'':<23}to open it: {gate['lift']}"))
     if answer["profile"] is not None:
-        print(f"profile {answer['profile']}")
+        print(printable(f"profile {answer['profile']}"))
     if answer.get("slowed"):
-        print(f"Polls are slowed: {answer['slowed']}.")
+        print(printable(f"Polls are slowed: {answer['slowed']}."))
     return 0 if answer["eligible"] else 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +10,7 @@ from cyclopts import Parameter
 
 from symphony.cli.status import give_order
 from symphony.cli.usage import Whole
+from symphony.errors import UsageError
 
 _MONTH_MIN = 31 * 24 * 60
 
@@ -30,12 +30,10 @@ def override(
 ) -> int:
     """Let work start in spite of agent.active_hours, over restarts too, until the time is up."""
     if not 0 <= minutes <= _MONTH_MIN:
-        print(
-            f"symphony: --minutes {minutes}: give 0 to {_MONTH_MIN} (31 days); for longer, edit "
-            "agent.active_hours",
-            file=sys.stderr,
+        raise UsageError(
+            f"--minutes {minutes}: give 0 to {_MONTH_MIN} (31 days); for longer, edit "
+            "agent.active_hours"
         )
-        return 2
     body = {"action": "override_hours", "for_seconds": minutes * 60.0, "reason": reason}
     give_order(workflow, body, instance=instance)
     said = f"lifted for {minutes} minutes" if minutes else "in force again"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import cyclopts
 from cyclopts import Parameter
 
-from symphony.cli.usage import Whole
+from symphony.cli.usage import Whole, printable
 
 if TYPE_CHECKING:
     from symphony.trackers.local_board import Board
@@ -124,11 +124,11 @@ def list_(
         for issue in found:
             priority = issue.priority if issue.priority is not None else "-"
             head = f"{issue.identifier:<{width}}  {issue.state:<{column}}  {priority}"
-            print(_printable(f"{head}  {' '.join(issue.title.split())}"))
+            print(printable(f"{head}  {' '.join(issue.title.split())}"))
     for notice in view.notices:
-        print(_printable(f"warning: {notice}"), file=sys.stderr)
+        print(printable(f"warning: {notice}"), file=sys.stderr)
     for fault in view.malformed:
-        print(_printable(f"error: {fault}"), file=sys.stderr)
+        print(printable(f"error: {fault}"), file=sys.stderr)
     return 1 if view.malformed else 0
 
 
@@ -151,11 +151,11 @@ def show(identifier: Identifier, /, *, as_json: AsJson = False, where: Where = H
         ("updated", issue.updated_at),
     ):
         if value not in (None, ""):
-            print(_printable(f"{name}: {value}"))
+            print(printable(f"{name}: {value}"))
     if issue.description:
-        print("\n" + _printable(issue.description))
+        print("\n" + printable(issue.description))
     for comment in comments:
-        print("\n" + _printable(f"{comment.at}  {comment.author}\n{comment.text}"))
+        print("\n" + printable(f"{comment.at}  {comment.author}\n{comment.text}"))
     return 0
 
 
@@ -288,7 +288,7 @@ def _open_editor(board: Board, identifier: str) -> int:
         ) from error
     left = [entry for entry in board.read().malformed if entry.path == path]
     for entry in left:
-        print(_printable(f"error: {entry}"), file=sys.stderr)
+        print(printable(f"error: {entry}"), file=sys.stderr)
     return status or (1 if left else 0)
 
 
@@ -306,7 +306,7 @@ def _login() -> str:
 
 
 def _line(issue: IssueDocument) -> str:
-    return _printable(f"{issue.identifier} [{issue.state}] {' '.join(issue.title.split())}")
+    return printable(f"{issue.identifier} [{issue.state}] {' '.join(issue.title.split())}")
 
 
 def _fields(issue: IssueDocument) -> dict[str, Any]:
@@ -326,8 +326,3 @@ def _fields(issue: IssueDocument) -> dict[str, Any]:
 
 def _print_json(value: Any) -> None:
     print(json_format.dumps(value, indent=2, ensure_ascii=False))
-
-
-def _printable(text: str) -> str:
-    """Keep what an issue holds from steering the terminal."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import sys
 from pathlib import Path
+
+from symphony.errors import UsageError
 
 
 def run_daemon(
@@ -14,21 +15,17 @@ def run_daemon(
     """Run until stopped by a signal; return the exit status.
 
     Raises:
+        UsageError: What was given can't be meant.
         SymphonyError: It can't start.
     """
     if port is not None and not 0 <= port <= 65535:
-        print(f"symphony: --port: {port} is no port; give 0 to 65535", file=sys.stderr)
-        return 2
+        raise UsageError(f"--port: {port} is no port; give 0 to 65535")
     if logs_root is not None and not str(logs_root).strip():
-        print("symphony: --logs-root: the path is blank", file=sys.stderr)
-        return 2
+        raise UsageError("--logs-root: the path is blank")
     if workflow.name == str(workflow) and not workflow.suffix and not workflow.exists():
-        print(
-            f"symphony: {workflow}: neither a command (symphony --help lists them) nor a workflow "
-            "file",
-            file=sys.stderr,
+        raise UsageError(
+            f"{workflow}: neither a command (symphony --help lists them) nor a workflow file"
         )
-        return 2
     # Imports make no garbage; looking for it costs a tenth of the start. The daemon switches the
     # collector on again after its first poll.
     gc.disable()

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from symphony.cli.usage import printable
 from symphony.errors import ControlError
 
 _LIMIT_S = 20.0
@@ -172,7 +173,7 @@ def describe(payload: Any) -> list[str]:
         f"{_answer_by(row)}"
         for row in payload["blocked"]
     ]
-    return lines
+    return [printable(line) for line in lines]
 
 
 def budget_lines(budget: Any) -> list[str]:

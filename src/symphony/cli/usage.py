@@ -1,4 +1,4 @@
-"""What words on the command line may be, and what is said of those that may not.
+"""What words on the command line may be, and how what is said reaches the terminal.
 
 cyclopts turns ``1.5`` into the whole number 1, which would prune or raise something else than was
 meant: whole numbers are read here.
@@ -29,6 +29,11 @@ def whole_number(type_: Any, tokens: Sequence[Token]) -> int:
 
 Whole = Annotated[int, Parameter(converter=whole_number)]
 """A whole number as an argument."""
+
+
+def printable(text: str) -> str:
+    """Keep what a tracker, an agent or a hook has written from steering the terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
 
 
 def told(error: CycloptsError) -> Any:

@@ -72,6 +72,9 @@ class Order(msgspec.Struct, forbid_unknown_fields=True):
 ANSWER_LIMIT = 16_000
 """Characters of an answer: it becomes part of a prompt."""
 
+ISSUE_LIMIT = 512
+"""Characters of an identifier, which need not be on the board yet: it is kept and shown."""
+
 _decode = msgspec.json.Decoder(Order).decode
 
 
@@ -128,6 +131,10 @@ def _fault_of(order: Order) -> str | None:
     """Say what is wrong with an order that can be read, or None."""
     if order.issue is not None and not order.issue.strip():
         return "issue: the identifier is blank"
+    if order.issue is not None and not order.issue.isprintable():
+        return "issue: the identifier holds characters that can't be shown"
+    if order.issue is not None and len(order.issue) > ISSUE_LIMIT:
+        return f"issue: an identifier has at most {ISSUE_LIMIT} characters, got {len(order.issue)}"
     if order.action == "unpark" and order.issue is not None:
         return "unpark is for all work; to try one issue, retry it"
     if order.action == "drain" and order.issue is not None:

@@ -54,3 +54,10 @@ async def test_candidates_beyond_those_that_are_listed_are_explained_too(place: 
     assert "to open it: symphony resume" in explained
     assert "ok    active " in explained
     assert await place.stop() == 0
+
+
+async def test_an_identifier_that_no_tracker_can_have_is_held_by_no_order(place: Place) -> None:
+    await place.start()
+    assert "characters that can't be shown" in place.command("pause", "AB-\x1b[2J", status=1)
+    assert "at most 512 characters, got 513" in place.command("pause", "A" * 513, status=1)
+    assert place.state()["holds"] == []

@@ -95,6 +95,6 @@ async def test_a_refused_login_blocks_few_issues_and_a_good_canary_lets_the_othe
 
 async def test_a_reset_of_an_unknown_class_names_those_that_there_are(place: Place) -> None:
     await place.start()
-    said = place.command("breaker", "reset", "weather", status=1)
+    said = place.command("breaker", "reset", "weather", status=2)
     assert "'weather'" in said
     assert "unauthorized" in said

@@ -62,6 +62,17 @@ async def test_a_malformed_board_file_at_run_time_hides_no_other_issue(place: Pl
     assert "AB-7.md" in await place.until(lambda: place.log() if "AB-7" in place.log() else "")
 
 
+async def test_a_malformed_board_file_keeps_no_daemon_from_starting(place: Place) -> None:
+    place.script(turns=HANGING)
+    (place.root / "board" / "AB-7.md").write_text("")
+    place.board.add("Is well")
+
+    await place.start()
+
+    assert len(await place.until(lambda: place.rows("running"))) == 1
+    assert "AB-7.md" in place.log()
+
+
 async def test_a_person_who_closes_an_issue_stops_its_agent_and_cleans_up(place: Place) -> None:
     place.script(turns=HANGING, linger=True)
     issue = place.board.add("Is closed by hand")
@@ -276,7 +287,9 @@ async def test_a_damaged_ledger_is_told_by_check_and_set_aside_by_the_next_start
     assert await place.stop() == 0
     (ledger,) = (place.root / "state").rglob("ledger.sqlite3")
     ledger.write_bytes(b"no database at all" * 100)
-    assert "not a database" in place.command("db", "check", status=1)
+    for words in (("check",), ("export",), ("prune", "--older-than-days", "0")):
+        assert "not a database" in place.command("db", *words, status=1)
+    assert [path.name for path in ledger.parent.glob("ledger.sqlite3*")] == ["ledger.sqlite3"]
 
     await place.start()
 

@@ -53,6 +53,33 @@ def test_check_takes_a_fault_in_a_profiles_template_for_an_error(
     )
 
 
+def test_check_tells_settings_prompts_command_and_warnings_all_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = FRONT.replace('"true"', "/no/such/codex").replace("LANDING", "{{ colour }}")
+    text = text.replace("tracker:", "pollings: 1\npolling: {interval_ms: soon}\ntracker:")
+    assert check_workflow(workflow(tmp_path, text + "{{ issue.title | shout }} {{ mood }}")) == 1
+    said = capsys.readouterr().err
+    for fault in (
+        "polling.interval_ms (line 3): must be an integer above 0, got 'soon'",
+        "unknown setting 'pollings' (line 2)",
+        "error: line 12: unknown filter 'shout'",
+        "error: line 12: unknown variable 'mood'",
+        "agent.profiles.landing.prompt: line 8: unknown variable 'colour'",
+        "error: codex.command: the program '/no/such/codex' can't be found",
+    ):
+        assert fault in said
+
+
+def test_check_tells_of_the_prompt_where_no_tracker_can_be_made_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check_workflow(workflow(tmp_path, "---\nagent: {}\n---\n{{ mood }}")) == 1
+    said = capsys.readouterr().err
+    assert "tracker.kind: is required" in said
+    assert "error: line 4: unknown variable 'mood'" in said
+
+
 def test_the_trackers_test_says_which_profile_each_issue_would_take(tmp_path: Path) -> None:
     loaded = load_workflow(workflow(tmp_path), environ={}, profiles=registry.PROFILES)
     issues = [

@@ -43,11 +43,33 @@ def test_words_too_many_are_named_with_the_way_to_help(
     assert f"more words than it takes: {words[-1]}; see: symphony {words[0]}" in said
 
 
-def test_a_park_is_not_lifted_for_one_issue(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ("resume", "A-1", "--park"),
+            "--park is for all work; to try one issue: symphony retry A-1",
+        ),
+        (("answer", "A-1", "--approve", "--decline"), "--approve and --decline exclude"),
+        (("breaker", "reset", "bogus"), "no class of failures 'bogus'; one of agent, "),
+        (("budget", "raise", "day"), "give at least one of --tokens, --usd, "),
+        (("budget", "raise", "day", "--tokens", "-5"), "--tokens -5: give a whole number from 0"),
+        (("budget", "raise", "day", "--usd", "nan"), "--usd nan: give an amount such as 12.50"),
+        (("hours", "override", "--minutes", "99999999"), "--minutes 99999999: give 0 to 44640"),
+        (("db", "prune", "--older-than-days", "-1"), "--older-than-days -1: give 0 or more"),
+        (("run", "--port", "70000"), "--port: 70000 is no port; give 0 to 65535"),
+        (("run", "--logs-root", " "), "--logs-root: the path is blank"),
+    ],
+)
+def test_a_line_that_is_wrong_in_itself_has_one_exit_status_whatever_is_wrong_with_it(
+    words: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as caught:
-        main(["resume", "A-1", "--park"])
-    assert caught.value.code == 1
-    assert "--park is for all work; to try one issue: symphony retry A-1" in capsys.readouterr().err
+        main(list(words))
+    assert caught.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("symphony: ")
+    assert told in said
 
 
 def test_every_group_is_told_in_the_help_as_it_tells_of_itself() -> None:
