@@ -8,7 +8,6 @@ Invariant: nothing partial is returned; a fault of one batch or page is the faul
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,16 +20,14 @@ from symphony.model.issue import Issue, IssueId, normalize_state
 from .asana_reads import AsanaReads, unknown
 from .asana_records import dependency_gids, is_outside, to_issue
 from .asana_settings import AsanaSettings, resolve
-from .asana_tool import NAME, build_tool, check, tool_spec
+from .asana_tool import build_tool, check, tool_spec
 from .base import ToolContext, ToolResult, ToolSpec
 from .dropped_records import DroppedRecords
 from .http import HttpClient
-from .http_paths import BadCall
 from .joint_reads import JointReads, Shown
 from .remote import RemoteTracker, refusal
 from .rest_reads import checked_at_start, in_turns, state_faults
 from .rest_records import Malformed, dig, entries, text
-from .tool_results import TIMEOUT_S, failed
 
 if TYPE_CHECKING:
     from symphony.config.settings import TrackerSettings
@@ -100,16 +97,11 @@ class AsanaTracker(RemoteTracker[AsanaSettings, AsanaReads]):
 
     async def call_tool(self, name: str, arguments: Any, context: ToolContext) -> ToolResult:
         """Execute ``asana_api``; a call that changes something is sent once."""
-        if name == NAME:
-            try:
-                async with asyncio.timeout(TIMEOUT_S):
-                    await check(self._tool, self._settings, arguments, context, self._is_outside)
-            except BadCall as error:
-                return failed({"message": f"`{NAME}`: {error}"})
-            except (TrackerError, TimeoutError) as error:
-                message = "What the call names could not be looked up."
-                return failed({"message": message, "reason": str(error) or "no answer in time"})
-        return await self._tool.call(name, arguments, context, self.http)
+        return await self._tool.call(name, arguments, context, self.http, prepare=self._checked)
+
+    async def _checked(self, arguments: object, context: ToolContext) -> object:
+        await check(self._tool, self._settings, arguments, context, self._is_outside)
+        return arguments
 
     async def _in_states(self, states: Sequence[str]) -> Shown:
         names = [name for name in dict.fromkeys(states) if name.strip()]

@@ -8,7 +8,6 @@ Invariant: nothing partial is returned; a fault of one batch or page is the faul
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,16 +22,14 @@ from symphony.model.issue import Issue, IssueId, normalize_state
 from .base import ToolContext, ToolResult, ToolSpec
 from .dropped_records import DroppedRecords
 from .http import HttpClient
-from .http_paths import BadCall
 from .jira_reads import PAGE, JiraReads, headers
 from .jira_records import Reading, is_in_project, to_issue
 from .jira_settings import CATEGORIES, JiraSettings, resolve
-from .jira_tool import NAME, build_tool, prepare, tool_spec
+from .jira_tool import build_tool, prepare, tool_spec
 from .joint_reads import JointReads, Shown
 from .remote import RemoteTracker, refusal
 from .rest_reads import checked_at_start, gathered, in_turns, state_faults
 from .rest_records import Malformed
-from .tool_results import TIMEOUT_S, failed
 
 if TYPE_CHECKING:
     from symphony.config.settings import TrackerSettings
@@ -137,18 +134,10 @@ class JiraTracker(RemoteTracker[JiraSettings, JiraReads]):
 
     async def call_tool(self, name: str, arguments: Any, context: ToolContext) -> ToolResult:
         """Execute ``jira_rest``; a call that changes something is sent once."""
-        if name == NAME:
-            try:
-                async with asyncio.timeout(TIMEOUT_S):
-                    arguments = await prepare(
-                        self._tool, self._settings, arguments, context, self._reads.outside
-                    )
-            except BadCall as error:
-                return failed({"message": f"`{NAME}`: {error}"})
-            except (TrackerError, TimeoutError) as error:
-                message = "The issues that the call names could not be looked up."
-                return failed({"message": message, "reason": str(error) or "no answer in time"})
-        return await self._tool.call(name, arguments, context, self.http)
+        return await self._tool.call(name, arguments, context, self.http, prepare=self._prepared)
+
+    async def _prepared(self, arguments: object, context: ToolContext) -> object:
+        return await prepare(self._tool, self._settings, arguments, context, self._reads.outside)
 
     async def _in_states(self, states: Sequence[str]) -> Shown:
         names = self._asked_states(states)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +35,8 @@ Scope = Callable[[str, GuardedPath], str | None]
 """Takes method and path; returns None where the call is in scope, else why it is not."""
 Contents = Callable[[str, GuardedPath, Query, Any], str | None]
 """The same for what query and body of a call name."""
+Prepare = Callable[[object, ToolContext], Awaitable[object]]
+"""Takes the arguments of a call, returns those to use; raises ``BadCall`` or ``TrackerError``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,15 +102,35 @@ class RestTool:
         )
 
     async def call(
-        self, name: str, arguments: object, context: ToolContext, http: HttpClient
+        self,
+        name: str,
+        arguments: object,
+        context: ToolContext,
+        http: HttpClient,
+        *,
+        prepare: Prepare | None = None,
     ) -> ToolResult:
-        """Execute a call; whatever the agent got wrong is a failed result."""
+        """Execute a call; whatever the agent got wrong is a failed result.
+
+        Args:
+            name: The tool that the agent named.
+            arguments: As the agent wrote them.
+            context: Whose call it is.
+            http: Sends it.
+            prepare: Asked first, for what only the tracker can tell of what the call names.
+        """
         if name != self.name:
             return unsupported(name, self.name)
         try:
+            if prepare is not None:
+                async with asyncio.timeout(TIMEOUT_S):
+                    arguments = await prepare(arguments, context)
             method, path, query, body = self._parsed(arguments)
         except BadCall as error:
             return self._failed({"message": f"`{self.name}`: {error}"})
+        except (TrackerError, TimeoutError) as error:
+            message = "What the call names could not be looked up."
+            return self._failed({"message": message, "reason": str(error) or "no answer in time"})
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 answer = await http.request(
