@@ -21,7 +21,7 @@ from .github_records import from_graphql
 from .github_settings import GitHubSettings
 from .http import Answer, HttpClient, Query, status_error
 from .rest_listing import Listing, ListQueries, Page, Records, server_date
-from .rest_reads import gathered, named
+from .rest_reads import gathered, limited, named
 from .rest_records import dig, entries
 
 GONE: Final = frozenset({404, 410})
@@ -263,15 +263,7 @@ class GitHubReads:
         wait_s = limit_wait(answer, self._http)
         if wait_s is None:
             return status_error("GitHub", answer, code="github_api_status", hint=_hint(answer))
-        reason = f"its rate limit is used up (HTTP {answer.status})"
-        self._http.hold(wait_s, reason)
-        return TrackerError(
-            "tracker_rate_limited",
-            f"GitHub's rate limit is used up; wait {wait_s:.0f} s",
-            retry_after_s=wait_s,
-            status=answer.status,
-            code="github_api_status",
-        )
+        return limited(self._http, "GitHub", wait_s, answer.status)
 
 
 def limit_wait(answer: Answer, http: HttpClient) -> float | None:

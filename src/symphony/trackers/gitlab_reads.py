@@ -18,7 +18,7 @@ from .base import Trial
 from .gitlab_settings import GitLabSettings
 from .http import Answer, HttpClient, Query, status_error
 from .rest_listing import Listing, ListQueries, Page, Records, server_date
-from .rest_reads import gathered, named
+from .rest_reads import gathered, limited, named
 from .rest_records import dig, entries, integer
 
 BATCH: Final = 100
@@ -228,14 +228,7 @@ class GitLabReads:
         wait_s = answer.retry_after_s
         if wait_s is None:
             wait_s = self._http.reset_in_s() or UNKNOWN_WAIT_S
-        self._http.hold(wait_s, "its rate limit is used up (HTTP 429)")
-        return TrackerError(
-            "tracker_rate_limited",
-            f"GitLab's rate limit is used up; wait {wait_s:.0f} s",
-            retry_after_s=wait_s,
-            status=429,
-            code="gitlab_api_status",
-        )
+        return limited(self._http, "GitLab", wait_s, answer.status)
 
 
 def unknown_payload(what: str, *, of_one_issue: bool = False) -> TrackerError:

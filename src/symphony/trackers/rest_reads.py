@@ -12,6 +12,8 @@ import structlog
 from symphony.errors import TrackerError
 from symphony.model.issue import normalize_state
 
+from .http import HttpClient
+
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
@@ -59,6 +61,18 @@ def named(error: TrackerError, provider: str) -> TrackerError:
     }
     error.code = error.code or names.get(error.category, f"{provider}_api_status")
     return error
+
+
+def limited(http: HttpClient, provider: str, wait_s: float, status: int) -> TrackerError:
+    """Send nothing for so long; the error of the refusal by rate limit that asks for it."""
+    http.hold(wait_s, f"its rate limit is used up (HTTP {status})")
+    return TrackerError(
+        "tracker_rate_limited",
+        f"{provider}'s rate limit is used up; wait {wait_s:.0f} s",
+        retry_after_s=wait_s,
+        status=status,
+        code=f"{provider.lower()}_api_status",
+    )
 
 
 async def checked_at_start(*checks: Callable[[], Coroutine[Any, Any, list[str]]]) -> list[str]:
