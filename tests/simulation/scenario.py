@@ -43,6 +43,7 @@ class Weather:
     disk_failures: float = 0.0
     clock_jumps: float = 0.0
     reloads: float = 0.0
+    moves: float = 0.0
     storms: float = 0.0
     people: float = 0.0
     orders: float = 0.0

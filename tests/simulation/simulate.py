@@ -26,6 +26,7 @@ from .daemon import Lifetime
 from .ledgers import Disk
 from .quiet_logs import captured_logs
 from .scenario import (
+    BOARDS,
     EVENTFUL,
     Scenario,
     Weather,
@@ -75,6 +76,7 @@ def simulate(
     sweeps: bool = True,
     dies_after: int | None = None,
     real_attempts: bool = False,
+    moves: float = 0.0,
 ) -> Report:
     """Run a seed.
 
@@ -87,6 +89,7 @@ def simulate(
         dies_after: Instead of the seed's weather, the eventful one, and a crash after so many
             writes of the ledger; 0 for none.
         real_attempts: The runner's own attempts work, on scripted app-servers.
+        moves: How often an hour the workflow file names the second board.
 
     Raises:
         SeedFailed: An invariant is broken; the text names seed, moment and command.
@@ -98,6 +101,7 @@ def simulate(
         scenario.weather = Weather(**EVENTFUL)
     if real_attempts:
         for_real_attempts(scenario)
+    scenario.weather.moves = moves
     for name in without:
         setattr(scenario.weather, name, 0.0)
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
@@ -494,6 +498,12 @@ class Simulation:
                 file = on_one_host(file, self._rng)
             self._set_file(file)
 
+    def move(self) -> None:
+        """The workflow file names the second board for good, while runs of the first are live."""
+        if self._file is not None:
+            tracker = {**self._file["tracker"], "provider": {"board": BOARDS[1]}}
+            self._set_file({**self._file, "tracker": tracker})
+
     def _repair(self) -> None:
         if self._file is None:
             self._set_file(self._sections)
@@ -633,6 +643,7 @@ _FATES: dict[str, Callable[[Simulation], None]] = {
     "disk_failures": Simulation.fail_disk,
     "clock_jumps": Simulation.jump_clock,
     "reloads": Simulation.reload,
+    "moves": Simulation.move,
     "storms": Simulation.storm,
     "people": Simulation.meddle,
     "orders": Simulation.order,

@@ -115,6 +115,13 @@ def test_a_daemon_that_forgets_its_orphans_is_found_out() -> None:
     assert f"-m tests.simulation --seed {seed} --trace" in text
 
 
+def test_each_tracker_of_live_runs_is_read_on_its_own() -> None:
+    counts: Counter[str] = Counter()
+    for seed in range(4):
+        counts += simulate(seed, hours=3.0, moves=2.0).counts
+    assert counts["issues of an owner that failed"] > 0, counts
+
+
 def test_the_days_hold_blocks_that_end_in_every_way() -> None:
     counts: Counter[str] = Counter()
     for seed in range(40):
