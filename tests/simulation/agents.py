@@ -127,7 +127,7 @@ class SimAttempt:
             # The real attempt makes an outcome of it; here the executor has to.
             await self._finish()
             raise
-        await self._finish()
+        await self._finish(outcome)
         return outcome
 
     async def _work(self) -> Outcome:
@@ -313,8 +313,21 @@ class SimAttempt:
         except LedgerError:
             self._world.note(f"{self.spec.run_id}: ledger write failed")
 
-    async def _finish(self) -> None:
-        self._progress.phase = Phase.FINISHING
+    async def _finish(self, outcome: Outcome | None = None) -> None:
+        progress = self._progress
+        progress.phase = Phase.FINISHING
+        if outcome is not None:
+            now = self._life.clock()
+            await self._record(
+                self._life.ledger.run_outcome(
+                    self.spec.run_id,
+                    outcome,
+                    usage=progress.usage,
+                    seconds=now.mono - progress.started_mono,
+                    spend=progress.spend(now.mono),
+                    wall=now.wall,
+                )
+            )
         process = self._process
         if process is not None and process.is_alive:
             try:

@@ -42,7 +42,10 @@ from symphony.scheduler.events import (
     RestoredClaim,
     RestoredPark,
     RestoredSpend,
+    RunEnded,
 )
+
+from .world import RunOutcome
 
 T = TypeVar("T")
 DIED = "daemon_ended"
@@ -97,6 +100,7 @@ class ClaimRecord:
     saved_wall: float
     run_id: RunId | None = None
     stopped: str | None = None
+    outcome: Outcome | None = None
 
 
 @dataclass(slots=True)
@@ -154,6 +158,7 @@ class Store:
 
     def end(self, row: RunSpend, outcome: Outcome, wall: float, thread_id: str | None) -> None:
         self.use(row, wall)
+        self.settle(row.run_id, None)
         run = self.runs.get(row.run_id)
         if run is not None:
             run.ended = outcome
@@ -164,6 +169,11 @@ class Store:
         if run is not None:
             for name, value in fields.items():
                 setattr(run, name, value)
+
+    def settle(self, run_id: RunId, outcome: Outcome | None) -> None:
+        for record in self.claims.values():
+            if record.run_id == run_id:
+                record.outcome = outcome
 
     def stop(self, run_id: RunId, reason: str | None) -> None:
         for record in self.claims.values():
@@ -266,6 +276,23 @@ class Store:
             reply=claim.reply,
             seen=claim.seen,
             stopped=record.stopped,
+            ended=self._ended(record),
+        )
+
+    def _ended(self, record: ClaimRecord) -> RunEnded | None:
+        run = None if record.run_id is None else self.runs.get(record.run_id)
+        if record.run_id is None or run is None or record.outcome is None:
+            return None
+        return RunEnded(
+            run_id=record.run_id,
+            outcome=record.outcome,
+            usage=run.usage,
+            seconds=run.seconds,
+            thread_id=run.thread_id,
+            host=record.claim.host,
+            workspace_path=run.workspace_path,
+            spend=run.spend,
+            idle=record.claim.idle,
         )
 
     def open_runs(self) -> tuple[OpenRun, ...]:
@@ -363,6 +390,25 @@ class ModelLedger:
                     record.claim = replace(record.claim, idle=idle)
 
         await self._write(f"run {run_id} idle", keep)
+
+    async def run_outcome(
+        self,
+        run_id: RunId,
+        outcome: Outcome,
+        *,
+        usage: TokenUsage,
+        seconds: float,
+        spend: Spend,
+        wall: float,
+    ) -> None:
+        row = RunSpend(run_id=run_id, usage=usage, seconds=seconds, spend=spend)
+
+        def keep() -> None:
+            self._store.use(row, wall)
+            self._store.settle(run_id, outcome)
+            self._disk.wrote(RunOutcome(run_id, outcome))
+
+        await self._write(f"run {run_id} outcome", keep)
 
     async def run_ended(
         self,
@@ -545,6 +591,11 @@ class SqliteLedger(Ledger):
     async def run_started(self, spec: RunSpec, *, started_wall: float) -> None:
         done = super().run_started(spec, started_wall=started_wall)
         self.writer.tells = [spec]
+        await done
+
+    async def run_outcome(self, run_id: RunId, outcome: Outcome, **spent: Any) -> None:
+        done = super().run_outcome(run_id, outcome, **spent)
+        self.writer.tells = [RunOutcome(run_id, outcome)]
         await done
 
     async def save(self, *commands: c.Durable) -> None:

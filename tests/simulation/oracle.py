@@ -19,6 +19,7 @@ from symphony.scheduler.commands import (
     Durable,
     FetchCandidates,
     FetchTerminal,
+    FinishRun,
     RefreshIssues,
     SaveClaim,
     SaveHold,
@@ -140,6 +141,8 @@ class Oracle(RestartBooks, ReadBooks, RunBooks, ClaimBooks, ViewBooks):
             match command:
                 case StartRun(spec):
                     self._start(spec)
+                case FinishRun():
+                    self._finish(command)
                 case StopRun():
                     self._stop(command)
                 case SaveClaim():
@@ -184,6 +187,7 @@ class Oracle(RestartBooks, ReadBooks, RunBooks, ClaimBooks, ViewBooks):
         self._must(lost is None or self.is_forced, lambda: f"an order was not written: {lost}")
         self._breaker.compare()
         self._same_runs()
+        self._same_spend()
         self._must(not self._changed, lambda: f"changed, and blocked all the same: {self._changed}")
         blocked = self._blocked()
         self._must(

@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from symphony.model.issue import IssueId
-from symphony.model.run import RetryKind, RunId
+from symphony.model.run import OutcomeKind, RetryKind, RunId, StopReason
 from symphony.scheduler.events import (
     Restored,
     RestoredClaim,
 )
 
 from .blocks import STOPPED, Block
-from .expectations import Due
+from .expectations import Due, Live
 from .oracle_books import Books
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ class RestartBooks(Books):
         for claim in event.claims:
             issue_id = claim.issue.id
             self._answer_kept(claim)
-            if self._block_restored(claim):
+            self._must_not_be_repeated(claim)
+            if self._lives_again(claim) or self._block_restored(claim):
                 continue
             if claim.kind == "running":
                 self.recovering.add(issue_id)
@@ -78,6 +79,40 @@ class RestartBooks(Books):
         memory.stopped.clear()
         memory.claims = {claim.issue.id: (claim.kind, 0) for claim in event.claims}
         memory.replies = {one: (said, 0) for one, said in self._replies.items()}
+
+    def _must_not_be_repeated(self, claim: RestoredClaim) -> None:
+        """A run whose agent had its last word, and that the ledger was told of, goes on no more."""
+        memory, issue_id = self._memory, claim.issue.id
+        if claim.kind != "running" or memory.disk_has_failed:
+            return
+        # One that was cut off is closed by this start; those that count are asked for again.
+        known = memory.outcomes.pop(memory.newest[issue_id], None)
+        if known is not None and known.kind is not OutcomeKind.CANCELLED:
+            memory.outcomes[memory.newest[issue_id]] = known
+        got = None if claim.ended is None else claim.ended.outcome
+        self._must(
+            known is None or got == known, lambda: f"{issue_id} had come to {known}, not {got}"
+        )
+
+    def _lives_again(self, claim: RestoredClaim) -> bool:
+        """Say whether a run is to be wound up: it was not cut off, or it was an operator's stop."""
+        ended, memory = claim.ended, self._memory
+        if ended is None or (ended.outcome.kind is OutcomeKind.CANCELLED and claim.stopped is None):
+            return False
+        run_id, issue_id = ended.run_id, claim.issue.id
+        self._must(run_id not in memory.recorded, lambda: f"{ended} was recorded before")
+        spec = memory.specs[run_id]
+        key = (issue_id, "running", spec.attempt, spec.retry_kind)
+        self._live[run_id] = live = Live(spec, memory.failures[key])
+        self._usage = self._usage.since(ended.usage)
+        assert ended.spend is not None
+        self._purse.goes_on(run_id, ended.spend)
+        if claim.stopped is not None:
+            live.stop = StopReason.OPERATOR
+            self._put_down.add(issue_id)
+            self._ordered_ends[run_id] = True
+            memory.stopped.pop(issue_id, None)
+        return True
 
     def _ledger_kept(self, kinds: dict[IssueId, str]) -> None:
         """What the ledger was told well before the end is what it tells after it."""

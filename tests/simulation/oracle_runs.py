@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from symphony.model.run import RetryKind, RunSpec, StopReason
 from symphony.scheduler.commands import (
+    FinishRun,
     StopRun,
 )
 from symphony.scheduler.events import (
@@ -65,6 +66,8 @@ class RunBooks(Books):
             self._must(self._now >= due.not_before - TOLERANCE_S, lambda: f"{spec} is early: {due}")
         failures = 0 if due is None else due.failures
         self._memory.run_ids.add(spec.run_id)
+        self._memory.specs[spec.run_id] = spec
+        self._memory.newest[issue_id] = spec.run_id
         self._memory.failures[(issue_id, "running", spec.attempt, spec.retry_kind)] = failures
         self._live[spec.run_id] = Live(spec, failures)
         self._memory.claims[issue_id] = ("running", self._memory.number)
@@ -72,6 +75,21 @@ class RunBooks(Books):
         self._excused.discard(issue_id)
         self._absences.pop(issue_id, None)
         self._limits(spec)
+
+    def _finish(self, command: FinishRun) -> None:
+        """A run that had an outcome is wound up with it, and as what it was started."""
+        spec, run_id = command.spec, command.spec.run_id
+        live = self._live.get(run_id)
+        self._must(live is not None, lambda: f"{command} of no run that had ended")
+        assert live is not None
+        was = live.spec
+        same = (was.attempt, was.retry_kind, was.failures, was.host, was.reply)
+        self._must(
+            same == (spec.attempt, spec.retry_kind, spec.failures, spec.host, spec.reply),
+            lambda: f"{spec} was started as {was}",
+        )
+        self._world.counts["runs wound up after a crash"] += 1
+        self._world.counts[f"wound up {command.ended.outcome.kind}"] += 1
 
     def _starts_with_answer(self, spec: RunSpec) -> None:
         """What was answered is told; once, since the due time of the answer has been taken."""
@@ -152,6 +170,15 @@ class RunBooks(Books):
         if live is None:
             return
         self._just_ended = (live, event)
+        self._must(
+            event.run_id not in self._memory.recorded, lambda: f"{event}, which was recorded before"
+        )
+        self._must(
+            event.workspace_path is None or event.run_id in self._world.wound_up,
+            lambda: f"{event} without after_run",
+        )
+        known = self._memory.outcomes.get(event.run_id)
+        self._must(known in (None, event.outcome), lambda: f"{event}, but it came to {known}")
         self._usage = self._usage + event.usage
         outcome = event.outcome
         if event.spend is not None:
@@ -176,6 +203,16 @@ class RunBooks(Books):
         for run_id in running - at_work:
             if not self._reported[run_id]:
                 self._fail(f"a claim whose worker is gone: {run_id}")
+
+    def _same_spend(self) -> None:
+        """What the books have of the issue whose run has just ended is what its runs reported."""
+        if self._just_ended is not None:
+            issue_id = self._just_ended[0].spec.issue_id
+            booked, spent = (
+                self._life.state.books.spent_by(issue_id).tokens,
+                self._purse.issues[issue_id]["tokens"],
+            )
+            self._must(booked == spent, lambda: f"{issue_id} is booked {booked}, spent {spent}")
 
     def process_starts(self, spec: RunSpec) -> None:
         """The run's row is there before its process, unless the disk fails."""

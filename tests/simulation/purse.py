@@ -54,6 +54,10 @@ class Purse:
     def starts(self, issue_id: IssueId, wall: float) -> None:
         self._add(issue_id, wall, Counter({"attempts": 1}))
 
+    def goes_on(self, run_id: RunId, spend: Spend) -> None:
+        """What the sums hold of a run that is live again is not added once more."""
+        self._reported[run_id] = _counted(spend)
+
     def reports(self, run_id: RunId, issue_id: IssueId, spend: Spend, wall: float) -> None:
         now, before = _counted(spend), self._reported[run_id]
         added = Counter({name: max(0, now[name] - before[name]) for name in QUANTITIES})

@@ -53,6 +53,7 @@ class Weather:
     answers: float = 0.0
     hasty_stops: float = 0.0
     usage_limits: float = 0.0
+    dies_winding_up: float = 0.0
 
 
 EVENTFUL: dict[str, float] = {
@@ -91,7 +92,7 @@ def scenario_of(seed: int) -> Scenario:
     interval_s = rng.choice([1, 5, 15, 30, 30, 60, 120, 300])
     # Short intervals cost steps: about the same number of polls for every seed.
     hours = rng.uniform(0.3, 0.6) if publishes else max(0.3, min(6.0, interval_s / 40))
-    return Scenario(
+    scenario = Scenario(
         seed=seed,
         hours=hours,
         issues=rng.randint(1, 9),
@@ -102,6 +103,10 @@ def scenario_of(seed: int) -> Scenario:
         publishes=publishes,
         rng=rng,
     )
+    if scenario.weather.crashes > 0:
+        # Chance of its own: what else a seed stands for stays as it is.
+        scenario.weather.dies_winding_up = Random(f"window {seed}").choice([0.0, 0.1, 0.4])
+    return scenario
 
 
 def _weather(rng: Random) -> Weather:

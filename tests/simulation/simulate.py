@@ -135,7 +135,7 @@ class Simulation:
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._digest = hashlib.sha256()
         self._timeline = Timeline()
-        self.world = World(scenario, self._timeline, scenario.weather, self._note)
+        self.world = World(scenario, self._timeline, scenario.weather, self._note, self._die_within)
         self.world.traces = trace is not None
         rng = self._rng = Random(f"fate {scenario.seed}")
         self._disk = Disk(lambda: self.world.disk_fails, self._disk_delay, self.world.memory.wrote)
@@ -414,6 +414,16 @@ class Simulation:
             self._crash_in = self._rng.choice(
                 [1, self._rng.randint(1, 12), self._rng.randint(1, 60)]
             )
+
+    def _die_within(self, limit_s: float) -> None:
+        """Crash while a run is being wound up."""
+
+        def die() -> None:
+            if self._life is life and self._crash_in is None:
+                self._crash_in = 1
+
+        life = self._life
+        self._timeline.after(self._rng.uniform(0.0, limit_s), die)
 
     def shut_down(self) -> None:
         life = self._life

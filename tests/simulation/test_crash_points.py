@@ -15,7 +15,7 @@ from tests.simulation.simulate import simulate
 HOURS = 0.4
 STORIES = (18, 133)
 """Rows in memory, and the real ledger on a file."""
-PARTS = 6
+PARTS = 10
 
 
 @cache
@@ -28,6 +28,14 @@ def writes_of(seed: int) -> int:
 def test_a_crash_after_any_write_of_the_ledger_loses_and_doubles_nothing(seed: int, part: int):
     for number in range(1 + part, writes_of(seed) + 1, PARTS):
         assert simulate(seed, hours=HOURS, dies_after=number).lifetimes > 2
+
+
+@pytest.mark.parametrize("seed", STORIES)
+def test_some_of_these_crashes_come_just_after_an_agents_last_word(seed: int):
+    days = (
+        simulate(seed, hours=HOURS, dies_after=number) for number in range(1, writes_of(seed) + 1)
+    )
+    assert any(day.counts["runs wound up after a crash"] for day in days)
 
 
 @pytest.mark.parametrize("seed", STORIES)

@@ -13,14 +13,23 @@ from symphony.errors import HostError, WorkspaceError
 from symphony.hosts.base import ProcessIdentity
 from symphony.hosts.sweep import EndedProcess
 from symphony.model.issue import Issue, IssueId
-from symphony.model.run import RunId, RunSpec
+from symphony.model.run import Outcome, RunId, RunSpec
 from symphony.model.usage import TokenUsage
+from symphony.scheduler.commands import SaveEnd
 from symphony.scheduler.events import BreakerRecord
 from symphony.workspaces.manager import Workspace
 
 from .board import Board, SimTracker
 from .scenario import BOARDS, Scenario, Weather
 from .timeline import Timeline
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """The ledger is told what a run has come to that is being wound up."""
+
+    run_id: RunId
+    outcome: Outcome
 
 
 class InvariantBroken(AssertionError):
@@ -84,6 +93,10 @@ class Memory:
         replies: The answer that goes with each issue, and by which order.
         stopped: The live run of an issue that an operator has stopped, and by which order.
         followed: Runs whose end has given their issue another claim, or none.
+        specs: What each run was started with.
+        newest: The run of each issue that was started last.
+        outcomes: What runs have come to whose end is not on the disk, as far as that is there.
+        recorded: Runs whose end is on the disk.
         park: When the park that the ledger was told of ends, how the wall clock stood, and by
             which order; None for no park.
         holds: Whether the ledger was told that a scope is held, and by which order.
@@ -102,6 +115,10 @@ class Memory:
     replies: dict[IssueId, tuple[str | None, int]] = field(default_factory=dict)
     stopped: dict[IssueId, tuple[RunId, int]] = field(default_factory=dict)
     followed: set[RunId] = field(default_factory=set)
+    specs: dict[RunId, RunSpec] = field(default_factory=dict)
+    newest: dict[IssueId, RunId] = field(default_factory=dict)
+    outcomes: dict[RunId, Outcome] = field(default_factory=dict)
+    recorded: set[RunId] = field(default_factory=set)
     park: tuple[float | None, float, int] = (None, 0.0, 0)
     died: float = 0.0
     disk_has_failed: bool = False
@@ -127,6 +144,13 @@ class Memory:
 
     def wrote(self, order: object) -> None:
         """The ledger has put this order on the disk; those that were given before it are there."""
+        if isinstance(order, RunOutcome):
+            if order.run_id not in self.recorded:
+                self.outcomes[order.run_id] = order.outcome
+            return
+        if isinstance(order, SaveEnd):
+            self.outcomes.pop(order.ended.run_id, None)
+            self.recorded.add(order.ended.run_id)
         _, number = self._numbers.pop(id(order), (None, self.written))
         if number > self.written + 1 and not self.disk_has_failed:
             self.passed_over = f"{self.written + 1} of {self._given}, before {order}"
@@ -148,13 +172,15 @@ class Memory:
 
 @dataclass(slots=True)
 class World:
-    """All of it. ``note`` takes a line for the trace."""
+    """All of it. ``note`` takes a line for the trace, ``die_within`` has the daemon killed soon."""
 
     scenario: Scenario
     timeline: Timeline
     weather: Weather
     note: Callable[[str], None]
+    die_within: Callable[[float], None]
     rng: Random = field(init=False)
+    fate: Random = field(init=False)
     board: Board = field(init=False)
     trackers: dict[str, SimTracker] = field(init=False)
     processes: dict[int, Process] = field(default_factory=dict)
@@ -173,11 +199,13 @@ class World:
     short: set[str] = field(default_factory=set)
     traces: bool = False
     sweeps: bool = True
+    wound_up: set[RunId] = field(default_factory=set)
     memory: Memory = field(default_factory=Memory)
 
     def __post_init__(self) -> None:
         seed = self.scenario.seed
         self.rng = Random(f"world {seed}")
+        self.fate = Random(f"winding up {seed}")
         self.board = Board(self.scenario, Random(f"people {seed}"))
         rng = Random(f"tracker {seed}")
         self.trackers = {
@@ -286,10 +314,20 @@ class SimWorkspaces:
             world.marks[path] = world.marks.get(path, 0) + 1
         return str(world.marks.get(path, 0)) if world.rng.random() < 0.95 else None
 
+    async def find(self, issue: Issue, path: str) -> Workspace | None:
+        await asyncio.sleep(0.001)
+        if self._world.workspaces.get(issue.identifier) != path:
+            return None
+        return Workspace(path, issue.identifier, "/workspaces", False)
+
     async def after_run(self, workspace: Workspace, spec: RunSpec) -> None:
         world = self._world
         slow = world.rng.random() < world.weather.slow_finish
         await asyncio.sleep(world.rng.uniform(10.0, 59.0) if slow else 0.01)
+        if world.fate.random() < world.weather.dies_winding_up:
+            world.die_within(5.0)
+            await asyncio.sleep(5.0)
+        world.wound_up.add(spec.run_id)
 
     async def remove(self, issue: Issue, *, path: str | None = None) -> bool:
         world = self._world

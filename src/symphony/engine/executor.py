@@ -10,7 +10,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
 from itertools import chain
-from typing import Any, TypeVar, assert_never
+from typing import Any, Protocol, TypeVar, assert_never
 
 from symphony.engine.cleanup import finished_with_workspace
 from symphony.engine.trackers import READ_DEADLINE_S, FormerFaults, fetch_from_owners
@@ -19,10 +19,11 @@ from symphony.errors import LedgerError, SymphonyError, TrackerError
 from symphony.ledger import Ledger
 from symphony.model.clock import Instant
 from symphony.model.issue import IssueId
-from symphony.model.run import RunId, RunProgress, RunSpec
+from symphony.model.run import Outcome, RunId, RunProgress, RunSpec, StopReason
+from symphony.model.spend import NO_SPEND, Raise
 from symphony.observe.logs import get_logger
 from symphony.observe.tally import Tally
-from symphony.runner.attempt import Attempt
+from symphony.runner.finishing import Finishing, progress_of
 from symphony.runner.outcomes import outcome_of
 from symphony.scheduler import commands as c
 from symphony.scheduler import events as e
@@ -33,7 +34,33 @@ from symphony.workspaces.manager import Workspaces
 _log = get_logger(__name__)
 
 C = TypeVar("C")
-AttemptFactory = Callable[[RunSpec, RunProgress], Attempt]
+
+
+class Worker(Protocol):
+    """What works on one run: an attempt, or what winds up a run of an earlier daemon.
+
+    Attributes:
+        spec: The run.
+        tracker: The one that it is bound to.
+    """
+
+    spec: RunSpec
+    tracker: Tracker
+
+    async def run(self) -> Outcome:
+        """Work until the run is over; return why it ended."""
+
+    def stop(self, reason: StopReason) -> None:
+        """End early."""
+
+    def end_after_turn(self) -> None:
+        """End well once the present turn has."""
+
+    def raise_issue_limits(self, amounts: Raise) -> None:
+        """Take what operators have added to the issue's limits, in all."""
+
+
+AttemptFactory = Callable[[RunSpec, RunProgress], Worker]
 
 
 class Executor:
@@ -85,7 +112,7 @@ class Executor:
         self._workspaces = workspaces
         self._ledger = ledger
         self._make_attempt = make_attempt
-        self._attempts: dict[RunId, Attempt] = {}
+        self._attempts: dict[RunId, Worker] = {}
         self._ended: list[RunId] = []
         self._unrecorded: dict[RunId, e.RunEnded] = {}
         self._describe = describe
@@ -119,6 +146,8 @@ class Executor:
                     self._spawn_read(f"refresh {command.purpose}", self._refresh, command)
                 case c.StartRun():
                     self._start_run(command.spec)
+                case c.FinishRun():
+                    self._finish_run(command)
                 case c.StopRun():
                     self._stop_run(command)
                 case c.CleanWorkspace():
@@ -133,7 +162,7 @@ class Executor:
                     assert_never(command)
 
     @property
-    def attempts(self) -> Sequence[Attempt]:
+    def attempts(self) -> Sequence[Worker]:
         """The attempts that are under way."""
         return tuple(self._attempts.values())
 
@@ -145,14 +174,28 @@ class Executor:
         """Wait until nothing at all is under way, writes of the ledger included.
 
         Reads of the tracker are given up: a shutdown waits for no answer that nobody acts on. A run
-        whose end the scheduler has not taken by then is recorded without it.
+        whose end the scheduler has not taken by then is left to the next start, with its outcome.
         """
         for task in self._reading:
             task.cancel()
         while self._running or self._unrecorded:
             if not self._running:
-                self._save([c.SaveEnd(ended) for ended in self._unrecorded.values()])
+                self._leave_ends()
             await asyncio.wait(self._running)
+
+    def _leave_ends(self) -> None:
+        wall = self._clock().wall
+        for run_id, ended in self._unrecorded.items():
+            write = self._ledger.run_outcome(
+                run_id,
+                ended.outcome,
+                usage=ended.usage,
+                seconds=ended.seconds,
+                spend=ended.spend or NO_SPEND,
+                wall=wall,
+            )
+            self._spawn(f"outcome {run_id}", self._write(f"outcome of {run_id}", write))
+        self._unrecorded.clear()
 
     def cancel_all(self) -> None:
         """Cancel what is under way; for a shutdown that was forced."""
@@ -288,21 +331,37 @@ class Executor:
             last_activity_mono=now.mono,
             idle=spec.idle,
         )
-        attempt = self._make_attempt(spec, progress)
-        self.progress[spec.run_id] = progress
-        self._attempts[spec.run_id] = attempt
-        self._idle.clear()
-        self._spawn(
-            f"run {spec.issue.identifier} {spec.run_id}", self._run(spec, progress, attempt)
-        )
+        worker = self._make_attempt(spec, progress)
+        self._begin(spec, progress, worker, self._start(spec, progress, worker))
 
-    async def _run(self, spec: RunSpec, progress: RunProgress, attempt: Attempt) -> None:
+    def _finish_run(self, command: c.FinishRun) -> None:
+        spec, ended = command.spec, command.ended
+        progress = progress_of(spec, ended, self._clock())
+        worker = Finishing(spec, ended, workspaces=self._workspaces, tracker=self._tracker())
+        self._begin(spec, progress, worker, self._run(spec, progress, worker))
+
+    def _begin(
+        self,
+        spec: RunSpec,
+        progress: RunProgress,
+        worker: Worker,
+        work: Coroutine[Any, Any, None],
+    ) -> None:
+        self.progress[spec.run_id] = progress
+        self._attempts[spec.run_id] = worker
+        self._idle.clear()
+        self._spawn(f"run {spec.issue.identifier} {spec.run_id}", work)
+
+    async def _start(self, spec: RunSpec, progress: RunProgress, worker: Worker) -> None:
         # Without this row a crash would leave no record of the run; with a ledger that can't be
         # written the run goes on all the same, and the start-up sweep finds it by its marker.
         await self._write(
             f"start {spec.run_id}",
             self._ledger.run_started(spec, started_wall=progress.started_wall),
         )
+        await self._run(spec, progress, worker)
+
+    async def _run(self, spec: RunSpec, progress: RunProgress, attempt: Worker) -> None:
         try:
             outcome = await attempt.run()
         except Exception as error:

@@ -53,12 +53,18 @@ async def recover(
         instance=instance,
         run_ids=tuple(run.run_id for run in contents.open_runs),
     )
+    unfinished = {
+        claim.ended.run_id
+        for claim in contents.restored.claims
+        if claim.ended is not None and claim.had_ended
+    }
     for run in contents.open_runs:
-        _log.info(
-            "Run ended with its daemon",
-            run_id=run.run_id,
-            issue_identifier=run.issue_identifier,
-        )
+        fields = {"run_id": run.run_id, "issue_identifier": run.issue_identifier}
+        if run.run_id in unfinished:
+            # The scheduler takes its end, as it would have been.
+            _log.info("Run had ended when its daemon did; it is wound up", **fields)
+            continue
+        _log.info("Run ended with its daemon", **fields)
         await _close(ledger, run.run_id, ended_wall=clock().wall)
     return contents.restored
 

@@ -98,3 +98,13 @@ def end_of_run(
         )
 
     return Part(operation, f"run {spent.run_id} ended")
+
+
+def outcome_of_run(spent: RunSpend, outcome: Outcome, *, wall: float, day: str) -> Part:
+    """Return the operation that records what a run has come to, and what it has spent by then."""
+
+    def operation(connection: sqlite3.Connection) -> None:
+        spending.set_spend(connection, spent, wall=wall, day=day)
+        operations.set_outcome(connection, spent.run_id, outcome)
+
+    return Part(operation, f"run {spent.run_id} outcome")

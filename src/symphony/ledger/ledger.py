@@ -28,7 +28,7 @@ from symphony.scheduler.placement import LOCAL_HOST
 
 from . import operations, reading, schema, spending
 from .codec import capped
-from .decisions import bind, end_of_run
+from .decisions import bind, end_of_run, outcome_of_run
 from .reading import EventRow, LedgerContents, RunRow
 from .spending import RunSpend
 from .writer import Operation, WriterThread
@@ -174,6 +174,26 @@ class Ledger:
             )
 
         await self._write(operation, f"run {run_id} turn {turn_id}")
+
+    async def run_outcome(
+        self,
+        run_id: RunId,
+        outcome: Outcome,
+        *,
+        usage: TokenUsage,
+        seconds: float,
+        spend: Spend,
+        wall: float,
+    ) -> None:
+        """Record what a run has come to, before it is wound up and the scheduler takes its end.
+
+        Should the daemon die meanwhile, the next one ends the run with it. Usage, seconds and
+        spend are of the whole run.
+        """
+        spent = RunSpend(run_id=run_id, usage=usage, seconds=seconds, spend=spend)
+        await self._writer.submit_all(
+            [outcome_of_run(spent, outcome, wall=wall, day=self._day(wall))]
+        )
 
     async def run_ended(
         self,

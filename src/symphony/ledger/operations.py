@@ -146,6 +146,16 @@ def set_stopped(
     )
 
 
+def set_outcome(connection: sqlite3.Connection, run_id: RunId, outcome: Outcome) -> None:
+    """Record on its claim what a run has come to whose end the scheduler is yet to take.
+
+    A claim that is no longer this run's stays as it is.
+    """
+    connection.execute(
+        "UPDATE claims SET outcome = ? WHERE run_id = ?", (encode_optional(outcome), run_id)
+    )
+
+
 def save_park(
     connection: sqlite3.Connection,
     workflow_id: str,
@@ -282,7 +292,11 @@ def end_run(
     ended_wall: float,
     thread_id: str | None,
 ) -> None:
-    """Record a run's outcome. Its claim stays ``running`` until the scheduler has decided."""
+    """Record a run's end. Its claim stays ``running`` where nothing has taken its place.
+
+    What the run had come to is settled with it: a later start takes the claim up anew.
+    """
+    connection.execute("UPDATE claims SET outcome = NULL WHERE run_id = ?", (run_id,))
     connection.execute(
         _END_RUN,
         (

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from symphony.errors import LedgerError
@@ -17,7 +17,7 @@ from symphony.hosts.base import ProcessIdentity
 from symphony.model.issue import IssueId
 from symphony.model.question import Question, Reply
 from symphony.model.run import Outcome, OutcomeKind, RetryKind, RunId, StopReason
-from symphony.model.spend import IdleTurns
+from symphony.model.spend import IdleTurns, Spend
 from symphony.model.usage import TokenUsage
 from symphony.scheduler.events import (
     Hold,
@@ -26,6 +26,7 @@ from symphony.scheduler.events import (
     Restored,
     RestoredClaim,
     RestoredPark,
+    RunEnded,
     Seen,
 )
 
@@ -185,14 +186,15 @@ def _claims(
 ) -> tuple[RestoredClaim, ...]:
     query = """
         SELECT claims.*, runs.thread_id AS run_thread, runs.workspace_path AS run_workspace,
-          runs.message AS run_message
+          runs.message AS run_message, seconds, input_tokens, output_tokens, total_tokens,
+          cached_input_tokens, reasoning_output_tokens, micro_usd, unpriced_tokens, wall_ms
         FROM claims LEFT JOIN runs ON runs.run_id = claims.run_id
         WHERE claims.workflow_id = ? ORDER BY since_wall, claims.issue_id
     """
     claims = []
     for row in connection.execute(query, (workflow_id,)):
         try:
-            claims.append(_claim(row, now_wall))
+            claims.append(replace(_claim(row, now_wall), ended=_ended(row, faults)))
         except ValueError as error:
             faults.append(f"the claim of {row['identifier']} can't be restored: {error}")
     return tuple(claims)
@@ -221,6 +223,48 @@ def _claim(row: sqlite3.Row, now_wall: float) -> RestoredClaim:
         reply=decode_optional(row["reply"], Reply),
         seen=decode_optional(row["seen"], Seen),
         stopped=row["stopped"],
+    )
+
+
+def _ended(row: sqlite3.Row, faults: list[str]) -> RunEnded | None:
+    """Return what the run of a claim has come to, where that is recorded and its end is not.
+
+    What can't be read counts as not recorded: the run is taken up again.
+    """
+    if row["outcome"] is None or row["seconds"] is None:
+        return None
+    try:
+        outcome = decode_optional(row["outcome"], Outcome)
+    except ValueError as error:
+        faults.append(f"what the last run of {row['identifier']} came to can't be read: {error}")
+        return None
+    assert outcome is not None
+    spend = Spend(
+        tokens=row["total_tokens"],
+        micro_usd=row["micro_usd"],
+        wall_ms=row["wall_ms"],
+        unpriced_tokens=row["unpriced_tokens"],
+    )
+    return RunEnded(
+        run_id=RunId(row["run_id"]),
+        outcome=outcome,
+        usage=_usage(row),
+        seconds=row["seconds"],
+        thread_id=row["run_thread"] or row["thread_id"],
+        host=row["host"],
+        workspace_path=row["run_workspace"] or row["workspace_path"],
+        spend=spend,
+        idle=IdleTurns(row["idle_turns"] or 0, row["idle_mark"]),
+    )
+
+
+def _usage(row: sqlite3.Row) -> TokenUsage:
+    return TokenUsage(
+        row["input_tokens"],
+        row["output_tokens"],
+        row["total_tokens"],
+        row["cached_input_tokens"],
+        row["reasoning_output_tokens"],
     )
 
 
@@ -320,13 +364,7 @@ def _run_row(row: sqlite3.Row) -> RunRow:
         outcome=outcome,
         seconds=row["seconds"],
         turns=row["turns"],
-        usage=TokenUsage(
-            row["input_tokens"],
-            row["output_tokens"],
-            row["total_tokens"],
-            row["cached_input_tokens"],
-            row["reasoning_output_tokens"],
-        ),
+        usage=_usage(row),
         model=row["model"],
         micro_usd=row["micro_usd"],
     )

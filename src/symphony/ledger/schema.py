@@ -8,9 +8,9 @@ operators paused, the empty scope being all work; ``raises`` are what they added
 ``breakers`` are the failures that the breaker counts, a row a class, with the end of its cool-down
 where it is open. ``parks`` holds until when a usage limit keeps all work back, ``overrides`` until
 when operators have lifted the active hours. In ``claims``,
-``question``, ``reply`` and ``seen`` are JSON (``codec``), and ``stopped`` is the reason of an
-operator's stop that a live run has not come to an end of yet. A later need is a further migration:
-scripts are only ever appended.
+``question``, ``reply`` and ``seen`` are JSON (``codec``), ``stopped`` is the reason of an
+operator's stop that a live run has not come to an end of yet, and ``outcome`` (JSON) what a run has
+come to that is being wound up. A later need is a further migration: scripts are only ever appended.
 
 A damaged file is set aside, never repaired and never deleted; a file of a newer Symphony is refused
 untouched, because starting without its claims could put two agents on one issue.
@@ -233,7 +233,9 @@ CREATE TABLE overrides (
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8)
+_V9 = "ALTER TABLE claims ADD COLUMN outcome TEXT;"
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8, _V9)
 """Script ``n`` (from 0) takes a file from ``user_version`` n to n + 1."""
 
 

@@ -266,6 +266,11 @@ class CostMeter:
         else:
             self._pico += price.pico_usd(added)
 
+    def take_up(self, spend: Spend) -> None:
+        """Go on from what an earlier lifetime of the daemon has recorded of the run."""
+        self._pico = spend.micro_usd * PICO_PER_MICRO
+        self.unpriced_tokens = spend.unpriced_tokens
+
     @property
     def micro_usd(self) -> int:
         """The cost so far, rounded up to a millionth of a dollar."""

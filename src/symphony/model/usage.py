@@ -63,6 +63,10 @@ class UsageMeter:
         self.total = self.total + delta
         return delta
 
+    def take_up(self, usage: TokenUsage) -> None:
+        """Go on from what an earlier lifetime of the daemon has recorded of the run."""
+        self.total = usage
+
     def thread_total(self, thread_id: str) -> TokenUsage | None:
         """The highest absolute total that this thread has reported, or None."""
         return self._totals.get(thread_id)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -183,7 +183,7 @@ class Attempt:
             outcome = ordered
         except Exception as error:
             outcome = self._outcome_of(error)
-        await self._finish()
+        await self._finish(outcome)
         self._progress.phase = outcome.phase
         self._report_end(outcome)
         return outcome
@@ -460,17 +460,39 @@ class Attempt:
         self._context.post(RunIssueChanged(self.spec.run_id, found[0]))
         return found[0]
 
-    async def _finish(self) -> None:
+    async def _finish(self, outcome: Outcome | None = None) -> None:
+        """Leave nothing of the run but what it has made; ``outcome`` is None where it is unknown.
+
+        What follows can take minutes, so the outcome is recorded first: should the daemon die
+        meanwhile, the next one does not have the agent go on though it has had its last word.
+        """
         self._progress.phase = Phase.FINISHING
         settings = self._context.workflow().settings
         self._narrator.call_began(settings.hooks.timeout_s + 2 * settings.workspace.git_timeout_s)
-        if self._session is not None:
-            hasty = self._session.turn_runs or self._stopped is not None
-            if self._session.turn_runs:
-                tell_cut_off(self.spec.run_id)
-            await self._session.close(HASTY_GRACE_S if hasty else STOP_GRACE_S)
+        async with asyncio.TaskGroup() as tasks:
+            if outcome is not None:
+                tasks.create_task(self._record(self._outcome_write(outcome)))
+            if self._session is not None:
+                tasks.create_task(self._close(self._session))
         if self._workspace is not None:
             await self._context.workspaces.after_run(self._workspace, self.spec)
+
+    async def _close(self, session: Session) -> None:
+        hasty = session.turn_runs or self._stopped is not None
+        if session.turn_runs:
+            tell_cut_off(self.spec.run_id)
+        await session.close(HASTY_GRACE_S if hasty else STOP_GRACE_S)
+
+    def _outcome_write(self, outcome: Outcome) -> Awaitable[None]:
+        now, progress = self._context.clock(), self._progress
+        return self._context.ledger.run_outcome(
+            self.spec.run_id,
+            outcome,
+            usage=progress.usage,
+            seconds=now.mono - progress.started_mono,
+            spend=progress.spend(now.mono),
+            wall=now.wall,
+        )
 
     async def _tree_mark(self) -> str | None:
         path = self._progress.workspace_path

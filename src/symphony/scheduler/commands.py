@@ -67,6 +67,17 @@ class StartRun:
 
 
 @dataclass(frozen=True, slots=True)
+class FinishRun:
+    """Wind up a run of an earlier lifetime, which ends with exactly one RunEnded.
+
+    Its agent is gone and ``ended`` is known; ``after_run`` and the branch are left.
+    """
+
+    spec: RunSpec
+    ended: RunEnded
+
+
+@dataclass(frozen=True, slots=True)
 class StopRun:
     """End a worker early; its RunEnded says cancelled or stalled with this reason."""
 
@@ -247,6 +258,7 @@ Command = (
     | FetchTerminal
     | RefreshIssues
     | StartRun
+    | FinishRun
     | StopRun
     | CleanWorkspace
     | EndAfterTurn

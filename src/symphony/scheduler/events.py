@@ -17,7 +17,7 @@ from symphony.model.failure import FailureClass
 from symphony.model.issue import Issue, IssueId
 from symphony.model.question import Answer, Question, Reply
 from symphony.model.resources import HostResources
-from symphony.model.run import Outcome, RetryKind, RunId
+from symphony.model.run import Outcome, OutcomeKind, RetryKind, RunId
 from symphony.model.spend import NO_RAISE, NOT_IDLE, Crossing, IdleTurns, Raise, Spend
 from symphony.model.usage import TokenUsage
 
@@ -211,6 +211,7 @@ class RestoredClaim:
         reply: An operator's answer that the next run takes along.
         seen: How the tracker showed a blocked issue once its run had ended, or None.
         stopped: Why an operator has ordered a stop that this run did not live to see, or None.
+        ended: What its run had come to when the daemon ended while it was being wound up, or None.
     """
 
     kind: str
@@ -231,6 +232,18 @@ class RestoredClaim:
     reply: Reply | None = None
     seen: Seen | None = None
     stopped: str | None = None
+    ended: RunEnded | None = None
+
+    @property
+    def had_ended(self) -> bool:
+        """Its run has an outcome that counts: only its end was not taken any more.
+
+        What we had cut off for the tracker, a budget or a shutdown has none: it is taken up again
+        and judged by how things are now. A stop of an operator holds.
+        """
+        if self.ended is None:
+            return False
+        return self.ended.outcome.kind is not OutcomeKind.CANCELLED or self.stopped is not None
 
 
 @dataclass(frozen=True, slots=True)

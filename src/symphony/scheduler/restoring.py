@@ -1,5 +1,8 @@
 """From the rows of an earlier lifetime to the claims of this one.
 
+A run that had an outcome when its daemon died is a run again until it is wound up, so that its end
+comes to the scheduler like any other. One that had none is repeated.
+
 Invariant: nothing that an operator ordered and nothing that waits for a person is lost by a
 restart. The monotonic clock begins anew with each lifetime of the machine, so what remains of a
 delay is measured by the ledger and counted from now. Neighbours: ``ledger.reading`` makes the rows,
@@ -9,12 +12,40 @@ delay is measured by the ledger and counted from now. Neighbours: ``ledger.readi
 from __future__ import annotations
 
 from symphony.model.clock import Instant
-from symphony.model.run import RetryKind
+from symphony.model.run import RetryKind, RunSpec, StopReason
 
 from .blocks import STOPPED
-from .claims import Blocked, RetryQueued
+from .claims import Blocked, RetryQueued, Running
 from .events import RestoredClaim, RestoredPark
 from .state import Park
+
+
+def run_again(restored: RestoredClaim, now: Instant, generation: int) -> Running:
+    """Return the claim of a run that had ended and was being wound up: it is wound up again."""
+    ended = restored.ended
+    assert ended is not None
+    spec = RunSpec(
+        run_id=ended.run_id,
+        issue=restored.issue,
+        attempt=restored.attempt,
+        retry_kind=restored.retry_kind,
+        host=ended.host,
+        thread_id=ended.thread_id,
+        previous_error=restored.error,
+        failures=restored.failures or 0,
+        idle=ended.idle,
+        reply=restored.reply,
+    )
+    return Running(
+        spec=spec,
+        issue=restored.issue,
+        started_mono=now.mono - ended.seconds,
+        started_wall=restored.since_wall,
+        failures=spec.failures,
+        generation=generation,
+        stopping=None if restored.stopped is None else StopReason.OPERATOR,
+        workspace_path=ended.workspace_path,
+    )
 
 
 def claim_again(restored: RestoredClaim, now: Instant) -> RetryQueued | Blocked:

@@ -22,6 +22,7 @@ from .commands import (
     DropClaim,
     DropPark,
     FetchTerminal,
+    FinishRun,
     Level,
     Note,
     RefreshPurpose,
@@ -54,6 +55,7 @@ from .events import (
     RefreshRequested,
     ResourcesRead,
     Restored,
+    RestoredClaim,
     RunEnded,
     RunIssueChanged,
     RunSilent,
@@ -77,7 +79,7 @@ from .polling import (
     request_poll,
 )
 from .reconcile import confirm_missing, forget_missing, reconciled, run_issue_changed, run_silent
-from .restoring import claim_again, park_again
+from .restoring import claim_again, park_again, run_again
 from .retry import settle
 from .state import Asked, SchedulerState
 from .unblocking import blocks_ended
@@ -349,6 +351,8 @@ def _restored(state: SchedulerState, event: Restored, now: Instant) -> list[Comm
     for restored in event.claims:
         if restored.issue.id in state.claims:
             commands.append(note(Level.WARNING, "second claim in the ledger", restored.issue))
+        elif restored.ended is not None and restored.had_ended:
+            commands.append(_finish_again(state, restored, restored.ended, now))
         else:
             claim = claim_again(restored, now)
             state.claims.put(claim)
@@ -361,6 +365,23 @@ def _restored(state: SchedulerState, event: Restored, now: Instant) -> list[Comm
         commands.append(FetchTerminal(cause, state.rules.terminal_names))
     state.poll.next_mono = now.mono
     return [*commands, *_wake_up(state, now)]
+
+
+def _finish_again(
+    state: SchedulerState, restored: RestoredClaim, ended: RunEnded, now: Instant
+) -> Command:
+    """Have a run wound up whose agent had its last word before the daemon ended.
+
+    What it has spent is in the sums already: it is taken out of those of ended runs, into which its
+    end puts it, and booked as reported.
+    """
+    run = run_again(restored, now, state.generation)
+    state.claims.put(run)
+    state.usage = state.usage.since(ended.usage)
+    state.seconds = max(0.0, state.seconds - ended.seconds)
+    if ended.spend is not None:
+        state.books.live[run.spec.run_id] = ended.spend
+    return FinishRun(run.spec, ended)
 
 
 def _shutdown(state: SchedulerState) -> list[Command]:

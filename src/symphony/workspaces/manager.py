@@ -199,6 +199,18 @@ class Workspaces:
         await self._try_hook(Hook.AFTER_RUN, spec.issue, workspace.path, spec)
         await self._population.bring_back(workspace.path, spec.issue, self._settings().workspace)
 
+    async def find(self, issue: Issue, path: str) -> Workspace | None:
+        """Return the issue's workspace where an earlier daemon has recorded it; None: it is gone.
+
+        Raises:
+            WorkspaceError: The path is not this issue's workspace, or a link, or can't be read.
+        """
+        key = workspace_key(issue.identifier)
+        root = await asyncio.to_thread(self._root_of, key, path)
+        own = await asyncio.to_thread(check_own_directory, root, key)
+        there = await asyncio.to_thread(folders.is_directory, own)
+        return Workspace(own, key, root, False) if there else None
+
     async def tree_mark(self, path: str) -> str | None:
         """Return a digest of what lies in a workspace, or None where nobody can tell."""
         async with self._inspecting:

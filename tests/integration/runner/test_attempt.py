@@ -435,6 +435,45 @@ async def test_hooks_are_alive_up_to_their_own_limits(bench: Bench) -> None:
     assert bench.progress.last_activity_mono > began
 
 
+async def test_the_outcome_is_on_the_disk_before_the_run_is_wound_up(bench: Bench) -> None:
+    gate, began = bench.root / "gate", bench.root / "began"
+    bench.script(turns=[[{"status": "failed", "error": {"message": "out of paint"}}]])
+    after_run = f"touch {began}; until [ -e {gate} ]; do sleep 0.01; done"
+    hooks = bench.workflow.settings.hooks.model_copy(update={"after_run": after_run})
+    settings = bench.workflow.settings.model_copy(update={"hooks": hooks})
+    bench.workflow = replace(bench.workflow, settings=settings)
+    attempt = bench.attempt()
+    await bench.ledger.run_started(attempt.spec, started_wall=1.0)
+    running = asyncio.create_task(attempt.run())
+    await bench.until(began.exists)
+    (claim,) = (await bench.ledger.load()).restored.claims
+    gate.touch()
+    outcome = await running
+
+    assert "out of paint" in outcome.message
+    assert claim.ended is not None
+    assert claim.ended.outcome == outcome
+    assert claim.ended.workspace_path == str(bench.root / "workspaces" / "A-1")
+    assert claim.ended.thread_id == bench.progress.thread_id
+    assert claim.ended.seconds > 0
+
+
+async def test_a_ledger_that_takes_no_outcome_holds_no_end_up(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = bench.root / "gate"
+    bench.script(turns=[[{"wait_for": str(gate)}, {"status": "failed", "error": {"message": "x"}}]])
+    attempt = bench.attempt()
+    await bench.ledger.run_started(attempt.spec, started_wall=1.0)
+    running = asyncio.create_task(attempt.run())
+    await bench.until(lambda: bench.received("turn/start"))
+    await bench.ledger.aclose()
+    gate.touch()
+    assert (await running).kind is OutcomeKind.FAILED
+    assert bench.hooks_run() == 1
+    assert "Ledger write failed" in caplog.text
+
+
 async def test_a_label_that_was_removed_ends_the_attempt_well(bench: Bench) -> None:
     bench.configure("tracker: {kind: memory, required_labels: [agent]}\n".replace("tracker", "x"))
     bench.workflow = replace(

@@ -379,3 +379,25 @@ async def test_existing_workspaces_are_told_by_their_paths(place, run_spec):
     expected = str(place.root / workspace_key("team/a-1"))
     assert place.workspaces.path_for("team/a-1") == expected
     assert place.workspaces.path_for("..") is None
+
+
+# What a run of an earlier daemon has worked in
+
+
+async def test_a_recorded_workspace_is_found_where_it_was_made(place, run_spec):
+    made = await place.workspaces.prepare(run_spec())
+    found = await place.workspaces.find(run_spec().issue, made.path)
+    assert (found.path, found.key, found.root) == (made.path, made.key, made.root)
+    shutil.rmtree(made.path)
+    assert await place.workspaces.find(run_spec().issue, made.path) is None
+
+
+async def test_a_record_of_another_place_or_a_link_is_no_workspace(place, run_spec):
+    made = await place.workspaces.prepare(run_spec())
+    other = await place.workspaces.prepare(run_spec("B-2"))
+    with pytest.raises(WorkspaceError, match="not this issue's"):
+        await place.workspaces.find(run_spec().issue, other.path)
+    shutil.rmtree(made.path)
+    os.symlink(other.path, made.path)
+    with pytest.raises(WorkspaceError, match="is a link"):
+        await place.workspaces.find(run_spec().issue, made.path)

@@ -10,15 +10,19 @@ from typing import Any
 import pytest
 
 from symphony.engine.executor import Executor
+from symphony.engine.stalls import silent_runs
 from symphony.engine.trackers import TrackerSlot
-from symphony.errors import TrackerError
+from symphony.errors import TrackerError, WorkspaceError
 from symphony.model.clock import Instant
 from symphony.model.issue import Issue, IssueId
-from symphony.model.run import Outcome, OutcomeKind, RunId, RunSpec
+from symphony.model.run import Outcome, OutcomeKind, Phase, RunId, RunSpec, StopReason
+from symphony.model.spend import IdleTurns, Raise, Spend
+from symphony.model.usage import TokenUsage
 from symphony.observe.tally import Tally
 from symphony.scheduler.commands import (
     DropClaim,
     FetchCandidates,
+    FinishRun,
     Level,
     Note,
     RefreshIssues,
@@ -28,6 +32,7 @@ from symphony.scheduler.commands import (
 )
 from symphony.scheduler.events import CandidatesFailed, CandidatesFetched, RefreshFailed, RunEnded
 from symphony.trackers.memory import MemoryTracker
+from symphony.workspaces.manager import Workspace
 
 ISSUE = Issue(id=IssueId("1"), identifier="A-1", title="one", state="Todo", dispatchable=True)
 SPEC = RunSpec(run_id=RunId("run"), issue=ISSUE, attempt=None, retry_kind=None)
@@ -58,13 +63,13 @@ def make_executor(tasks: asyncio.TaskGroup, post: Callable[[Any], None], **parts
         "make_attempt": lambda _spec, _progress: Worker(),
         "describe": str,
         "ledger": Silent(),
+        "workspaces": None,
         **parts,
     }
     return Executor(
         tasks=tasks,
         post=post,
         clock=lambda: Instant(0.0, 0.0),
-        workspaces=None,
         progress={},
         **made,
     )
@@ -75,6 +80,14 @@ class Recorder(Silent):
 
     def __init__(self) -> None:
         self.saved: list[tuple[Any, ...]] = []
+        self.outcomes: list[tuple[RunId, Outcome]] = []
+        self.started: list[RunSpec] = []
+
+    async def run_started(self, spec: RunSpec, **_: Any) -> None:
+        self.started.append(spec)
+
+    async def run_outcome(self, run_id: RunId, outcome: Outcome, **_: Any) -> None:
+        self.outcomes.append((run_id, outcome))
 
     async def save(self, *commands: Any) -> None:
         self.saved.append(commands)
@@ -94,13 +107,90 @@ async def test_a_run_s_end_is_recorded_in_one_with_what_follows_from_it():
     assert ledger.saved == [(SaveEnd(ended), DropClaim(ISSUE.id))]
 
 
-async def test_a_run_whose_end_the_scheduler_never_takes_is_recorded_all_the_same():
+async def test_a_run_whose_end_the_scheduler_never_takes_is_left_to_the_next_start():
     posted, ledger = [], Recorder()
     async with asyncio.TaskGroup() as tasks:
         executor = make_executor(tasks, posted.append, ledger=ledger)
         executor.execute([StartRun(SPEC)])
         await executor.drained()
-    assert ledger.saved == [(SaveEnd(posted[0]),)]
+    assert ledger.saved == []
+    assert ledger.outcomes == [("run", posted[0].outcome)]
+
+
+ENDED = RunEnded(
+    RunId("run"),
+    Outcome(kind=OutcomeKind.INPUT_REQUIRED, message="Which colour?"),
+    usage=TokenUsage(3, 4, 7),
+    seconds=50.0,
+    thread_id="thread",
+    workspace_path="/w/A-1",
+    spend=Spend(tokens=7, micro_usd=11, wall_ms=40_000, unpriced_tokens=2),
+    idle=IdleTurns(2, "mark"),
+)
+
+
+class Folders:
+    """Workspaces of which one is there, or which fail."""
+
+    def __init__(self, error: Exception | None = None, *, there: bool = True) -> None:
+        self.done: list[tuple[str, str]] = []
+        self._error = error
+        self._there = there
+
+    async def find(self, issue: Issue, path: str) -> Workspace | None:
+        if self._error is not None:
+            raise self._error
+        return Workspace(path, issue.identifier, "/w", False) if self._there else None
+
+    async def after_run(self, workspace: Workspace, spec: RunSpec) -> None:
+        self.done.append((workspace.path, spec.run_id))
+
+
+async def wound_up(folders: Folders, ended: RunEnded = ENDED) -> tuple[Any, Recorder]:
+    posted, ledger = [], Recorder()
+    async with asyncio.TaskGroup() as tasks:
+        executor = make_executor(tasks, posted.append, ledger=ledger, workspaces=folders)
+        executor.execute([FinishRun(SPEC, ended)])
+        (worker,) = executor.attempts
+        worker.stop(StopReason.TERMINAL)
+        worker.end_after_turn()
+        worker.raise_issue_limits(Raise(tokens=1))
+        (record,) = executor.progress.values()
+        # It is busy with what has a limit of its own, and shown as what it was.
+        assert silent_runs(executor.progress, limit=1.0, now=1e9) == []
+        assert (record.phase, record.usage) == (Phase.FINISHING, ended.usage)
+        await executor.idle()
+    (event,) = posted
+    return event, ledger
+
+
+async def test_a_run_of_a_dead_daemon_is_wound_up_once_and_ends_as_it_had():
+    folders = Folders()
+    event, ledger = await wound_up(folders)
+    assert folders.done == [("/w/A-1", "run")]
+    assert replace(event, last_message=None) == ENDED
+    assert ledger.started == []
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        Folders(there=False),
+        Folders(WorkspaceError("workspace_outside_root", "elsewhere")),
+        Folders(ValueError("a fault of ours")),
+    ],
+    ids=["gone", "not its own", "a fault"],
+)
+async def test_what_it_meets_then_changes_nothing_of_how_it_ended(folders, caplog):
+    event, _ = await wound_up(folders)
+    assert event.outcome == ENDED.outcome
+    assert folders.done == []
+    assert "Run is not wound up" in caplog.text
+
+
+async def test_a_run_that_never_had_a_workspace_just_ends():
+    event, _ = await wound_up(Folders(), replace(ENDED, workspace_path=None))
+    assert event.outcome == ENDED.outcome
 
 
 def broken(*_: Any) -> Any:
