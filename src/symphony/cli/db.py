@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import cyclopts
 from cyclopts import Parameter
 
-from symphony.cli.usage import Whole
+from symphony.cli.usage import Whole, log_to_stderr
 from symphony.config.loading import workflow_id
 from symphony.config.state_dir import locate
 from symphony.errors import LedgerError, UsageError
@@ -81,6 +81,7 @@ def prune(
     """Forget ended runs with their turns and events; totals stay."""
     if older_than_days < 0:
         raise UsageError(f"--older-than-days {older_than_days}: give 0 or more")
+    log_to_stderr()
     path = _ledger(workflow, instance)
     owner = workflow_id(workflow.expanduser())
     before = time.time() - older_than_days * 86_400.0

@@ -11,6 +11,7 @@ from typing import Annotated
 import cyclopts
 from cyclopts import Parameter
 
+from symphony.cli.usage import log_to_stderr
 from symphony.config.loading import Workflow, load_workflow
 from symphony.errors import TrackerError
 from symphony.model.issue import Issue
@@ -36,6 +37,7 @@ def try_tracker(
     Raises:
         SymphonyError: The workflow is invalid, or the tracker can't be read.
     """
+    log_to_stderr()
     path = workflow.expanduser().absolute()
     loaded = load_workflow(
         path,

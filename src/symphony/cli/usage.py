@@ -7,6 +7,7 @@ meant: whole numbers are read here.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -34,6 +35,13 @@ Whole = Annotated[int, Parameter(converter=whole_number)]
 def printable(text: str) -> str:
     """Keep what a tracker, an agent or a hook has written from steering the terminal."""
     return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+
+
+def log_to_stderr() -> None:
+    """Keep what is logged on the way out of a command's answer; no daemon's log is open here."""
+    import structlog
+
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
 
 
 def told(error: CycloptsError) -> Any:

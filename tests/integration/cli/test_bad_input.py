@@ -158,6 +158,8 @@ def test_every_malformed_board_file_is_told_by_a_test_of_the_tracker(place: Path
     assert "A-1.md" in done.stdout
     assert "title" in done.stdout
     assert "A-2.md: line 3" in " ".join(done.stdout.split())
+    assert "Dropping malformed board file" not in done.stdout
+    assert "Dropping malformed board file" in done.stderr
 
 
 def test_a_state_directory_that_can_not_be_made_is_told(place: Path) -> None:
