@@ -16,7 +16,7 @@ from symphony.config.loading import Workflow, load_workflow
 from symphony.errors import TrackerError
 from symphony.model.issue import Issue
 from symphony.trackers import registry
-from symphony.trackers.base import ChecksAtStart, ChecksRecords, Triable, Trial
+from symphony.trackers.base import ChecksAtStart, Triable, Trial
 
 app = cyclopts.App(name="tracker", help="Try the tracker that a workflow names.")
 
@@ -89,9 +89,7 @@ async def _read(loaded: Workflow, *, every: bool) -> tuple[Sequence[str], Sequen
     trial = tracker.trial if isinstance(tracker, Triable) else Trial()
     issues: Sequence[Issue] = ()
     try:
-        faults = [*await tracker.faults_at_start()] if isinstance(tracker, ChecksAtStart) else []
-        if isinstance(tracker, ChecksRecords):
-            faults += await tracker.faults_of_records()
+        faults = await tracker.faults_at_start() if isinstance(tracker, ChecksAtStart) else ()
         # Only now: names are compared with all that the tracker has.
         trial.first_page, trial.cut = not every, False
         try:

@@ -120,18 +120,6 @@ class ChecksAtStart(Protocol):
         ...
 
 
-@runtime_checkable
-class ChecksRecords(Protocol):
-    """A tracker that can tell which of its records no read takes, for people who look after it.
-
-    They keep no daemon from starting: reads leave them out with a warning (SPEC 11.1).
-    """
-
-    async def faults_of_records(self) -> Sequence[str]:
-        """Return a sentence for each fault of a record, naming place and mend."""
-        ...
-
-
 @dataclass(slots=True)
 class Trial:
     """Whether the state reads of a tracker stop at their first page; for people who try it.

@@ -120,8 +120,8 @@ class LocalTracker:
     async def aclose(self) -> None:
         """Nothing stays open between calls."""
 
-    async def faults_of_records(self) -> Sequence[str]:
-        """Name every malformed file, all of its faults with their lines."""
+    async def faults_at_start(self) -> Sequence[str]:
+        """Name every malformed file: whoever starts the daemon is there to mend it."""
         view = await asyncio.to_thread(self.board.read)
         return [str(fault) for fault in view.malformed]
 
