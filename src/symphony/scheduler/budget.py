@@ -135,7 +135,7 @@ def go_on(claim: Blocked, now: Instant) -> RetryQueued:
         thread_id=claim.thread_id,
         host=claim.host,
         workspace_path=claim.workspace_path,
-        generation=claim.generation,
+        scope=claim.scope,
         reply=claim.reply,
     )
 
@@ -175,7 +175,7 @@ def block_spent(retry: RetryQueued, crossed: Crossing, now: Instant) -> Blocked:
         thread_id=retry.thread_id,
         host=retry.host,
         workspace_path=retry.workspace_path,
-        generation=retry.generation,
+        scope=retry.scope,
         crossed=crossed,
         reply=retry.reply,
     )

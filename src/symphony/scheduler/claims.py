@@ -44,7 +44,7 @@ class Running:
         spec: What it was started with.
         issue: The newest snapshot; its state counts for the per-state limit.
         failures: Failed runs in a row before this one.
-        generation: Which tracker scope last showed the issue.
+        scope: Which tracker scope last showed the issue (``SchedulerState.scope``).
         stopping: Why it is being ended, or None.
         stop_error: The error that its retry will carry, for a stall or a spent budget.
         crossed: The limit of the budget for which it is being ended, or None.
@@ -57,7 +57,7 @@ class Running:
     started_mono: float
     started_wall: float
     failures: int
-    generation: int
+    scope: int
     stopping: StopReason | None = None
     stop_error: str | None = None
     missing_since: float | None = None
@@ -76,7 +76,7 @@ class RetryQueued:
         error: The last run's error, for the prompt and the row.
         category: Of that error (SPEC 10.6), or None where there was none.
         host: Where it ran last and should run again.
-        generation: Which tracker scope last showed the issue.
+        scope: Which tracker scope last showed the issue (``SchedulerState.scope``).
         hold: The gate that it found shut when due; then it contends for slots, not for time.
         read_failures: Tracker reads in a row that failed when due.
         read_error: The last of those errors.
@@ -96,7 +96,7 @@ class RetryQueued:
     thread_id: str | None = None
     host: str | None = None
     workspace_path: str | None = None
-    generation: int = 0
+    scope: int = 0
     hold: Gate | None = None
     read_failures: int = 0
     read_error: str | None = None
@@ -180,7 +180,7 @@ class Blocked:
     thread_id: str | None = None
     host: str | None = None
     workspace_path: str | None = None
-    generation: int = 0
+    scope: int = 0
     missing_since: float | None = None
     session_id: str | None = None
     last_event: str | None = None
@@ -248,13 +248,13 @@ def describe(claim: Claim) -> str:
             return "its workspace is being removed"
 
 
-def is_same(claim: Running | RetryQueued | Blocked, issue: Issue, generation: int) -> bool:
+def is_same(claim: Running | RetryQueued | Blocked, issue: Issue, scope: int) -> bool:
     """Say whether an issue that the tracker shows is the claimed one.
 
-    Within one tracker scope the id decides. After a change of the scope (``generation``) an equal
+    Within one tracker scope the id decides. After a change of the scope (``scope``) an equal
     id may name another issue; then its key differs.
     """
-    return claim.generation == generation or claim.issue.identifier == issue.identifier
+    return claim.scope == scope or claim.issue.identifier == issue.identifier
 
 
 class Claims:

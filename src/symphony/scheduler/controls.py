@@ -292,7 +292,7 @@ def _blocked(claim: RetryQueued | Rechecking | Dispatching, error: str, now: Ins
         thread_id=retry.thread_id,
         host=retry.host,
         workspace_path=retry.workspace_path,
-        generation=retry.generation,
+        scope=retry.scope,
         reply=retry.reply,
     )
 

@@ -257,7 +257,7 @@ def retry_read(
             state.claims.put(replace(claim.retry, due_mono=now.mono, hold=None))
             continue
         issue = found.get(issue_id)
-        if issue is not None and not is_same(claim.retry, issue, state.generation):
+        if issue is not None and not is_same(claim.retry, issue, state.scope):
             issue = None
         standing = None if issue is None else state.rules.standing(issue)
         if issue is not None and standing is Standing.WANTED:
@@ -316,7 +316,7 @@ def _start_or_wait(
     retry = replace(
         claim.retry,
         issue=issue,
-        generation=state.generation,
+        scope=state.scope,
         read_failures=0,
         read_error=None,
         missing_since=None,
@@ -389,7 +389,7 @@ def _start(
             started_mono=now.mono,
             started_wall=now.wall,
             failures=failures,
-            generation=state.generation,
+            scope=state.scope,
             workspace_path=workspace_path,
         )
     )

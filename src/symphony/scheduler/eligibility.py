@@ -59,6 +59,10 @@ class ResourceRules:
         )
 
 
+Scope = tuple[str | None, Mapping[str, object]]
+"""A tracker's kind and its settings."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """The settings that decide, normalised once per configuration.
@@ -87,7 +91,7 @@ class Rules:
     stall_timeout_s: float
     unblock_on: tuple[str, ...]
     blocked_retry_s: Mapping[str, float]
-    scope: tuple[str | None, Mapping[str, object]]
+    scope: Scope
     breaker: BreakerRules
     hours: ActiveHours | None
     resources: ResourceRules

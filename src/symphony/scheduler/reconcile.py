@@ -76,7 +76,7 @@ def reconciled(
         if (
             issue is not None
             and isinstance(claim, (Running, RetryQueued, Blocked))
-            and not is_same(claim, issue, state.generation)
+            and not is_same(claim, issue, state.scope)
         ):
             issue = None
         match claim:
@@ -104,7 +104,7 @@ def reconciled(
 def _running_seen(state: SchedulerState, claim: Running, issue: Issue) -> list[Command]:
     standing = state.rules.standing(issue)
     reason = _STOPS.get(standing)
-    claim = replace(claim, issue=issue, generation=state.generation, missing_since=None)
+    claim = replace(claim, issue=issue, scope=state.scope, missing_since=None)
     if claim.stopping is None:
         return _stop(state, claim, reason) if reason else _keep(state, claim)
     if reason is not None and claim.stopping in _BY_TRACKER | _BY_US:
@@ -138,7 +138,7 @@ def _stop(state: SchedulerState, claim: Running, reason: StopReason) -> list[Com
 def _running_missing(
     state: SchedulerState, claim: Running, pending: Pending, now: Instant
 ) -> list[Command]:
-    if claim.stopping is not None or claim.generation != pending.generation:
+    if claim.stopping is not None or claim.scope != state.scope:
         # The second: another tracker than the run's own was asked, its silence proves nothing.
         return []
     if _is_confirmed(claim, pending):
@@ -181,7 +181,7 @@ def _blocked_seen(
 def _idle_seen(
     state: SchedulerState, claim: Blocked | RetryQueued, issue: Issue, now: Instant
 ) -> list[Command]:
-    claim = replace(claim, missing_since=None, issue=issue, generation=state.generation)
+    claim = replace(claim, missing_since=None, issue=issue, scope=state.scope)
     match state.rules.standing(issue):
         case Standing.TERMINAL:
             return clean(state, claim, now)

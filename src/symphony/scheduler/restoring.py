@@ -20,7 +20,7 @@ from .events import RestoredClaim, RestoredPark
 from .state import Park
 
 
-def run_again(restored: RestoredClaim, now: Instant, generation: int) -> Running:
+def run_again(restored: RestoredClaim, now: Instant, scope: int) -> Running:
     """Return the claim of a run that had ended and was being wound up: it is wound up again."""
     ended = restored.ended
     assert ended is not None
@@ -42,7 +42,7 @@ def run_again(restored: RestoredClaim, now: Instant, generation: int) -> Running
         started_mono=now.mono - ended.seconds,
         started_wall=restored.since_wall,
         failures=spec.failures,
-        generation=generation,
+        scope=scope,
         stopping=None if restored.stopped is None else StopReason.OPERATOR,
         workspace_path=ended.workspace_path,
     )

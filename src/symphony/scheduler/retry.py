@@ -323,7 +323,7 @@ def _queue(
         thread_id=(ended.thread_id or run.spec.thread_id) if retry.resume else None,
         host=run.spec.host,
         workspace_path=run.workspace_path,
-        generation=run.generation,
+        scope=run.scope,
         idle=ended.idle,
         # Until a run has completed with it, no run may lack it: this one may not have got so far.
         reply=None if retry.kind is RetryKind.CONTINUATION else run.spec.reply,
@@ -361,7 +361,7 @@ def _block(
         thread_id=ended.thread_id or run.spec.thread_id,
         host=run.spec.host,
         workspace_path=run.workspace_path,
-        generation=run.generation,
+        scope=run.scope,
         session_id=ended.session_id,
         last_event=ended.last_event,
         last_message=ended.last_message,

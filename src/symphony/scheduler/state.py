@@ -23,7 +23,7 @@ from .books import Books, new_books
 from .breaker import Breaker
 from .claims import Blocked, Claims, describe
 from .commands import RefreshPurpose
-from .eligibility import Gate, Rules, View
+from .eligibility import Gate, Rules, Scope, View
 from .events import Cause, Hold
 from .hours import Hours
 from .pacing import Pace
@@ -107,7 +107,9 @@ class SchedulerState:
 
     Attributes:
         settings: The configuration in force; ``rules`` is its normalised form.
-        generation: Grows with each change of the tracker's scope.
+        generation: Grows with each change of the tracker's scope; answers to earlier ones are void.
+        scope: Number of the scope in force; one that comes back has the number that it had.
+        scopes: All that have been in force, by their numbers.
         started: ``Restored`` has been seen.
         pending: Unanswered commands by cause.
         confirm_mono: When missing issues get their second read, or None.
@@ -133,6 +135,8 @@ class SchedulerState:
     poll: Poll = field(default_factory=Poll)
     causes: int = 0
     generation: int = 0
+    scope: int = 0
+    scopes: list[Scope] = field(default_factory=list)
     started: bool = False
     shutting_down: bool = False
     config_error: str | None = None
@@ -148,6 +152,12 @@ class SchedulerState:
     hours: Hours = field(default_factory=Hours)
     resources: Resources = field(default_factory=Resources)
     lost: str | None = None
+
+    def number_of(self, scope: Scope) -> int:
+        """Return the number of a tracker's scope; a new one gets the next."""
+        if scope not in self.scopes:
+            self.scopes.append(scope)
+        return self.scopes.index(scope)
 
     def new_cause(self) -> Cause:
         """Number a command that may be issued."""
@@ -259,12 +269,14 @@ def new_state(settings: Settings, *, workflow_id: str, seed: int) -> SchedulerSt
         seed: For run ids and jitter. At least 64 bits of real chance, drawn once by the shell: run
             ids must differ from those of earlier lifetimes.
     """
+    rules = Rules.from_settings(settings)
     return SchedulerState(
         settings=settings,
-        rules=Rules.from_settings(settings),
+        rules=rules,
         workflow_id=workflow_id,
         rng=Random(seed),
         books=new_books(settings),
+        scopes=[rules.scope],
     )
 
 

@@ -196,6 +196,7 @@ def _settings_changed(state: SchedulerState, event: SettingsChanged, now: Instan
     if state.rules.scope != before.scope:
         # What the former tracker showed no longer counts, and a poll of this one is due.
         state.generation += 1
+        state.scope = state.number_of(state.rules.scope)
         forget_missing(state)
         state.poll.not_before_mono = 0.0
         state.poll.held = None
@@ -375,7 +376,7 @@ def _finish_again(
     What it has spent is in the sums already: it is taken out of those of ended runs, into which its
     end puts it, and booked as reported.
     """
-    run = run_again(restored, now, state.generation)
+    run = run_again(restored, now, state.scope)
     state.claims.put(run)
     state.usage = state.usage.since(ended.usage)
     state.seconds = max(0.0, state.seconds - ended.seconds)

@@ -71,7 +71,7 @@ def run_again(
         thread_id=claim.thread_id,
         host=claim.host,
         workspace_path=claim.workspace_path,
-        generation=claim.generation,
+        scope=claim.scope,
         reply=reply or claim.reply,
     )
     state.claims.put(queued)
@@ -90,8 +90,8 @@ def blocked_seen(
         issued_mono: When the read was issued: one from before the run's end tells nothing.
         now: When it is answered.
     """
-    other_scope = claim.generation != state.generation
-    claim = replace(claim, issue=issue, generation=state.generation, missing_since=None)
+    other_scope = claim.scope != state.scope
+    claim = replace(claim, issue=issue, scope=state.scope, missing_since=None)
     watched = [way for way in (Way.STATE, Way.LABELS) if way in ways_of(claim, state.rules)]
     if issued_mono < claim.read_mono or not watched:
         state.claims.put(claim)

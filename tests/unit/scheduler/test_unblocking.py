@@ -286,6 +286,24 @@ def test_another_board_is_no_change_by_a_person(drive, issue, settings):
     assert isinstance(look(driver, other), Blocked)
 
 
+def test_a_change_by_a_person_counts_where_the_board_was_another_for_a_while(
+    drive, issue, settings
+):
+    driver = drive()
+    one = issue("A-1")
+    block(driver, one)
+    look(driver, one)
+    driver.send(SettingsChanged(settings(tracker={"provider": {"board": "two"}})))
+    driver.send(SettingsChanged(settings()))
+    driver.show(RECONCILE)
+    driver.offer()
+    changed = replace(one, labels=("go",))
+    driver.show(RECONCILE, changed)
+    claim = driver.claim(one)
+    assert isinstance(claim, RetryQueued)
+    assert claim.retry_kind is RetryKind.UNBLOCKED
+
+
 def test_time_unblocks_where_it_is_set_and_its_end_outlives_a_restart(drive, issue):
     driver = drive(agent={"blocked_retry_ms": {"input": 60_000}})
     one = issue("A-1")
