@@ -45,6 +45,8 @@ app = cyclopts.App(name="db", help="Check, export or prune a daemon's ledger.")
 @app.command
 def check(*, workflow: Workflow = _DEFAULT, instance: Instance = None) -> int:
     """Check the ledger's file and say what it holds."""
+    from symphony.ledger import schema
+
     path = _ledger(workflow, instance)
     with _reading(path) as connection:
         _refuse_damage(connection, path, whole=True)
@@ -54,6 +56,13 @@ def check(*, workflow: Workflow = _DEFAULT, instance: Instance = None) -> int:
             for table in _known(connection)
         }
     listed = ", ".join(f"{count} {table}" for table, count in counts.items())
+    newest = len(schema.MIGRATIONS)
+    if version > newest:
+        print(
+            f"{path}: well, but of a newer Symphony (version {version}, this one knows {newest}), "
+            f"so that no daemon of this one starts with it; upgrade Symphony; {listed}"
+        )
+        return 1
     print(f"{path}: well, version {version}; {listed}")
     return 0
 

@@ -36,6 +36,21 @@ def test_a_ledger_at_rest_is_read_where_nothing_can_be_written_beside_it(
     assert "well, version 1; 0 runs" in said.out
 
 
+def test_a_ledger_of_a_newer_symphony_is_told(
+    workflow: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "state" / "symphony" / "old"
+    folder.mkdir(parents=True)
+    with closing(sqlite3.connect(folder / "ledger.sqlite3")) as connection:
+        connection.executescript("CREATE TABLE runs (workflow_id); PRAGMA user_version=99;")
+    with pytest.raises(SystemExit) as ended:
+        main(["db", "check", "--workflow", str(workflow), "--instance", "old"])
+    said = capsys.readouterr()
+    assert ended.value.code == 1
+    assert "of a newer Symphony (version 99" in said.out
+    assert "0 runs" in said.out
+
+
 def test_an_empty_file_is_told_from_a_ledger(
     workflow: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
