@@ -180,13 +180,14 @@ async def test_a_stop_signal_ends_several_deaf_agents_at_once(place: Place) -> N
 
     assert await place.stop() == 0
 
-    # Each was asked before the first was given up: they are waited for together.
+    # A second one was asked before the first was given up: they are waited for together.
     told = [
         entry["event"]
         for entry in place.record()
         if entry["event"] == "eof" or entry.get("message", {}).get("method") == "turn/interrupt"
     ]
-    assert told == ["received"] * 3 + ["eof"] * 3
+    assert told[:2] == ["received"] * 2
+    assert sorted(told) == ["eof"] * 3 + ["received"] * 3
     assert place.log().count("Agent did not end its turn") == 3
     assert place.processes() == []
 
