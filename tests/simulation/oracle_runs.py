@@ -129,6 +129,8 @@ class RunBooks(Books):
             StopReason.INACTIVE,
             StopReason.UNROUTABLE,
         )
+        # An operator's order holds over a stop that was under way for another reason.
+        follows |= command.reason is StopReason.OPERATOR and live.spec.issue_id in self._put_down
         told = live.stop is command.reason or (live.stop is not None and follows)
         if told and isinstance(self._event, RunSilent):
             # Told once more because it stays silent; that it had a reason was judged before, and
