@@ -62,17 +62,6 @@ async def test_a_malformed_board_file_at_run_time_hides_no_other_issue(place: Pl
     assert "AB-7.md" in await place.until(lambda: place.log() if "AB-7" in place.log() else "")
 
 
-async def test_a_malformed_board_file_keeps_no_daemon_from_starting(place: Place) -> None:
-    place.script(turns=HANGING)
-    (place.root / "board" / "AB-7.md").write_text("")
-    place.board.add("Is well")
-
-    await place.start()
-
-    assert len(await place.until(lambda: place.rows("running"))) == 1
-    assert "AB-7.md" in place.log()
-
-
 async def test_a_person_who_closes_an_issue_stops_its_agent_and_cleans_up(place: Place) -> None:
     place.script(turns=HANGING, linger=True)
     issue = place.board.add("Is closed by hand")
